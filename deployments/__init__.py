@@ -1,0 +1,1 @@
+"""Registering journeys and system flows with Prefect."""

@@ -1,0 +1,1 @@
+"""Everything that meets Prefect: compiling, launching and running journeys. Importing this package alone imports none of it."""
