@@ -1,0 +1,63 @@
+"""A contact's position in one journey version. Pure."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class EnrollmentStatus(StrEnum):
+    """Whether an enrollment moves by itself."""
+
+    waiting = "waiting"  # asleep until `due_at`, or until an event
+    paused = "paused"  # frozen by a person
+    parked = "parked"  # frozen because its step raised again and again
+    ended = "ended"
+
+
+class MoveKind(StrEnum):
+    """What happened to an enrollment; one row each in its timeline."""
+
+    entered = "entered"
+    passed = "passed"  # a step was left
+    waiting = "waiting"
+    held = "held"
+    sent = "sent"
+    failed = "failed"
+    skipped = "skipped"
+    suppressed = "suppressed"
+    uncertain = "uncertain"
+    branched = "branched"
+    task = "task"
+    woken = "woken"
+    paused = "paused"
+    resumed = "resumed"
+    moved = "moved"
+    error = "error"
+    ended = "ended"
+
+
+MAX_TRIES = 5
+
+
+class EnrolVerdict(StrEnum):
+    """What became of one contact that somebody asked to enrol."""
+
+    enrolled = "enrolled"
+    already_in = "already_in"
+    too_soon = "too_soon"
+    once_only = "once_only"
+    suppressed = "suppressed"
+    no_consent = "no_consent"
+    no_address = "no_address"
+    other_partner = "other_partner"
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolResult:
+    """One row per contact asked for, in the order asked. `until` says from when a contact may enter again."""
+
+    contact_id: int
+    verdict: EnrolVerdict
+    enrollment_id: int | None = None
+    partner_name: str = ""
+    until: datetime | None = None

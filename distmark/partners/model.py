@@ -1,0 +1,72 @@
+"""Who works here: roles and what each may do. Pure."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What a person comes for. Brand roles see their whole brand; a partner sees their own rows only."""
+
+    marketer = "marketer"
+    approver = "approver"
+    partner = "partner"
+    ops = "ops"
+
+
+class Permission(StrEnum):
+    """One thing a person may do; every route and use case names one."""
+
+    see_journeys = "see_journeys"
+    write_journeys = "write_journeys"
+    approve_journeys = "approve_journeys"
+    register_journeys = "register_journeys"
+    publish_campaigns = "publish_campaigns"
+    see_campaigns = "see_campaigns"
+    enrol_contacts = "enrol_contacts"
+    see_contacts = "see_contacts"
+    write_contacts = "write_contacts"
+    see_results = "see_results"
+    run_operations = "run_operations"
+
+
+PERMISSIONS: dict[Role, frozenset[Permission]] = {
+    Role.marketer: frozenset(
+        {
+            Permission.see_journeys,
+            Permission.write_journeys,
+            Permission.register_journeys,
+            Permission.publish_campaigns,
+            Permission.see_campaigns,
+            Permission.see_results,
+        }
+    ),
+    Role.approver: frozenset(
+        {Permission.see_journeys, Permission.approve_journeys, Permission.see_campaigns, Permission.see_results}
+    ),
+    Role.partner: frozenset(
+        {
+            Permission.see_campaigns,
+            Permission.enrol_contacts,
+            Permission.see_contacts,
+            Permission.write_contacts,
+            Permission.see_results,
+        }
+    ),
+    Role.ops: frozenset(Permission),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """The person on whose behalf something is done: every query starts from this. `partner_id` is None for people of the brand."""
+
+    user_id: int
+    role: Role
+    brand_id: int
+    partner_id: int | None
+    name: str
+    language: str = "ja"
+
+    def may(self, permission: Permission) -> bool:
+        """Say whether this person may do `permission` at all; which rows is decided by brand and partner."""
+        return permission in PERMISSIONS[self.role]

@@ -1,0 +1,78 @@
+"""Brands, their partners, and the people who sign in."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlmodel import Field, SQLModel, UniqueConstraint
+
+from distmark.db import JSON_TYPE, UTCDateTime
+from distmark.partners.model import Role
+
+
+class Brand(SQLModel, table=True):
+    """A company whose marketers write journeys. Its legal name and address stand in every message's footer."""
+
+    __tablename__ = "brand"
+
+    id: int | None = Field(default=None, primary_key=True)
+    key: str = Field(unique=True)
+    name: str
+    legal_name: str
+    address: str
+    contact: str  # where complaints and questions go: phone, mail or web address
+    website: str = ""
+    zone: str = "Asia/Tokyo"
+    language: str = "ja"
+    tokens: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # the look: {"brand": "#0b6e69", "brand_soft": ...}
+    image_domains: list[Any] = Field(default_factory=list, sa_type=JSON_TYPE)
+    mail_from: str = ""  # empty: the installation's
+
+
+class Partner(SQLModel, table=True):
+    """The person or office at the edge who owns the customer relationship: adviser, franchise owner, dealer, agent."""
+
+    __tablename__ = "partner"
+    __table_args__ = (UniqueConstraint("brand_id", "key"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    brand_id: int = Field(foreign_key="brand.id", index=True)
+    key: str
+    name: str  # who signs the mail
+    title: str = ""
+    office: str = ""
+    city: str = ""
+    phone: str = ""
+    email: str = ""
+    code: str = ""
+    zone: str = ""  # empty: the brand's
+    language: str = "ja"
+    active: bool = True
+
+
+class User(SQLModel, table=True):
+    """A person who signs in."""
+
+    __tablename__ = "user_account"  # "user" is a reserved word in Postgres
+
+    id: int | None = Field(default=None, primary_key=True)
+    email: str = Field(unique=True)
+    name: str
+    password_hash: str
+    role: Role
+    brand_id: int = Field(foreign_key="brand.id", index=True)
+    partner_id: int | None = Field(default=None, foreign_key="partner.id", index=True)
+    language: str = "ja"
+    active: bool = True
+    created_at: datetime = Field(sa_type=UTCDateTime)
+
+
+class SignIn(SQLModel, table=True):
+    """One signed-in browser. Only the SHA-256 of the cookie's token is kept, so reading this table opens no session."""
+
+    __tablename__ = "sign_in"
+
+    id: int | None = Field(default=None, primary_key=True)
+    user_id: int = Field(foreign_key="user_account.id", index=True)
+    token_hash: str = Field(unique=True)
+    created_at: datetime = Field(sa_type=UTCDateTime)
+    expires_at: datetime = Field(sa_type=UTCDateTime)
