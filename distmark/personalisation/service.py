@@ -222,7 +222,7 @@ class _Rendering:
         if self._compiled.subject is None:
             return ""
         subject = self._filled(self._compiled.subject, "subject", self._facts | {"blocks": self._plain_blocks()}).strip()
-        if any(not letter.isprintable() and letter != "\u3000" for letter in subject):
+        if not subject.replace("\u3000", "").isprintable():
             raise self._error("subject", f"holds a line break or control character ({subject!r}); no header may")
         if not subject or len(subject) > MAX_SUBJECT_CHARACTERS:
             raise self._error("subject", f"is {len(subject)} characters long; it needs 1 to {MAX_SUBJECT_CHARACTERS}")
