@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from distmark.clock import FixedClock
 from distmark.db import Database
@@ -77,7 +78,7 @@ def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     try:
         yield from _open(url)
     finally:
-        server.empty(url.split("@/")[1].split("?")[0])
+        server.empty(str(make_url(url).database))
 
 
 @pytest.fixture(params=KINDS)

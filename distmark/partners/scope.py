@@ -1,0 +1,34 @@
+"""Which rows a person may know of. Every query that acts for a person goes through `visible`, so isolation is decided here alone."""
+
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import ColumnElement, and_, false, or_
+from sqlmodel import SQLModel
+from sqlmodel.sql.expression import Select, SelectOfScalar
+
+from distmark.partners.model import Role, Viewer
+
+Statement = TypeVar("Statement", bound=Select[Any] | SelectOfScalar[Any])
+
+
+def visible(statement: Statement, model: type[SQLModel], viewer: Viewer) -> Statement:
+    """Return `statement` narrowed to the rows of `model` that `viewer` may know of.
+
+    Rows of another brand are never among them. A partner's people see their partner's rows, and rows of tables that name a partner but
+    leave it empty, which means every partner of the brand. A table without `brand_id` must be joined to one that has it.
+    """
+    return cast(Statement, statement.where(may_see(model, viewer)))
+
+
+def may_see(model: type[SQLModel], viewer: Viewer) -> ColumnElement[bool]:
+    """Return the condition under which a row of `model` is within the viewer's sight."""
+    columns = model.__table__.columns  # type: ignore[attr-defined]
+    if "brand_id" not in columns:
+        raise TypeError(f"{model.__name__} has no brand_id, so nobody can say whose rows they are; join it to a table that has one.")
+    same_brand: ColumnElement[bool] = columns["brand_id"] == viewer.brand_id
+    if viewer.role is not Role.partner or "partner_id" not in columns:
+        return same_brand
+    if viewer.partner_id is None:  # a partner's user without a partner sees nothing, rather than everything
+        return false()
+    partner = columns["partner_id"]
+    return and_(same_brand, or_(partner == viewer.partner_id, partner.is_(None)) if partner.nullable else partner == viewer.partner_id)
