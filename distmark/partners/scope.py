@@ -7,7 +7,10 @@ from sqlmodel import SQLModel
 from sqlmodel.sql.expression import Select, SelectOfScalar
 
 from distmark.partners.model import Role, Viewer
+from distmark.partners.table import Brand, Partner
 
+BRAND_COLUMN: dict[type[SQLModel], str] = {Brand: "id"}
+PARTNER_COLUMN: dict[type[SQLModel], str] = {Partner: "id"}
 Statement = TypeVar("Statement", bound=Select[Any] | SelectOfScalar[Any])
 
 
@@ -23,12 +26,14 @@ def visible(statement: Statement, model: type[SQLModel], viewer: Viewer) -> Stat
 def may_see(model: type[SQLModel], viewer: Viewer) -> ColumnElement[bool]:
     """Return the condition under which a row of `model` is within the viewer's sight."""
     columns = model.__table__.columns  # type: ignore[attr-defined]
-    if "brand_id" not in columns:
+    brand_column = BRAND_COLUMN.get(model, "brand_id")
+    if brand_column not in columns:
         raise TypeError(f"{model.__name__} has no brand_id, so nobody can say whose rows they are; join it to a table that has one.")
-    same_brand: ColumnElement[bool] = columns["brand_id"] == viewer.brand_id
-    if viewer.role is not Role.partner or "partner_id" not in columns:
+    same_brand: ColumnElement[bool] = columns[brand_column] == viewer.brand_id
+    partner_column = PARTNER_COLUMN.get(model, "partner_id")
+    if viewer.role is not Role.partner or partner_column not in columns:
         return same_brand
-    if viewer.partner_id is None:  # a partner's user without a partner sees nothing, rather than everything
+    if viewer.partner_id is None:  # a partner's person without a partner sees nothing, rather than everything
         return false()
-    partner = columns["partner_id"]
+    partner = columns[partner_column]
     return and_(same_brand, or_(partner == viewer.partner_id, partner.is_(None)) if partner.nullable else partner == viewer.partner_id)

@@ -1,0 +1,193 @@
+"""Signing in, and the brand and partners that a person belongs to. What a role may do is in `model`, which rows it sees in `scope`."""
+
+import hashlib
+import math
+import secrets
+import time
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any, TypeVar
+
+from limits import RateLimitItem, parse
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from pwdlib import PasswordHash
+from sqlalchemy import delete
+from sqlmodel import Session, col, select
+
+from distmark.errors import InvalidInput, NotAllowed, NotFound
+from distmark.partners.model import Permission, Viewer
+from distmark.partners.scope import visible
+from distmark.partners.table import Brand, Partner, SignIn, User
+
+SIGNED_IN_FOR = timedelta(days=30)
+TOKEN_BYTES = 32  # 256 bits
+LONGEST_PASSWORD = 1024  # hashing a longer one would only be a way to keep the server busy
+LANGUAGES = ("ja", "en")
+WRONG = "The mail address or the password is wrong; check both and try again."
+EMAIL_RATE = "10 per 15 minutes"
+ADDRESS_RATE = "60 per 15 minutes"
+
+_Row = TypeVar("_Row", Brand, Partner, User)
+_passwords = PasswordHash.recommended()
+
+
+def hash_password(password: str) -> str:
+    """Return the argon2id hash of `password`, with its own salt."""
+    if not 0 < len(password) <= LONGEST_PASSWORD:
+        raise InvalidInput(f"The password has {len(password)} characters; choose one of 1 to {LONGEST_PASSWORD}.")
+    return _passwords.hash(password)
+
+
+@cache
+def _hash_of_nobody() -> str:
+    return hash_password(secrets.token_urlsafe(TOKEN_BYTES))
+
+
+def sign_in(session: Session, email: str, password: str, now: datetime) -> tuple[str, Viewer]:
+    """Open a session of 30 days and return its cookie token (256 random bits, kept only as a hash) and who it belongs to.
+
+    NotAllowed when address or password is wrong or the person no longer works here; nothing tells which, not even the time it takes.
+    """
+    nobody = _hash_of_nobody()
+    user = session.exec(select(User).where(User.email == _email_key(email))).first()
+    right, better_hash = _passwords.verify_and_update(password[:LONGEST_PASSWORD], user.password_hash if user else nobody)
+    if user is None or user.id is None or not right or not _works_here(session, user):
+        raise NotAllowed(WRONG)
+    if better_hash:
+        user.password_hash = better_hash
+    session.execute(delete(SignIn).where(col(SignIn.user_id) == user.id, col(SignIn.expires_at) <= now))
+    token = secrets.token_urlsafe(TOKEN_BYTES)
+    session.add(SignIn(user_id=user.id, token_hash=_token_hash(token), created_at=now, expires_at=now + SIGNED_IN_FOR))
+    session.flush()
+    return token, _viewer(user)
+
+
+def _email_key(email: str) -> str:
+    return email.strip().lower()
+
+
+def viewer_of(session: Session, token: str, now: datetime) -> Viewer | None:
+    """Return who the cookie's token belongs to; None when it is unknown, expired, or its person no longer works here."""
+    statement = select(User).join(SignIn, col(SignIn.user_id) == col(User.id))
+    user = session.exec(statement.where(SignIn.token_hash == _token_hash(token), col(SignIn.expires_at) > now)).first()
+    return _viewer(user) if user and _works_here(session, user) else None
+
+
+def sign_out(session: Session, token: str) -> None:
+    """Close the token's session; an unknown token changes nothing."""
+    session.execute(delete(SignIn).where(col(SignIn.token_hash) == _token_hash(token)))
+
+
+def _token_hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _works_here(session: Session, user: User) -> bool:
+    if not user.active:
+        return False
+    if user.partner_id is None:
+        return True
+    partner = session.get(Partner, user.partner_id)
+    return partner is not None and partner.active
+
+
+def _viewer(user: User) -> Viewer:
+    if user.id is None:
+        raise ValueError(f"User {user.name} has not been stored yet.")
+    return Viewer(user.id, user.role, user.brand_id, user.partner_id, user.name, user.language)
+
+
+class SignInLimiter:
+    """How often sign-in may be tried, in a moving window, per mail address and per network address. Kept in this process's memory."""
+
+    def __init__(self, email_rate: str = EMAIL_RATE, address_rate: str = ADDRESS_RATE) -> None:
+        self._window = MovingWindowRateLimiter(MemoryStorage())
+        self._email_rate, self._address_rate = parse(email_rate), parse(address_rate)
+
+    def wait_seconds(self, address: str, email: str) -> int:
+        """Count one try and return 0, or how many seconds to wait when there were too many already; those are not counted."""
+        keys = self._keys(address, email)
+        waits = [self._wait(rate, key) for rate, key in keys]
+        if not any(waits):
+            for rate, key in keys:
+                self._window.hit(rate, key)
+        return max(waits)
+
+    def forget(self, email: str) -> None:
+        """Let the mail address start anew, since its owner got in."""
+        self._window.clear(self._email_rate, _limit_key("email", email))
+
+    def _keys(self, address: str, email: str) -> tuple[tuple[RateLimitItem, str], ...]:
+        return (self._email_rate, _limit_key("email", email)), (self._address_rate, _limit_key("address", address))
+
+    def _wait(self, rate: RateLimitItem, key: str) -> int:
+        if self._window.test(rate, key):
+            return 0
+        return max(1, math.ceil(self._window.get_window_stats(rate, key).reset_time - time.time()))
+
+
+def _limit_key(kind: str, value: str) -> str:
+    return hashlib.sha256(f"{kind}:{_email_key(value)}".encode()).hexdigest()
+
+
+def require(viewer: Viewer, permission: Permission) -> None:
+    """Return when the person may do `permission`; NotAllowed otherwise."""
+    if not viewer.may(permission):
+        raise NotAllowed(f"A {viewer.role} may not {permission.replace('_', ' ')}; ask someone of your brand who may.")
+
+
+def set_language(session: Session, viewer: Viewer, lang: str) -> None:
+    """Show pages to this person in `lang` from now on."""
+    if lang not in LANGUAGES:
+        raise InvalidInput(f"The language {lang!r} is not one of {', '.join(LANGUAGES)}.")
+    session.get_one(User, viewer.user_id).language = lang
+
+
+def brand_of(session: Session, viewer: Viewer) -> Brand:
+    """Return the viewer's brand."""
+    return session.exec(visible(select(Brand), Brand, viewer)).one()
+
+
+def get_partner(session: Session, viewer: Viewer, partner_id: int) -> Partner:
+    """Return the partner; NotFound when it is not the viewer's own or not of the viewer's brand."""
+    partner = session.exec(visible(select(Partner), Partner, viewer).where(Partner.id == partner_id)).first()
+    if partner is None:
+        raise NotFound(f"There is no partner {partner_id} among yours.")
+    return partner
+
+
+def partners_of(session: Session, viewer: Viewer) -> list[Partner]:
+    """Return the partners that the viewer may know of, by name: all of the brand for its people, their own for a partner's."""
+    return list(session.exec(visible(select(Partner), Partner, viewer).order_by(Partner.name, col(Partner.id))))
+
+
+def ensure_brand(session: Session, *, key: str, **fields: Any) -> Brand:
+    """Return the brand of this key, made or changed to have `fields`."""
+    brand = session.exec(select(Brand).where(Brand.key == key)).first()
+    return _ensured(session, brand or Brand(key=key, **fields), fields)
+
+
+def ensure_partner(session: Session, *, brand_id: int, key: str, **fields: Any) -> Partner:
+    """Return the brand's partner of this key, made or changed to have `fields`."""
+    partner = session.exec(select(Partner).where(Partner.brand_id == brand_id, Partner.key == key)).first()
+    return _ensured(session, partner or Partner(brand_id=brand_id, key=key, **fields), fields)
+
+
+def ensure_user(session: Session, *, email: str, password: str, now: datetime, **fields: Any) -> User:
+    """Return the person with this mail address, made or changed to have `fields` and to sign in with `password`."""
+    email = _email_key(email)
+    user = session.exec(select(User).where(User.email == email)).first()
+    if user is None:
+        user = User(email=email, password_hash=hash_password(password), created_at=now, **fields)
+    elif not _passwords.verify(password, user.password_hash):
+        user.password_hash = hash_password(password)
+    return _ensured(session, user, fields)
+
+
+def _ensured(session: Session, row: _Row, fields: dict[str, Any]) -> _Row:
+    for name, value in fields.items():
+        setattr(row, name, value)
+    session.add(row)
+    session.flush()
+    return row
