@@ -5,12 +5,14 @@ from functools import cache
 from itertools import count
 from typing import Any, TypeVar
 
+import yaml
 from sqlmodel import Session, SQLModel, col, func, select
 
 from distmark.campaigns.table import Campaign, Member
 from distmark.contacts.model import address_hash, address_key
 from distmark.contacts.table import Contact
 from distmark.enrollments.table import Enrollment
+from distmark.journeys.source import Source
 from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
 from distmark.partners.model import Role, Viewer
 from distmark.partners.table import Brand, Partner, User
@@ -185,15 +187,15 @@ TEMPLATES = {
 }
 
 
-def make_source(key: str = "introduction", brand: str = "mirai-securities", journey: str = JOURNEY, **templates: str) -> Any:
+def make_source(
+    key: str = "introduction", brand: str = "mirai-securities", journey: str = JOURNEY, templates: dict[str, str] | None = None
+) -> Source:
     """A small valid journey: a mail, three days, and a call if its link was clicked; `templates` replaces files of it by name."""
-    from distmark.journeys.source import Source
-
-    return Source(text=journey.format(key=key, brand=brand), templates=TEMPLATES | templates)
+    return Source(journey.format(key=key, brand=brand), TEMPLATES | (templates or {}), path=key)
 
 
 def make_version(
-    session: Session, brand: Brand | None = None, journey: Journey | None = None, source: Any = None, **fields: Any
+    session: Session, brand: Brand | None = None, journey: Journey | None = None, source: Source | None = None, **fields: Any
 ) -> JourneyVersion:
     """A version that may take entrants: approved, registered, its hashes set. Give `status` for another."""
     brand = brand or (session.get_one(Brand, journey.brand_id) if journey else make_brand(session))
@@ -205,7 +207,7 @@ def make_version(
         "number": (newest or 0) + 1,
         "status": VersionStatus.registered,
         "content_hash": source.content_hash,
-        "source": source.model_dump(mode="json"),
+        "source": source.to_json(),
         "created_at": NOW,
     }
     values = defaults | fields
@@ -219,10 +221,10 @@ def make_version(
 APPROVED = (VersionStatus.approved, VersionStatus.registered, VersionStatus.retired)
 
 
-def make_journey(session: Session, brand: Brand | None = None, source: Any = None, **fields: Any) -> Journey:
+def make_journey(session: Session, brand: Brand | None = None, source: Source | None = None, **fields: Any) -> Journey:
     brand = brand or make_brand(session)
-    source = source or make_source(f"journey-{next(_numbers)}", brand.key)
-    defaults = {"brand_id": brand.id, "key": source.key, "name": {"ja": "資料のご案内", "en": "A short introduction"}, "created_at": NOW}
+    key = fields.get("key") or (yaml.safe_load(source.definition)["key"] if source else f"journey-{next(_numbers)}")
+    defaults = {"brand_id": brand.id, "key": key, "name": {"ja": "資料のご案内", "en": "A short introduction"}, "created_at": NOW}
     return _save(session, Journey(**(defaults | fields)))
 
 
