@@ -76,34 +76,37 @@ def legal_footer(
 ) -> LegalFooter:
     """Return the footer in `lang` (English when it has no wording of its own); FooterIncomplete names a missing brand fact.
 
-    The responsible sender is `brand.legal_name`. `unsubscribe_url` is None only for transactional mail, which nobody can refuse.
+    The responsible sender is `brand.legal_name`; a fact written for one language (`legal_name_en`) goes before the general one. `unsubscribe_url` is None only for transactional mail, which nobody can refuse.
     """
     words = _WORDINGS.get(lang, _WORDINGS["en"])
     for name in _REQUIRED:
-        if not _fact(brand, name):
+        if not _fact(brand, name, lang):
             raise FooterIncomplete(f"brand.{name}")
-    sender = _fact(brand, "legal_name")
-    lines = [f"{label}{words.colon}{value}" for label, value in _rows(brand, partner, words) if value]
+    sender = _fact(brand, "legal_name", lang)
+    lines = [f"{label}{words.colon}{value}" for label, value in _rows(brand, partner, lang) if value]
     reason = why or (words.why.format(sender=sender) if unsubscribe_url else "")
     return LegalFooter(
-        _html(lines, reason, words, unsubscribe_url), _text(lines, reason, words, unsubscribe_url), _sms(brand, words, unsubscribe_url)
+        _html(lines, reason, words, unsubscribe_url),
+        _text(lines, reason, words, unsubscribe_url),
+        _sms(_fact(brand, "name", lang) or sender, words, unsubscribe_url),
     )
 
 
-def _fact(facts: Mapping[str, object], name: str) -> str:
-    value = facts.get(name)
+def _fact(facts: Mapping[str, object], name: str, lang: str) -> str:
+    value = facts.get(f"{name}_{lang}") or facts.get(name)
     return "" if value is None else str(value).strip()
 
 
-def _rows(brand: Mapping[str, object], partner: Mapping[str, object], words: _Wording) -> list[tuple[str, str]]:
-    person = " ".join(value for value in (_fact(partner, "office"), _fact(partner, "name")) if value)
-    website = _fact(brand, "website")
-    contact = _fact(brand, "contact") + (f" / {website}" if website else "")
+def _rows(brand: Mapping[str, object], partner: Mapping[str, object], lang: str) -> list[tuple[str, str]]:
+    words = _WORDINGS.get(lang, _WORDINGS["en"])
+    person = " ".join(value for value in (_fact(partner, "office", lang), _fact(partner, "name", lang)) if value)
+    website = _fact(brand, "website", lang)
+    contact = _fact(brand, "contact", lang) + (f" / {website}" if website else "")
     return [
-        (words.sender, _fact(brand, "legal_name")),
-        (words.licence, _fact(brand, "licence")),
+        (words.sender, _fact(brand, "legal_name", lang)),
+        (words.licence, _fact(brand, "licence", lang)),
         (words.through, person),
-        (words.address, _fact(brand, "address")),
+        (words.address, _fact(brand, "address", lang)),
         (words.contact, contact),
     ]
 
@@ -121,5 +124,5 @@ def _text(lines: list[str], reason: str, words: _Wording, unsubscribe_url: str |
     return "\n".join(["-" * 40, *([reason] if reason else []), *lines, *refusal])
 
 
-def _sms(brand: Mapping[str, object], words: _Wording, unsubscribe_url: str | None) -> str:
-    return f"{words.sms.format(sender=_fact(brand, 'name') or _fact(brand, 'legal_name'))} {unsubscribe_url}" if unsubscribe_url else ""
+def _sms(sender: str, words: _Wording, unsubscribe_url: str | None) -> str:
+    return f"{words.sms.format(sender=sender)} {unsubscribe_url}" if unsubscribe_url else ""
