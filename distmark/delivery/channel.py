@@ -32,7 +32,7 @@ class Receipt:
     """The peer's word that it now answers for the message."""
 
     code: str  # the peer's own, such as "250"
-    detail: str  # its text, such as "2.0.0 Ok: queued as 4Wx1"; may hold the address, so it is stored and never logged
+    detail: str  # its text without addresses, such as "2.0.0 Ok: queued as 4Wx1"
     peer: str  # host:port, or the name of a channel that stays on this machine
 
 

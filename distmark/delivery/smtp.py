@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import re
 import socket
 import ssl
 import threading
@@ -26,6 +27,8 @@ CHECK_TIMEOUT_SECONDS = 5.0
 # RFC 4954 and RFC 3207: the server wants a login or TLS. That says nothing about the message, so it waits until the setting is mended.
 OUR_LOGIN = frozenset({454, 530, 534, 535, 538})
 SERVICE_CLOSING = 421
+
+_ADDRESS = re.compile(r"<?[^\s<>@]+@[^\s<>@:,;]+>?")
 
 
 class TlsMode(StrEnum):
@@ -362,4 +365,5 @@ def _words(error: Exception) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())[:500]
+    # Servers quote the recipient in their replies; these words are stored and shown where addresses must not be.
+    return _ADDRESS.sub("(address)", " ".join(text.split()))[:500]
