@@ -76,7 +76,8 @@ def legal_footer(
 ) -> LegalFooter:
     """Return the footer in `lang` (English when it has no wording of its own); FooterIncomplete names a missing brand fact.
 
-    The responsible sender is `brand.legal_name`; a fact written for one language (`legal_name_en`) goes before the general one. `unsubscribe_url` is None only for transactional mail, which nobody can refuse.
+    The responsible sender is `brand.legal_name`; a fact written for one language (`legal_name_en`) goes before the general one.
+    `unsubscribe_url` is None only for transactional mail, which nobody can refuse.
     """
     words = _WORDINGS.get(lang, _WORDINGS["en"])
     for name in _REQUIRED:

@@ -34,7 +34,7 @@ _ALLOWED_NODES = frozenset(
 )  # fmt: skip
 _KEPT_FILTERS = (
     "default", "d", "upper", "lower", "capitalize", "title", "trim", "replace", "truncate", "round", "int", "join", "first", "last",
-    "length", "escape", "e", "sort", "unique",
+    "length", "escape", "e", "sort", "unique", "abs", "float", "string",
 )  # fmt: skip
 _LOOP_FACTS = ("index", "index0", "first", "last", "length")
 _KEPT_TESTS = ("defined", "undefined", "none", "in", "eq", "ne", "gt", "ge", "lt", "le", "equalto", "even", "odd", "number", "string")
