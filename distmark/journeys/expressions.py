@@ -1,0 +1,514 @@
+"""The conditions and texts of a journey: Jinja in a sandbox with fixed names. Knows what they may say and what they mean; fetches nothing."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from typing import Any, Self
+from zoneinfo import ZoneInfo
+
+from jinja2 import ChainableUndefined, TemplateSyntaxError, Undefined, nodes
+from jinja2.exceptions import SecurityError, TemplateError
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from distmark.errors import DistmarkError
+from distmark.journeys.model import Attributes, EventFact, Facts, SentFact
+from distmark.journeys.reading import Written, problem
+from distmark.journeys.times import as_date, days_between
+
+LONGEST_EXPRESSION = 2_000
+LONGEST_TEXT = 20_000
+LONGEST_REPEAT = 10_000
+BY = ("human", "any")
+
+FILTERS = (
+    "abs", "capitalize", "default", "first", "float", "int", "join", "last", "length", "lower", "replace", "round", "string", "title", "trim",
+    "truncate", "upper",
+)  # fmt: skip
+TESTS = (
+    "defined", "undefined", "none", "in", "eq", "equalto", "ne", "lt", "le", "gt", "ge", "==", "!=", "<", "<=", ">", ">=", "string", "number",
+    "true", "false", "boolean", "integer", "float", "odd", "even", "divisibleby", "mapping", "sequence", "iterable", "lower", "upper",
+)  # fmt: skip
+
+
+class ExpressionError(DistmarkError):
+    """An expression could not be evaluated for this contact; the text names the expression and the reason."""
+
+
+class Missing(ChainableUndefined):
+    """A value that the contact does not have: false, empty, equal only to nothing, and neither before nor after anything."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return other is None or isinstance(other, Undefined)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(None)
+
+    def _never(self, other: object) -> bool:
+        return False
+
+    def _nothing(self, *others: object) -> Self:
+        return self
+
+    # Undefined declares its operators as never returning.
+    __lt__ = __le__ = __gt__ = __ge__ = _never  # type: ignore[assignment]
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _nothing  # type: ignore[assignment]
+    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __neg__ = __pos__ = _nothing  # type: ignore[assignment]
+
+
+class Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja without filters or operators that could run long, where data is reached by key only and nothing is an error but a wrong type."""
+
+    intercepted_binops = frozenset(["*", "**"])
+
+    def __init__(self) -> None:
+        super().__init__(undefined=Missing, autoescape=False, cache_size=0)
+        self.globals.clear()
+        self.filters = {name: self.filters[name] for name in FILTERS}
+        self.tests = {name: self.tests[name] for name in TESTS}
+        self.tests["none"] = lambda value: value is None or isinstance(value, Undefined)
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if isinstance(obj, Mapping):
+            value = obj.get(attribute)
+            return self.undefined(obj=obj, name=attribute) if value is None else value
+        value = super().getattr(obj, attribute)
+        return self.undefined(obj=obj, name=attribute) if value is None else value
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        if isinstance(obj, Mapping):
+            return self.getattr(obj, argument)
+        return super().getitem(obj, argument)
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "**":
+            raise SecurityError("powers are not allowed")
+        for value, times in ((left, right), (right, left)):
+            if isinstance(value, str | list | tuple) and isinstance(times, int) and len(value) * times > LONGEST_REPEAT:
+                raise SecurityError("a text is repeated too often")
+        return super().call_binop(context, operator, left, right)
+
+
+SANDBOX = Sandbox()
+
+
+@dataclass(frozen=True, slots=True)
+class Documented:
+    """A name that expressions may use: how it is written, and what it means in both languages."""
+
+    form: str
+    en: str
+    ja: str
+    needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+
+
+NAMES: Mapping[str, Documented] = {
+    "contact": Documented("contact.city", "an attribute of the contact", "お客様の項目"),
+    "journey": Documented("journey.topic", "data frozen when the contact entered", "開始時に固定されたデータ"),
+    "partner": Documented("partner.office", "an attribute of the partner", "担当者の項目"),
+    "campaign": Documented("campaign.key", "an attribute of the campaign", "キャンペーンの項目"),
+    "brand": Documented("brand.name", "an attribute of the brand", "本部の項目"),
+    "event": Documented(
+        "event.data.amount", "the event being looked at, in the `where` of a wait or an entry", "`where` で調べているイベント"
+    ),
+    "now": Documented("now", "the present moment in the contact's time zone", "お客様の地域の現在日時"),
+    "today": Documented("today", "today's date in the contact's time zone", "お客様の地域の今日の日付"),
+}
+FUNCTIONS: Mapping[str, Documented] = {
+    "sent": Documented("sent('welcome')", "that message was handed over", "そのメッセージを送信した", ("step",)),
+    "delivered": Documented("delivered('welcome')", "it was sent and did not bounce", "送信し、不達になっていない", ("step",)),
+    "opened": Documented(
+        "opened('welcome', by='any')",
+        "a person opened it; by='any' counts machines too",
+        "人が開封した。by='any' は機械も数える",
+        ("step",),
+        ("by",),
+    ),
+    "clicked": Documented(
+        "clicked('welcome', 'plans')",
+        "a person clicked it, or that link",
+        "人がクリックした（リンクの指定も可）",
+        ("step",),
+        ("link", "by"),
+    ),
+    "replied": Documented("replied('welcome')", "the contact replied to it", "返信があった", ("step",)),
+    "bounced": Documented("bounced('welcome')", "it came back", "不達になった", ("step",)),
+    "unsubscribed": Documented(
+        "unsubscribed('welcome')", "the contact unsubscribed through it", "そのメッセージから配信停止した", ("step",)
+    ),
+    "converted": Documented("converted('account_opened')", "that conversion happened since entry", "開始後にその成果があった", ("name",)),
+    "happened": Documented(
+        "happened('visit', days=7)",
+        "that event happened since entry, or within so many days",
+        "開始後（または直近の日数内）にその出来事があった",
+        ("name",),
+        ("days",),
+    ),
+    "value_of": Documented("value_of('purchase')", "the sum of that event's values since entry", "開始後のその出来事の金額合計", ("name",)),
+    "in_segment": Documented("in_segment('vip')", "the contact is in that segment now", "今そのセグメントに入っている", ("key",)),
+    "written": Documented(
+        "written(7)",
+        "how many messages of any journey the contact got in so many days",
+        "直近の日数内に送ったメッセージの数",
+        (),
+        ("days",),
+    ),
+    "answer": Documented("answer('score').body.points", "what a webhook step answered", "Webhook の応答", ("step",)),
+    "days_since": Documented("days_since(contact.birthday)", "whole days from that date to today", "その日から今日までの日数", ("day",)),
+    "days_until": Documented(
+        "days_until(contact.renewal_date)", "whole days from today to that date", "今日からその日までの日数", ("day",)
+    ),
+}
+STEP_FUNCTIONS = ("sent", "delivered", "opened", "clicked", "replied", "bounced", "unsubscribed")
+ENGAGEMENT_FUNCTIONS = ("opened", "clicked", "replied")
+EVENT_FUNCTIONS = ("converted", "happened", "value_of")
+BRINGS_NO_NEWS = ("failed", "suppressed", "queued", "sending")
+
+
+class Told:
+    """The functions of expressions over one contact's facts at one moment."""
+
+    __slots__ = ("facts", "now", "zone")
+
+    def __init__(self, facts: Facts, now: datetime, zone: ZoneInfo) -> None:
+        self.facts, self.now, self.zone = facts, now, zone
+
+    def sent(self, step: str) -> bool:
+        fact = self.facts.sent.get(step)
+        return fact is not None and fact.status not in BRINGS_NO_NEWS
+
+    def delivered(self, step: str) -> bool:
+        fact = self.facts.sent.get(step)
+        return fact is not None and fact.status in ("sent", "delivered") and fact.bounced_at is None
+
+    def opened(self, step: str, by: str = "human") -> bool:
+        fact = self.facts.sent.get(step)
+        if fact is None:
+            return False
+        # A human click implies an open: images may have been off.
+        return bool(fact.opened_at or fact.clicked or (by == "any" and fact.machine_opened_at))
+
+    def clicked(self, step: str, link: str | None = None, by: str = "human") -> bool:
+        fact = self.facts.sent.get(step)
+        return fact is not None and (bool(fact.clicked) if link is None else link in fact.clicked)
+
+    def replied(self, step: str) -> bool:
+        return self._has(step, "replied_at")
+
+    def bounced(self, step: str) -> bool:
+        return self._has(step, "bounced_at")
+
+    def unsubscribed(self, step: str) -> bool:
+        return self._has(step, "unsubscribed_at")
+
+    def _has(self, step: str, what: str) -> bool:
+        fact: SentFact | None = self.facts.sent.get(step)
+        return fact is not None and getattr(fact, what) is not None
+
+    def happened(self, name: str, days: int | None = None) -> bool:
+        since = None if days is None else self.now - timedelta(days=days)
+        return any(event.name == name and (since is None or event.at >= since) for event in self.facts.events)
+
+    def converted(self, name: str) -> bool:
+        return self.happened(name)
+
+    def value_of(self, name: str) -> float:
+        return sum(event.value or 0.0 for event in self.facts.events if event.name == name)
+
+    def in_segment(self, key: str) -> bool:
+        return key in self.facts.segments
+
+    def written(self, days: int = 7) -> int:
+        since = self.now - timedelta(days=days)
+        return sum(1 for at in self.facts.written_at if since < at <= self.now)
+
+    def answer(self, step: str) -> Attributes:
+        return self.facts.answers.get(step, {})
+
+    def days_since(self, day: object) -> object:
+        found = self._day(day)
+        return Missing() if found is None else days_between(found, self.today)
+
+    def days_until(self, day: object) -> object:
+        found = self._day(day)
+        return Missing() if found is None else days_between(self.today, found)
+
+    def _day(self, day: object) -> date | None:
+        return None if isinstance(day, Undefined) else as_date(day, self.zone)
+
+    @property
+    def today(self) -> date:
+        return self.now.astimezone(self.zone).date()
+
+
+def namespace(facts: Facts, now: datetime, zone: ZoneInfo, event: EventFact | None = None) -> dict[str, object]:
+    """Return every name that an expression may use, for one contact at one moment."""
+    told = Told(facts, now, zone)
+    local = now.astimezone(zone)
+    return {
+        "contact": facts.contact,
+        "journey": facts.journey,
+        "partner": facts.partner,
+        "campaign": facts.campaign,
+        "brand": facts.brand,
+        "event": None if event is None else {"name": event.name, "at": event.at, "data": event.data, "value": event.value},
+        "now": local,
+        "today": local.date(),
+        "sent": told.sent,
+        "delivered": told.delivered,
+        "opened": told.opened,
+        "clicked": told.clicked,
+        "replied": told.replied,
+        "bounced": told.bounced,
+        "unsubscribed": told.unsubscribed,
+        "converted": told.converted,
+        "happened": told.happened,
+        "value_of": told.value_of,
+        "in_segment": told.in_segment,
+        "written": told.written,
+        "answer": told.answer,
+        "days_since": told.days_since,
+        "days_until": told.days_until,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function call in an expression; an argument that is not a constant is None."""
+
+    name: str
+    args: tuple[object, ...]
+    named: Mapping[str, object]
+    line: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Uses:
+    """What an expression or a text refers to: root names, calls, and attributes such as ("contact", "city")."""
+
+    names: frozenset[str]
+    calls: tuple[Call, ...]
+    attributes: frozenset[tuple[str, str]]
+    filters: frozenset[str]
+    lines: Mapping[str, int]
+
+    def called(self, *names: str) -> Iterator[Call]:
+        """Iterate over the calls of any of `names`."""
+        return (call for call in self.calls if call.name in names)
+
+
+def _constant(node: nodes.Node) -> object:
+    return node.value if isinstance(node, nodes.Const) else None
+
+
+def _call(node: nodes.Call) -> Call | None:
+    if not isinstance(node.node, nodes.Name):
+        return None
+    named = {pair.key: _constant(pair.value) for pair in node.kwargs}
+    return Call(node.node.name, tuple(_constant(arg) for arg in node.args), named, node.lineno)
+
+
+def _attribute(node: nodes.Getattr | nodes.Getitem) -> tuple[str, str] | None:
+    if not isinstance(node.node, nodes.Name):
+        return None
+    if isinstance(node, nodes.Getattr):
+        return node.node.name, node.attr
+    return (node.node.name, str(_constant(node.arg))) if isinstance(_constant(node.arg), str) else None
+
+
+def uses_of(tree: nodes.Node) -> Uses:
+    """Return what the parsed `tree` refers to; names that it sets itself (loops, `set`) are left out."""
+    own = {name.name for name in tree.find_all(nodes.Name) if name.ctx != "load"}
+    calls = tuple(call for node in tree.find_all(nodes.Call) if (call := _call(node)) is not None)
+    lines: dict[str, int] = {}
+    for name in tree.find_all(nodes.Name):
+        lines.setdefault(name.name, name.lineno)
+    attributes = set()
+    for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
+        if isinstance(node, nodes.Getattr | nodes.Getitem) and (pair := _attribute(node)) is not None and pair[0] not in own:
+            attributes.add(pair)
+            lines.setdefault(f"{pair[0]}.{pair[1]}", node.lineno)
+    filters = frozenset(node.name for node in tree.find_all(nodes.Filter))
+    return Uses(frozenset(set(lines) - own - {f"{a}.{b}" for a, b in attributes}), calls, frozenset(attributes), filters, lines)
+
+
+def _parse(text: str) -> nodes.Expr:
+    parser = Parser(SANDBOX, text, state="variable")
+    tree = parser.parse_expression()
+    if not parser.stream.eos:
+        raise TemplateSyntaxError(f"unexpected {parser.stream.current}", parser.stream.current.lineno, None, None)
+    tree.set_environment(SANDBOX)
+    return tree
+
+
+class Expression(Written):
+    """A condition or a value, compiled once. Equal when written alike."""
+
+    __slots__ = ("_run", "_tree", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._tree = _parse(text)
+        self._run: Callable[..., Any] = SANDBOX.compile_expression(text, undefined_to_none=False)
+
+    @classmethod
+    def read(cls, value: object) -> "Expression":
+        """Return the expression that `value` writes; raises `problem("bad-expression")` naming what Jinja found."""
+        if isinstance(value, bool):
+            value = "true" if value else "false"
+        if not isinstance(value, str) or not value.strip():
+            raise problem("no-expression", value=str(value))
+        if len(value) > LONGEST_EXPRESSION:
+            raise problem("long-expression", limit=str(LONGEST_EXPRESSION))
+        try:
+            return _compiled(value.strip())
+        except TemplateError as error:
+            raise problem("bad-expression", value=value.strip(), reason=str(error.message)) from error
+
+    @classmethod
+    def described(cls) -> dict[str, Any]:
+        return {"type": ["string", "boolean"], "examples": ["clicked('welcome')", "not opened('welcome') and contact.phone"]}
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"Expression({self.text!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Expression) and other.text == self.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    @property
+    def uses(self) -> Uses:
+        """What the expression refers to."""
+        holder = nodes.Output([self._tree])
+        return uses_of(holder)
+
+    @property
+    def constant(self) -> bool | None:
+        """Whether the expression is always true (True), always false (False) or depends on the contact (None)."""
+        try:
+            return bool(self._tree.as_const(nodes.EvalContext(SANDBOX)))
+        except nodes.Impossible:
+            return None
+
+    def value(self, names: Mapping[str, object]) -> object:
+        """Return what the expression means over `names`; None for a missing value. Raises ExpressionError."""
+        try:
+            found = self._run(names)
+        except (TemplateError, TypeError, ValueError, ArithmeticError, DistmarkError) as error:
+            raise ExpressionError(
+                f'The expression "{self.text}" cannot be evaluated: {error}; correct it or the value it reads.'
+            ) from error
+        return None if isinstance(found, Undefined) else found
+
+    def holds(self, names: Mapping[str, object]) -> bool:
+        """Whether the expression is true over `names`. Raises ExpressionError."""
+        return bool(self.value(names))
+
+
+@lru_cache(maxsize=4096)
+def _compiled(text: str) -> Expression:
+    return Expression(text)
+
+
+class Text(Written):
+    """A text with `{{ }}` slots, compiled once. One that is nothing but a slot has that slot's own value."""
+
+    __slots__ = ("_only", "_template", "_tree", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._tree = SANDBOX.parse(text)
+        self._template = SANDBOX.from_string(text)
+        self._only = Expression(inner) if (inner := _only_slot(text)) else None
+
+    @classmethod
+    def read(cls, value: object) -> Self:
+        """Return the text that `value` writes; raises `problem("bad-text")` naming what Jinja found."""
+        if not isinstance(value, str):
+            raise problem("not-text", value=str(value))
+        if len(value) > LONGEST_TEXT:
+            raise problem("long-text", limit=str(LONGEST_TEXT))
+        try:
+            return cls(value)
+        except TemplateError as error:
+            raise problem("bad-expression", value=value, reason=str(error.message)) from error
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"Text({self.text!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Text) and other.text == self.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    @property
+    def uses(self) -> Uses:
+        """What the text refers to."""
+        return uses_of(self._tree)
+
+    def render(self, names: Mapping[str, object]) -> str:
+        """Return the text with its slots filled from `names`; a missing value is empty. Raises ExpressionError."""
+        try:
+            return self._template.render(names)
+        except (TemplateError, TypeError, ValueError, ArithmeticError, DistmarkError) as error:
+            raise ExpressionError(f'The text "{self.text}" cannot be filled: {error}; correct it or the value it reads.') from error
+
+    def value(self, names: Mapping[str, object]) -> object:
+        """Return the value of the only slot when the text is nothing else, else the filled text."""
+        return self._only.value(names) if self._only is not None else self.render(names)
+
+
+def _only_slot(text: str) -> str | None:
+    body = text.strip()
+    inner = body[2:-2]
+    return inner.strip() if body.startswith("{{") and body.endswith("}}") and "{{" not in inner and "}}" not in inner else None
+
+
+def names_used(expression: str | Expression) -> Uses:
+    """Return what `expression` refers to: names, calls, attributes, filters."""
+    return (expression if isinstance(expression, Expression) else Expression.read(expression)).uses
+
+
+@dataclass(frozen=True, slots=True)
+class Texts(Written):
+    """A text with slots: one for all languages (under ""), or one per language."""
+
+    texts: Mapping[str, Text]
+
+    @classmethod
+    def read(cls, value: object) -> Self:
+        """Return the texts written as a text or as {ja: ..., en: ...}."""
+        if isinstance(value, Mapping) and value:
+            return cls({str(lang): Text.read(text) for lang, text in value.items()})
+        return cls({"": Text.read(value)})
+
+    @classmethod
+    def described(cls) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string"}, {"type": "object", "additionalProperties": {"type": "string"}, "minProperties": 1}]}
+
+    def __str__(self) -> str:
+        return self.text().text
+
+    def text(self, lang: str = "") -> Text:
+        """Return the text in `lang`, else the one for all, else the first."""
+        return self.texts.get(lang) or self.texts.get("") or next(iter(self.texts.values()))
+
+    def lacks(self, lang: str) -> bool:
+        """Whether there is no text for `lang`."""
+        return lang not in self.texts and "" not in self.texts

@@ -1,0 +1,55 @@
+"""A journey ready to walk: every step by id, and the step that follows each. Built once per version."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from distmark.journeys.definition import JourneyDefinition
+from distmark.journeys.steps import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a step stands in the document: how deep, in which arm of which split, from 0."""
+
+    step_id: str
+    depth: int
+    split: str | None = None
+    arm: int | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A journey's steps by id; `after` falls through out of a split to the step after it, None being the end."""
+
+    definition: JourneyDefinition
+    steps: Mapping[str, Step]
+    after: Mapping[str, str | None]
+    first: str
+    order: tuple[Placed, ...]
+
+    def ways(self, step_id: str) -> tuple[str | None, ...]:
+        """Return the ids of the steps that may come right after `step_id`; None is the end."""
+        return self.steps[step_id].ways(self.after[step_id])
+
+    def kind(self, step_id: str) -> str:
+        """Return the kind key of a step."""
+        return self.steps[step_id].kind
+
+
+def build_program(definition: JourneyDefinition) -> Program:
+    """Return the program of `definition`; send steps take their policy from the journey where they say nothing."""
+    steps: dict[str, Step] = {}
+    after: dict[str, str | None] = {}
+    order: list[Placed] = []
+
+    def place(siblings: tuple[Step, ...], then: str | None, depth: int, split: str | None, arm: int | None, label: str | None) -> None:
+        for number, step in enumerate(siblings):
+            steps[step.id] = step.settled(definition.defaults)
+            after[step.id] = siblings[number + 1].id if number + 1 < len(siblings) else then
+            order.append(Placed(step.id, depth, split, arm, label))
+            for index, path in enumerate(step.paths()):
+                place(path.steps, after[step.id], depth + 1, step.id, index, path.label)
+
+    place(definition.steps, None, 0, None, None, None)
+    return Program(definition, steps, after, definition.steps[0].id, tuple(order))

@@ -1,0 +1,32 @@
+"""Go to another step, at most so many times."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from distmark.journeys.model import Decision, Go, Visit
+from distmark.journeys.steps.base import Step, StepKind
+from distmark.journeys.words import Name
+
+
+class GotoStep(Step):
+    """Go to `goto`; after `at_most` times, go on with the step after."""
+
+    kind: ClassVar[str] = "goto"
+
+    goto: Name = Field(description="The id of the step to go to.")
+    at_most: int | None = Field(None, ge=1, le=1000, description="How many times; then the step after.")
+
+    def ways(self, after: str | None) -> tuple[str | None, ...]:
+        return (self.goto,) if self.at_most is None else (self.goto, after)
+
+    def targets(self) -> tuple[tuple[str, str], ...]:
+        return (("goto", self.goto),)
+
+
+def decide(step: GotoStep, visit: Visit) -> Decision:
+    """Return the way to the named step, or on when it was gone often enough."""
+    return Go(step.goto) if step.at_most is None or visit.number <= step.at_most else Go()
+
+
+KIND = StepKind("goto", GotoStep, decide, {"ja": "移動", "en": "Go to"}, "corner-down-right")

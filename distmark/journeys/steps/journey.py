@@ -1,0 +1,29 @@
+"""Enter the contact into another journey."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from distmark.journeys.expressions import namespace
+from distmark.journeys.model import Act, Decision, EnterJourney, Visit
+from distmark.journeys.steps.base import Step, StepKind
+from distmark.journeys.steps.update import Value, filled
+from distmark.journeys.words import Identifier, Name
+
+
+class JourneyStep(Step):
+    """Enter another journey and go on with this one."""
+
+    kind: ClassVar[str] = "journey"
+
+    journey: Name = Field(description="The key of the other journey.")
+    data: dict[Identifier, Value] = Field(default_factory=dict, description="Data frozen at entry.")
+
+
+def decide(step: JourneyStep, visit: Visit) -> Decision:
+    """Return the entry with its data filled."""
+    names = namespace(visit.facts, visit.now, visit.zone)
+    return Act(EnterJourney(step.id, step.journey, {field: filled(value, names) for field, value in step.data.items()}))
+
+
+KIND = StepKind("journey", JourneyStep, decide, {"ja": "別のジャーニーへ", "en": "Enter journey"}, "route")

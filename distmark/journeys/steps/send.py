@@ -1,0 +1,54 @@
+"""Send a message through a channel."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field
+
+from distmark.journeys.model import Act, Decision, IfHeld, SendMessage, Visit
+from distmark.journeys.steps.base import Defaults, Step, StepKind
+from distmark.journeys.words import Identifier, Name
+
+CHANNELS: Mapping[str, tuple[str, ...]] = {
+    "email": ("subject.txt", "text.txt", "mjml"),
+    "sms": ("sms.txt",),
+    "line": ("line.txt",),
+    "push": ("push.txt",),
+}
+CHANNEL_LABELS: Mapping[str, Mapping[str, str]] = {
+    "email": {"ja": "メール", "en": "Mail"},
+    "sms": {"ja": "SMS", "en": "SMS"},
+    "line": {"ja": "LINE", "en": "LINE"},
+    "push": {"ja": "プッシュ通知", "en": "Push"},
+}
+
+
+class SendStep(Step):
+    """Send `message`; `editable` are the blocks that the partner may change."""
+
+    kind: ClassVar[str] = "send"
+
+    send: Literal["email", "sms", "line", "push"] = Field(description="The channel.")
+    message: Name = Field(description="The name of the files below messages/.")
+    editable: tuple[Identifier, ...] = Field((), description="Blocks that the partner may change; all else is locked.")
+    if_held: IfHeld | None = Field(None, description="What to do when quiet hours, a cap or a throttle hold the message.")
+    purpose: Literal["marketing", "transactional"] | None = Field(
+        None, alias="kind", description="Transactional passes caps and quiet hours."
+    )
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The template files that the channel needs, in each language."""
+        return CHANNELS[self.send]
+
+    def settled(self, defaults: Defaults) -> Self:
+        purpose = self.purpose or ("transactional" if defaults.transactional else "marketing")
+        return self.model_copy(update={"purpose": purpose, "if_held": self.if_held or defaults.if_held})
+
+
+def decide(step: SendStep, visit: Visit) -> Decision:
+    """Return the message to send."""
+    return Act(SendMessage(step.id, step.send, step.message, step.editable, step.if_held, step.purpose == "transactional"))
+
+
+KIND = StepKind("send", SendStep, decide, {"ja": "送信", "en": "Send"}, "mail")

@@ -1,0 +1,39 @@
+"""Ask a person, mostly the partner, for a next action."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from distmark.journeys.expressions import Texts, namespace
+from distmark.journeys.model import Act, CreateTask, Decision, Visit
+from distmark.journeys.reading import Part
+from distmark.journeys.steps.base import Step, StepKind
+from distmark.journeys.times import Duration, add
+
+
+class Task(Part):
+    """Who does what until when."""
+
+    for_: Literal["partner", "marketer"] = Field("partner", alias="for", description="Whose task it is.")
+    title: Texts = Field(description="What to do, in one line; slots such as {{ contact.first_name }} are filled.")
+    note: Texts | None = Field(None, description="More to know.")
+    due: Duration = Field(Duration.read("1 day"), description="How long the person has.")
+
+
+class TaskStep(Step):
+    """Create a task and go on."""
+
+    kind: ClassVar[str] = "task"
+
+    task: Task
+
+
+def decide(step: TaskStep, visit: Visit) -> Decision:
+    """Return the task, worded in the partner's language."""
+    task, names = step.task, namespace(visit.facts, visit.now, visit.zone)
+    lang = str(visit.facts.partner.get("language") or "")
+    note = task.note.text(lang).render(names) if task.note else ""
+    return Act(CreateTask(step.id, task.for_, task.title.text(lang).render(names), add(visit.now, task.due, visit.zone), note))
+
+
+KIND = StepKind("task", TaskStep, decide, {"ja": "担当者タスク", "en": "Task"}, "phone-call")

@@ -1,0 +1,47 @@
+"""Change attributes of the contact."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field, PlainValidator, WithJsonSchema
+
+from distmark.journeys.expressions import Text, namespace
+from distmark.journeys.model import Act, Decision, UpdateContact, Visit
+from distmark.journeys.reading import problem
+from distmark.journeys.steps.base import Step, StepKind
+from distmark.journeys.words import Identifier
+
+Scalar = str | int | float | bool | None
+
+
+def read_value(value: object) -> Text | Scalar:
+    """Return a value as written; a text with slots is compiled."""
+    if isinstance(value, str):
+        return Text.read(value) if "{{" in value or "{%" in value else value
+    if value is None or isinstance(value, int | float):
+        return value
+    raise problem("not-text", value=str(value))
+
+
+Value = Annotated[Text | Scalar, PlainValidator(read_value), WithJsonSchema({"type": ["string", "number", "boolean", "null"]})]
+
+
+class UpdateStep(Step):
+    """Set attributes and go on; a value may have slots, and null clears."""
+
+    kind: ClassVar[str] = "update"
+
+    update: dict[Identifier, Value] = Field(min_length=1, description="Attribute name to new value.")
+
+
+def filled(value: Text | Scalar, names: dict[str, object]) -> object:
+    """Return the value with its slots filled from `names`."""
+    return value.value(names) if isinstance(value, Text) else value
+
+
+def decide(step: UpdateStep, visit: Visit) -> Decision:
+    """Return the changes with their slots filled."""
+    names = namespace(visit.facts, visit.now, visit.zone)
+    return Act(UpdateContact(step.id, {field: filled(value, names) for field, value in step.update.items()}))
+
+
+KIND = StepKind("update", UpdateStep, decide, {"ja": "項目の更新", "en": "Update"}, "user-pen")

@@ -1,0 +1,291 @@
+"""Wait: for a time, until a time of day or a date, for an event or a condition with a timeout, or until the contact's best hour."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from dateutil.relativedelta import relativedelta
+from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
+
+from distmark.journeys.expressions import Expression, namespace
+from distmark.journeys.model import Decision, End, EventFact, Go, Outcome, SentFact, Sleep, Visit, Why
+from distmark.journeys.reading import Part, problem
+from distmark.journeys.steps.base import Step, StepKind
+from distmark.journeys.times import (
+    Days, Duration, Holidays, Offset, TimeOfDay, add, as_date, next_allowed, next_day, next_time, resolve, yearly,
+)  # fmt: skip
+from distmark.journeys.words import DateOf, Identifier, Name
+
+BEST_TIME = "best_time"
+LONGEST_BEST_TIME = timedelta(days=7)
+HOURS_PER_DAY = 24
+ANY_NEWS = "*"
+ENGAGEMENT_EVENTS = ("opened", "clicked", "replied")
+MIDNIGHT = TimeOfDay.read("00:00")
+
+Due = tuple[datetime, tuple[str, ...]]
+
+
+def _read_until(value: object) -> TimeOfDay | str:
+    return BEST_TIME if value == BEST_TIME else TimeOfDay.read(value)
+
+
+Until = Annotated[
+    TimeOfDay | str,
+    PlainValidator(_read_until),
+    WithJsonSchema({"anyOf": [{"const": BEST_TIME}, TimeOfDay.described()]}),
+]
+
+# What may stand beside the field that starts each form of wait.
+FORMS: Mapping[str, frozenset[str]] = {
+    "event": frozenset({"where", "of", "link", "since", "timeout", "on_timeout"}),
+    "when": frozenset({"timeout", "on_timeout"}),
+    "on": frozenset({"offset", "at", "every", "days", "holidays", "if_missing"}),
+    "for": frozenset({"until", "days", "holidays"}),
+    "until": frozenset({"days", "holidays", "within"}),
+}
+
+
+class Wait(Part):
+    """How long to wait. Exactly one of `for`, `until`, `on`, `event` and `when` leads; `for` may be followed by `until`."""
+
+    for_: Duration | None = Field(None, alias="for", description="A duration: minutes and hours elapse, days and longer are calendar.")
+    until: Until | None = Field(None, description="A time of day in the contact's zone, or best_time.")
+    days: Days | None = Field(None, description="Days of the week on which the wait may end.")
+    holidays: Holidays | None = Field(None, description="A country on whose public holidays the wait does not end.")
+    on: DateOf | None = Field(None, description="A day, or an attribute that holds one.")
+    at: TimeOfDay | None = Field(None, description="The time on that day; 00:00 when left out.")
+    offset: Offset | None = Field(None, description="How long before (-) or after that day.")
+    every: Literal["year"] | None = Field(None, description="The next anniversary instead of the day itself.")
+    if_missing: Literal["exit", "go_on"] = Field("exit", description="What to do for a contact without that date.")
+    event: Identifier | None = Field(None, description="A custom event, or opened, clicked or replied with `of`.")
+    where: Expression | None = Field(None, description="Which of these events count; `event` is the event.")
+    of: Name | None = Field(None, description="The send step whose engagement is awaited.")
+    link: Identifier | None = Field(None, description="The link that must be clicked.")
+    since: Literal["entry", "arrival"] = Field("entry", description="From when on events count; on later visits always from arrival.")
+    when: Expression | None = Field(None, description="A condition to wait for.")
+    timeout: Duration | None = Field(None, description="How long to wait at most.")
+    on_timeout: Name | None = Field(None, description="Where to go when the time is up; the step after when left out.")
+    within: Duration | None = Field(None, description="How far the best time may be; at most 7 days.")
+
+    @model_validator(mode="after")
+    def _is_one_form(self) -> Self:
+        given = {name.rstrip("_") for name in self.model_fields_set}
+        leading = next((form for form in FORMS if form in given), None)
+        if leading is None:
+            raise _bad("it has none of for, until, on, event and when", "for・until・on・event・when のどれもありません")
+        odd = sorted(given - FORMS[leading] - {leading})
+        if odd:
+            raise _bad(f'"{odd[0]}" does not go with "{leading}"', f"「{odd[0]}」は「{leading}」と一緒に使えません")
+        self._check_details()
+        return self
+
+    def _check_details(self) -> None:
+        if self.for_ is not None and self.for_.is_zero:
+            raise problem("no-duration")
+        if self.timeout is not None and self.timeout.is_zero:
+            raise problem("no-duration")
+        if self.on_timeout and self.timeout is None:
+            raise _bad("on_timeout needs a timeout", "on_timeout には timeout が必要です")
+        if (self.event in ENGAGEMENT_EVENTS) != (self.of is not None):
+            raise _bad("of goes with opened, clicked or replied, and they need it", "of は opened・clicked・replied と一緒に使います")
+        if self.link and self.event != "clicked":
+            raise _bad("link goes with clicked", "link は clicked と一緒に使います")
+        self._check_best_time()
+
+    def _check_best_time(self) -> None:
+        best = self.until == BEST_TIME
+        if best != (self.within is not None):
+            raise _bad("until: best_time and within go together", "until: best_time と within は一緒に使います")
+        if best and (self.for_ or self.days or self.holidays):
+            raise _bad("best_time goes with within only", "best_time と一緒に使えるのは within だけです")
+        if self.within is not None and not timedelta() < self.within.least <= LONGEST_BEST_TIME:
+            raise _bad("within is at most 7 days", "within は 7 日以内です")
+
+
+def _bad(reason: str, reason_ja: str) -> Exception:
+    return problem("bad-wait", reason=reason, reason_ja=reason_ja)
+
+
+class WaitStep(Step):
+    """Wait, then go on."""
+
+    kind: ClassVar[str] = "wait"
+
+    wait: Wait
+
+    @property
+    def pauses(self) -> bool:
+        # A fixed day, once past, never stops anybody again.
+        return self.wait.on is None or self.wait.every is not None
+
+    @property
+    def least(self) -> timedelta:
+        """The shortest time that a visit takes."""
+        return self.wait.for_.least if self.wait.for_ is not None else timedelta()
+
+    def ways(self, after: str | None) -> tuple[str | None, ...]:
+        return (after, self.wait.on_timeout) if self.wait.on_timeout else (after,)
+
+    def targets(self) -> tuple[tuple[str, str], ...]:
+        return (("wait.on_timeout", self.wait.on_timeout),) if self.wait.on_timeout else ()
+
+
+def decide(step: WaitStep, visit: Visit) -> Decision:
+    """Return where to go when the wait is over, else until when to sleep. The same for the same visit however often it is asked."""
+    wait = step.wait
+    if wait.event is not None:
+        return _decide_event(wait, wait.event, visit)
+    if wait.when is not None:
+        return _decide_condition(wait, wait.when, visit)
+    if wait.on is not None and date_of(wait.on, visit) is None:
+        return _decide_without_date(wait, wait.on)
+    due, rules = due_at(wait, visit)
+    if visit.now >= due:
+        return Go(detail={"rules": rules} if rules else {}, at=due)
+    return Sleep(due, Why.time, rules)
+
+
+def due_at(wait: Wait, visit: Visit) -> Due:
+    """Return when a wait for time ends (aware UTC), and the rules that moved it. The date of an `on` must be known."""
+    if wait.on is not None:
+        return _date_due(wait, wait.on, visit)
+    start = add(visit.arrived_at, wait.for_, visit.zone) if wait.for_ is not None else visit.arrived_at
+    if isinstance(wait.until, TimeOfDay):
+        # Who comes round to the same time of day again has already been let through once.
+        strictly = wait.for_ is None and visit.number > 1
+        return next_time(start, visit.zone, wait.until, wait.days, wait.holidays, strictly=strictly)
+    if wait.until is not None and wait.within is not None:
+        return _best_hour(wait.within, visit)
+    return next_day(start, visit.zone, wait.days, wait.holidays)
+
+
+def date_of(on: DateOf, visit: Visit) -> date | None:
+    """Return the day that `on` means for this contact, or None when the contact has none."""
+    if on.day is not None:
+        return on.day
+    attributes = visit.facts.contact if on.root == "contact" else visit.facts.journey
+    return as_date(attributes.get(on.attribute), visit.zone)
+
+
+def _decide_without_date(wait: Wait, on: DateOf) -> Decision:
+    if wait.if_missing == "go_on":
+        return Go(detail={"rules": ("no_date",)})
+    return End(Outcome.exit, f"{on} is missing")
+
+
+def _date_due(wait: Wait, on: DateOf, visit: Visit) -> Due:
+    day = date_of(on, visit)
+    assert day is not None, "asked only for a contact with that date"
+    if wait.every is None:
+        due, rules = _at_date(day, wait, visit)
+        return due, (*rules, "past") if due < visit.arrived_at else rules
+    this_year = visit.arrived_at.astimezone(visit.zone).year
+    for year in range(this_year - 2, this_year + 4):
+        due, rules = _at_date(yearly(day, year), wait, visit)
+        if due > visit.arrived_at or (due == visit.arrived_at and visit.number == 1):
+            return due, rules
+    raise AssertionError("an anniversary comes every year")
+
+
+def _at_date(day: date, wait: Wait, visit: Visit) -> Due:
+    offset = wait.offset or Offset()
+    wall = datetime.combine(day + relativedelta(months=offset.months, days=offset.days), (wait.at or MIDNIGHT).at)
+    return next_day(resolve(wall, visit.zone) + timedelta(minutes=offset.minutes), visit.zone, wait.days, wait.holidays)
+
+
+def _since(wait: Wait, visit: Visit) -> datetime | None:
+    return visit.arrived_at if wait.since == "arrival" or visit.number > 1 else None
+
+
+def _decide_event(wait: Wait, name: str, visit: Visit) -> Decision:
+    due = add(visit.arrived_at, wait.timeout, visit.zone) if wait.timeout is not None else None
+    happened_at = _engaged_at(wait, visit) if wait.of is not None else _happened_at(wait, name, visit)
+    since = _since(wait, visit)
+    in_time = happened_at is not None and (since is None or happened_at >= since) and (due is None or happened_at <= due)
+    if in_time:
+        return Go(detail={"event": name}, at=happened_at)
+    return _until_timeout(wait, due, visit, name)
+
+
+def _happened_at(wait: Wait, name: str, visit: Visit) -> datetime | None:
+    since = _since(wait, visit)
+    for event in visit.facts.events:
+        if event.name == name and (since is None or event.at >= since) and _counts(wait.where, event, visit):
+            return event.at
+    return None
+
+
+def _counts(where: Expression | None, event: EventFact, visit: Visit) -> bool:
+    return where is None or where.holds(namespace(visit.facts, visit.now, visit.zone, event))
+
+
+def _engaged_at(wait: Wait, visit: Visit) -> datetime | None:
+    fact = visit.facts.sent.get(wait.of or "")
+    if fact is None:
+        return None
+    if wait.event == "replied":
+        return fact.replied_at
+    return _clicked_at(fact, wait.link) if wait.event == "clicked" else fact.opened_at or _clicked_at(fact, None)
+
+
+def _clicked_at(fact: SentFact, link: str | None) -> datetime | None:
+    times = [at for name, at in fact.clicked.items() if link is None or name == link]
+    return min(times, default=None)
+
+
+def _decide_condition(wait: Wait, when: Expression, visit: Visit) -> Decision:
+    if when.holds(namespace(visit.facts, visit.now, visit.zone)):
+        return Go(detail={"event": "when"})
+    due = add(visit.arrived_at, wait.timeout, visit.zone) if wait.timeout is not None else None
+    return _until_timeout(wait, due, visit, ANY_NEWS)
+
+
+def _until_timeout(wait: Wait, due: datetime | None, visit: Visit, event: str) -> Decision:
+    if due is not None and visit.now >= due:
+        return Go(wait.on_timeout, {"timeout": str(wait.timeout)}, due)
+    return Sleep(due, Why.event, (), event)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hours:
+    weights: Mapping[int, float]
+    whose: str
+
+    def weight(self, local: datetime) -> float:
+        weekly = local.weekday() * HOURS_PER_DAY + local.hour
+        return self.weights.get(weekly if self.is_weekly else local.hour, 0.0)
+
+    @property
+    def is_weekly(self) -> bool:
+        return max(self.weights) >= HOURS_PER_DAY
+
+
+def _hours_of(best_hours: Mapping[str, Any]) -> _Hours | None:
+    return next((_Hours(best_hours[whose], whose) for whose in ("contact", "segment", "default") if best_hours.get(whose)), None)
+
+
+def _best_hour(within: Duration, visit: Visit) -> Due:
+    hours = _hours_of(visit.facts.best_hours)
+    if hours is None:
+        return visit.arrived_at, ()
+    latest = add(visit.arrived_at, within, visit.zone)
+    best, best_weight = visit.arrived_at, -1.0
+    at = visit.arrived_at
+    while at < latest:
+        weight = hours.weight(at.astimezone(visit.zone))
+        # Quiet hours come before the optimiser: an hour in which nothing may be sent is no candidate.
+        if weight > best_weight and next_allowed(at, visit.zone, visit.hours.quiet_hours, visit.hours.days, visit.hours.holidays)[0] == at:
+            best, best_weight = at, weight
+        at = _next_hour(at, visit)
+    return best, (f"best_time:{hours.whose}",)
+
+
+def _next_hour(at: datetime, visit: Visit) -> datetime:
+    local = at.astimezone(visit.zone)
+    into_hour = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
+    return at.astimezone(UTC) - into_hour + timedelta(hours=1)
+
+
+KIND = StepKind("wait", WaitStep, decide, {"ja": "待つ", "en": "Wait"}, "clock")
