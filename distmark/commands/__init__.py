@@ -1,0 +1,1 @@
+"""The groups of the command line: each module is one group of commands, a thin shell over services."""

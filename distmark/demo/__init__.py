@@ -1,0 +1,1 @@
+"""The demo: sample brands and people, a simulated audience, and the run from enrolling to results."""
