@@ -23,6 +23,10 @@ class Clock(Protocol):
         """Return the moment that a wake due at `due_at` counts as happening."""
         ...
 
+    def in_real(self, span: timedelta) -> datetime:
+        """Return what `now()` will read when `span` of real time has passed: for retries, which wait for machines, not for people."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class SystemClock:
@@ -36,6 +40,9 @@ class SystemClock:
 
     def effective(self, due_at: datetime | None) -> datetime:
         return self.now()
+
+    def in_real(self, span: timedelta) -> datetime:
+        return self.now() + span
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,9 @@ class FastClock:
             return due_at
         return now
 
+    def in_real(self, span: timedelta) -> datetime:
+        return self.now() + span * self.speed
+
 
 @dataclass(slots=True)
 class FixedClock:
@@ -81,6 +91,9 @@ class FixedClock:
     def effective(self, due_at: datetime | None) -> datetime:
         return self.at
 
+    def in_real(self, span: timedelta) -> datetime:
+        return self.at + span
+
     def move_to(self, at: datetime) -> None:
         """Set the clock to `at`; moving back is refused."""
         if at < self.at:
@@ -90,6 +103,11 @@ class FixedClock:
     def move(self, by: timedelta) -> None:
         """Move the clock on by `by`."""
         self.move_to(self.at + by)
+
+
+def wall_now() -> datetime:
+    """Return the wall clock's time, aware UTC: for what machines agree on (Prefect's schedules, sessions), never for a contact's journey."""
+    return datetime.now(UTC)
 
 
 def stopwatch() -> float:

@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     system_pool: str = "system"
     work_queue: str = "default"
     worker_concurrency: int = Field(default=8, ge=1, le=64)  # wakes in flight in one worker process
+    poll_seconds: float = Field(default=1.0, gt=0)  # how often a worker looks for work that is due
+    prefect_database_url: str = ""  # Prefect's own; empty: SQLite under data_dir
     trace_steps: bool = True  # each step of a wake appears on the run's page in the dashboard
     results_every_seconds: int = Field(default=60, ge=1)
 

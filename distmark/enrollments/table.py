@@ -53,6 +53,7 @@ class Enrollment(SQLModel, table=True):
     outcome: str | None = None
     reason: str = ""
 
+    queue: str = "default"  # the work queue its run waits in, and so the worker that owns it
     run_key: str = Field(index=True)
     flow_run_id: str | None = Field(default=None, index=True)
     claimed_by: str | None = None  # the worker process walking it now

@@ -1,0 +1,100 @@
+"""Registering: one Prefect deployment per approved journey version, and one per system flow. Safe to repeat."""
+
+from datetime import timedelta
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+
+from distmark.compliance.service import mark_registered, require_sendable
+from distmark.db import Database
+from distmark.errors import NotFound, Refused
+from distmark.journeys.service import program_of
+from distmark.journeys.table import JourneyVersion
+from distmark.partners.model import Viewer
+from distmark.settings import get_settings
+from flows.journey import ENTRYPOINT, compile_journey
+from flows.worker import JourneyWorker
+
+UPKEEP_EVERY = timedelta(minutes=1)
+
+
+def register_version(db: Database, version_id: int, viewer: Viewer | None = None) -> str:
+    """Make the version's Prefect deployment and open it for entrants; return the deployment's id.
+
+    Errors: NotFound, Refused when the version is not approved or its content is no longer what was approved.
+    """
+    settings, clock = get_settings(), get_settings().clock()
+    with db.reading() as session:
+        version = session.get(JourneyVersion, version_id)
+        if version is None:
+            raise NotFound(f"There is no journey version {version_id}.")
+        require_sendable(version)
+        program = program_of(session, version_id)
+        flow = compile_journey(version, program)
+    with get_client(sync_client=True) as client:
+        ensure_pool(client, settings.work_pool, "Customer journeys. Pausing this pool holds everybody where they are.")
+        flow_id = client.create_flow_from_name(flow.name)
+        deployment_id = client.create_deployment(
+            flow_id=flow_id,
+            name=f"v{version.number}",
+            version=str(version.number),
+            description=flow.description,
+            work_pool_name=settings.work_pool,
+            work_queue_name=settings.work_queue,
+            tags=[f"journey:{flow.name}", f"version:{version.number}"],
+            entrypoint=ENTRYPOINT,
+            parameter_openapi_schema={"type": "object", "properties": {"run_key": {"type": "string"}}, "required": ["run_key"]},
+            enforce_parameter_schema=False,
+        )
+    with db.writing() as session:
+        mark_registered(session, version_id, str(deployment_id), clock.now(), viewer=viewer)
+    return str(deployment_id)
+
+
+def register_system_flows() -> None:
+    """Make the deployments of the results and upkeep flows, on their schedules."""
+    settings = get_settings()
+    from flows.results import results
+    from flows.upkeep import upkeep
+
+    every = {"results": timedelta(seconds=settings.results_every_seconds), "upkeep": UPKEEP_EVERY}
+    with get_client(sync_client=True) as client:
+        ensure_pool(client, settings.system_pool, "distmark's own flows: results and upkeep.")
+        for flow in (results, upkeep):
+            client.create_deployment(
+                flow_id=client.create_flow_from_name(flow.name),
+                name="system",
+                work_pool_name=settings.system_pool,
+                work_queue_name="default",
+                tags=[f"system:{flow.name}"],
+                description=flow.description,
+                entrypoint=f"flows/{flow.name}.py:{flow.name}",
+                schedules=[DeploymentScheduleCreate(schedule=IntervalSchedule(interval=every[flow.name]), active=True)],
+                enforce_parameter_schema=False,
+            )
+
+
+def run_now(flow_name: str) -> str:
+    """Ask for one run of a system flow at once, and return the run's id."""
+    with get_client(sync_client=True) as client:
+        try:
+            deployment = client.read_deployment_by_name(f"{flow_name}/system")
+        except ObjectNotFound as error:
+            raise NotFound(f'There is no system flow "{flow_name}" registered; run `distmark init`.') from error
+        return str(client.create_flow_run_from_deployment(deployment.id).id)
+
+
+def ensure_pool(client: SyncPrefectClient, name: str, description: str) -> None:
+    """Make the work pool if it is missing. A pool of another type is refused: its runs would never wake."""
+    try:
+        pool = client.read_work_pool(name)
+    except ObjectNotFound:
+        try:
+            client.create_work_pool(WorkPoolCreate(name=name, type=JourneyWorker.type, description=description))
+        except ObjectAlreadyExists:
+            return
+        return
+    if pool.type != JourneyWorker.type:
+        raise Refused(f'Work pool "{name}" is of type "{pool.type}", not "{JourneyWorker.type}"; choose another name in DISTMARK_WORK_POOL.')

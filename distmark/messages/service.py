@@ -1,0 +1,226 @@
+"""The ledger: claiming a message before it is handed over, recording what became of it, and showing it to people."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlmodel import Session, col, select
+
+from distmark.campaigns.service import get_campaign
+from distmark.campaigns.table import Member
+from distmark.contacts.service import get_contact
+from distmark.enrollments.table import Enrollment
+from distmark.errors import NotFound, Refused
+from distmark.journeys.definition import JourneyDefinition
+from distmark.journeys.model import SendMessage
+from distmark.journeys.service import newest_registered, program_of, source_of
+from distmark.messages.compose import Person, blocks_of, compiled, language_of, render_for
+from distmark.messages.model import MessageStatus
+from distmark.messages.table import Attempt, Message
+from distmark.partners.model import Permission, Viewer
+from distmark.partners.scope import visible
+from distmark.partners.service import require
+from distmark.partners.table import Brand, Partner
+
+TOKEN_BYTES = 16  # 128 random bits, 22 characters: the unsubscribe URL stays short enough for every header rule
+
+
+@dataclass(frozen=True, slots=True)
+class BlockShown:
+    """One editable block beside a preview: what it says, and which layer says so."""
+
+    name: str
+    label: str
+    value: str
+    layer: str
+    kind: str
+    max_length: int
+    editable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What one person would get from one step, were it sent now."""
+
+    step_id: str
+    channel: str
+    language: str
+    subject: str
+    html: str
+    text: str
+    from_name: str
+    to_name: str
+    blocks: tuple[BlockShown, ...]
+    size_bytes: int
+    link_count: int
+    too_large: bool
+
+
+def open_row(
+    session: Session,
+    enrollment: Enrollment,
+    effect: SendMessage,
+    visit: int,
+    *,
+    language: str,
+    marketing: bool,
+    header_id: str,
+    claimed_by: str,
+    now: datetime,
+) -> Message:
+    """Add the ledger row of this enrollment's visit to the step, as `sending`: the intent, written before the effect.
+
+    `header_id` is the Message-ID, derived from the enrollment, step and visit, so that every attempt carries the same.
+    """
+    row = Message(
+        token=secrets.token_urlsafe(TOKEN_BYTES),
+        header_id=header_id,
+        enrollment_id=enrollment.id or 0,
+        step_id=effect.step_id,
+        visit=visit,
+        brand_id=enrollment.brand_id,
+        partner_id=enrollment.partner_id,
+        contact_id=enrollment.contact_id,
+        campaign_id=enrollment.campaign_id,
+        version_id=enrollment.version_id,
+        channel=effect.channel,
+        name=effect.message,
+        language=language,
+        marketing=marketing,
+        status=MessageStatus.sending,
+        attempts=1,
+        claimed_by=claimed_by,
+        created_at=now,
+        sending_at=now,
+    )
+    session.add(row)
+    return row
+
+
+def rows_of_step(session: Session, enrollment_ids: Sequence[int], step_id: str) -> dict[tuple[int, int], Message]:
+    """Return the ledger rows of a step, by (enrollment, visit)."""
+    rows = session.exec(select(Message).where(col(Message.enrollment_id).in_(list(enrollment_ids)), Message.step_id == step_id))
+    return {(row.enrollment_id, row.visit): row for row in rows}
+
+
+def settle(session: Session, row: Message, status: MessageStatus, now: datetime, *, code: str = "", detail: str = "") -> None:
+    """Record what became of an attempt: the row's status, and one attempt row. `detail` is the peer's words; addresses are cut out."""
+    row.status, row.code, row.claimed_by = status, code, None
+    row.detail = detail[:500]
+    if status is MessageStatus.sent:
+        row.sent_at = now
+    session.add(row)
+    session.add(Attempt(message_id=row.id or 0, at=now, status=status, code=code, detail=detail[:500]))
+
+
+def message_by_token(session: Session, token: str) -> Message | None:
+    """Return the message that a public link belongs to, or None."""
+    return session.exec(select(Message).where(Message.token == token)).first()
+
+
+def messages_of(
+    session: Session, viewer: Viewer, *, contact_id: int | None = None, enrollment_id: int | None = None, limit: int = 100
+) -> list[Message]:
+    """Return the messages to a contact or of an enrollment, newest first."""
+    statement = visible(select(Message), Message, viewer)
+    if contact_id is not None:
+        statement = statement.where(Message.contact_id == contact_id)
+    if enrollment_id is not None:
+        statement = statement.where(Message.enrollment_id == enrollment_id)
+    return list(session.exec(statement.order_by(col(Message.id).desc()).limit(limit)))
+
+
+def written_since(session: Session, contact_ids: Sequence[int], since: datetime, channel: str) -> dict[int, list[datetime]]:
+    """Return when marketing messages went to each contact on the channel since then, oldest first: what caps count."""
+    rows = session.exec(
+        select(Message.contact_id, Message.sent_at)
+        .where(
+            col(Message.contact_id).in_(list(contact_ids)),
+            Message.channel == channel,
+            col(Message.marketing).is_(True),
+            col(Message.created_at) >= since,
+            col(Message.sent_at).is_not(None),
+        )
+        .order_by(col(Message.sent_at))
+    )
+    written: dict[int, list[datetime]] = {}
+    for contact_id, sent_at in rows:
+        if sent_at is not None:
+            written.setdefault(contact_id, []).append(sent_at)
+    return written
+
+
+def preview(
+    session: Session, viewer: Viewer, campaign_id: int, contact_id: int, step_id: str, lang: str | None = None, *, unsubscribe_url: str = "#"
+) -> Preview:
+    """Return what the contact would get from the step, with this campaign's words; nothing is sent, counted or tracked."""
+    require(viewer, Permission.see_campaigns)
+    campaign = get_campaign(session, viewer, campaign_id)
+    contact = get_contact(session, viewer, contact_id)
+    version = newest_registered(session, campaign.journey_id)
+    if version is None or version.id is None:
+        raise Refused(f'The journey of campaign "{campaign.name}" has no approved and registered version to preview yet.')
+    definition = program_of(session, version.id).definition
+    effect = _send_step(definition, step_id)
+    partner, brand = session.get(Partner, contact.partner_id), session.get(Brand, contact.brand_id)
+    if partner is None or brand is None:
+        raise NotFound(f"Contact {contact_id} has no partner.")
+    member = session.exec(select(Member).where(Member.campaign_id == campaign_id, Member.contact_id == contact_id)).first()
+    person = Person(contact, partner, brand, campaign, member)
+    language = lang if lang in definition.languages else language_of(definition, contact)
+    parts = compiled(source_of(version), definition, effect.message, language, effect.channel)
+    blocks = blocks_of(session, person, definition, language)
+    data = {name: contact.attributes[name] for name in definition.journey_fields if name in contact.attributes}
+    rendered = render_for(person, data, parts, blocks, None, mark_blocks=True, preview_unsubscribe_url=unsubscribe_url)
+    shown = tuple(
+        BlockShown(
+            name=name,
+            label=definition.blocks[name].label.get(viewer.language) or next(iter(definition.blocks[name].label.values())),
+            value=blocks[name].value,
+            layer=str(blocks[name].layer),
+            kind=str(definition.blocks[name].kind),
+            max_length=definition.blocks[name].max_length,
+            editable=name in effect.editable,
+        )
+        for name in sorted(parts.blocks)
+        if name in definition.blocks
+    )
+    return Preview(
+        step_id=step_id,
+        channel=effect.channel,
+        language=language,
+        subject=rendered.subject,
+        html=rendered.html,
+        text=rendered.text,
+        from_name=from_name(person),
+        to_name=to_name(person),
+        blocks=shown,
+        size_bytes=rendered.html_bytes or len(rendered.text.encode()),
+        link_count=len(rendered.link_targets),
+        too_large=rendered.is_too_large,
+    )
+
+
+def _send_step(definition: JourneyDefinition, step_id: str) -> SendMessage:
+    for step in definition.all_steps():
+        if step.id == step_id and step.kind == "send":
+            return SendMessage(
+                step_id=step_id,
+                channel=str(getattr(step, "send", "email")),
+                message=str(getattr(step, "message", "")),
+                editable=tuple(getattr(step, "editable", ())),
+            )
+    raise NotFound(f'Journey "{definition.key}" has no send step "{step_id}".')
+
+
+def from_name(person: Person) -> str:
+    """Return the display name of the sender: the partner, of the brand."""
+    return f"{person.brand.name} {person.partner.name}".strip()
+
+
+def to_name(person: Person) -> str:
+    """Return the recipient's display name in the order their language writes it."""
+    contact = person.contact
+    parts = [contact.last_name, contact.first_name] if contact.language == "ja" else [contact.first_name, contact.last_name]
+    return " ".join(part for part in parts if part)

@@ -1,0 +1,49 @@
+"""A journey version as a Prefect flow: its name, its version, its steps in order, and what one run of it does."""
+
+from prefect import Flow
+
+from distmark.errors import Refused
+from distmark.journeys.program import Program
+from distmark.journeys.steps import KINDS
+from distmark.journeys.table import JourneyVersion, VersionStatus
+
+SENDABLE = frozenset({VersionStatus.approved, VersionStatus.registered, VersionStatus.retired})
+ENTRYPOINT = "flows/journey.py:compile_journey"
+
+
+def compile_journey(version: JourneyVersion, program: Program) -> Flow[[str], object]:
+    """Return the Prefect flow of an approved version: named after the journey, versioned by its number, described by its steps.
+
+    One run carries the enrollments that share its `run_key`. A run is one wake: it walks those that are due and returns Scheduled under the
+    name Waiting, or Completed. Retries are the steps' own: a flow retry would keep Prefect from ever waking the run again.
+    """
+    if version.status not in SENDABLE:
+        raise Refused(f"Version {version.number} of {program.definition.key} is {version.status}; only an approved version becomes a flow.")
+
+    async def journey(run_key: str) -> object:
+        from flows.runtime import get_world
+        from flows.states import state_of
+        from flows.wake import wake
+
+        world = get_world()
+        return state_of(await wake(world, run_key), world.clock)
+
+    return Flow(
+        journey,
+        name=program.definition.key,
+        version=str(version.number),
+        description=describe(program),
+        retries=0,
+        validate_parameters=False,
+        persist_result=False,
+        log_prints=False,
+    )
+
+
+def describe(program: Program) -> str:
+    """Return the steps as a Markdown list for the deployment's page. Texts of the brand only; no person's data."""
+    lines = [f"# {program.definition.name.get('en') or program.definition.key}", ""]
+    for placed in program.order:
+        step = program.steps[placed.step_id]
+        lines.append(f"{'  ' * placed.depth}- **{placed.step_id}** · {KINDS[step.kind].label['en']}")
+    return "\n".join(lines)

@@ -1,0 +1,110 @@
+"""Enrollments -> flow runs: a transactional outbox. Rows without a run become runs, in bulk, each at most once by its idempotency key."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from prefect.client.orchestration import PrefectClient
+from sqlalchemy import func, update
+from sqlmodel import Session, col, select
+
+from distmark.campaigns.table import Campaign
+from distmark.db import Database
+from distmark.enrollments.table import Enrollment
+from distmark.journeys.table import Journey, JourneyVersion
+from distmark.partners.table import Partner
+from flows.states import enrolled
+
+BULK = 100  # Prefect's own limit per call
+
+
+@dataclass(frozen=True, slots=True)
+class ToLaunch:
+    """One run to create: ids and keys only, since Prefect stores and shows them."""
+
+    run_key: str
+    deployment_id: str
+    name: str
+    tags: tuple[str, ...]
+    queue: str
+
+
+async def launch(db: Database, client: PrefectClient, queue: str, now: datetime, limit: int = 1000) -> int:
+    """Create the flow runs of enrollments that have none yet, oldest first, and return how many were created.
+
+    A crash after Prefect's answer and before our note of it is mended by the next call: Prefect knows the idempotency key and answers with
+    the same run. Errors: whatever the client raises when Prefect is away; nothing is lost, call again.
+    """
+    with db.reading() as session:
+        waiting = _outbox(session, queue, limit)
+    created = 0
+    for deployment_id in dict.fromkeys(each.deployment_id for each in waiting):
+        group = [each for each in waiting if each.deployment_id == deployment_id]
+        for start in range(0, len(group), BULK):
+            part = group[start : start + BULK]
+            made = await _create(client, deployment_id, part, now)
+            with db.writing() as session:
+                for run_key, flow_run_id in made.items():
+                    session.execute(update(Enrollment).where(col(Enrollment.run_key) == run_key).values(flow_run_id=flow_run_id))
+            created += len(made)
+    return created
+
+
+def _outbox(session: Session, queue: str, limit: int) -> list[ToLaunch]:
+    rows = session.exec(
+        select(
+            Enrollment.run_key,
+            JourneyVersion.deployment_id,
+            JourneyVersion.number,
+            Journey.key,
+            Campaign.key,
+            Partner.key,
+            func.min(Enrollment.id),
+            func.count(),
+        )
+        .join(JourneyVersion, col(JourneyVersion.id) == Enrollment.version_id)
+        .join(Journey, col(Journey.id) == Enrollment.journey_id)
+        .join(Partner, col(Partner.id) == Enrollment.partner_id)
+        .outerjoin(Campaign, col(Campaign.id) == Enrollment.campaign_id)
+        .where(col(Enrollment.flow_run_id).is_(None), Enrollment.queue == queue, col(JourneyVersion.deployment_id).is_not(None))
+        .group_by(Enrollment.run_key, JourneyVersion.deployment_id, JourneyVersion.number, Journey.key, Campaign.key, Partner.key)
+        .order_by(func.min(Enrollment.id))
+        .limit(limit)
+    ).all()
+    return [
+        ToLaunch(
+            run_key=run_key,
+            deployment_id=str(deployment_id),
+            name=f"{journey} #{first}" if count == 1 else f"{journey} #{first}+{count - 1}",
+            tags=(f"journey:{journey}", f"version:{number}", f"campaign:{campaign or '-'}", f"partner:{partner}"),
+            queue=queue,
+        )
+        for run_key, deployment_id, number, journey, campaign, partner, first, count in rows
+    ]
+
+
+async def _create(client: PrefectClient, deployment_id: str, runs: Sequence[ToLaunch], now: datetime) -> dict[str, str]:
+    state = enrolled(now)
+    body = [
+        {
+            "name": run.name,
+            "parameters": {"run_key": run.run_key},
+            "enforce_parameter_schema": False,
+            "idempotency_key": run.run_key,
+            "tags": list(run.tags),
+            "work_queue_name": run.queue,
+            "state": {
+                "type": state.type.value,
+                "name": state.name,
+                "state_details": {"scheduled_time": now.isoformat()},
+            },
+        }
+        for run in runs
+    ]
+    response = await client.request(
+        "POST", "/deployments/{id}/create_flow_run/bulk", path_params={"id": deployment_id}, json=body, timeout=60
+    )
+    results = response.json()["results"]
+    return {
+        run.run_key: result["flow_run_id"] for run, result in zip(runs, results, strict=True) if result.get("status") == "CREATED"
+    }

@@ -1,0 +1,64 @@
+"""One worker process owns a work queue at a time. What the owner finds claimed when it starts was claimed by the dead."""
+
+import fcntl
+from pathlib import Path
+from typing import IO
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from distmark.db import Database
+
+
+class QueueOwnership:
+    """A lock that the operating system or the database lets go of when the process dies, however it dies."""
+
+    def __init__(self, db: Database, queue: str, data_dir: Path) -> None:
+        self._db, self._queue = db, queue
+        self._path = data_dir / f"queue-{queue}.lock"
+        self._file: IO[str] | None = None
+        self._connection: Connection | None = None
+
+    def take(self) -> bool:
+        """Take the lock if nobody holds it, and say whether we hold it now."""
+        return self._take_file() if self._db.is_sqlite else self._take_advisory()
+
+    def is_held(self) -> bool:
+        """Say whether we still hold the lock: a database that restarted has let go of it."""
+        if self._connection is None:
+            return self._file is not None
+        try:
+            self._connection.execute(text("SELECT 1"))
+        except SQLAlchemyError:
+            return False
+        return True
+
+    def let_go(self) -> None:
+        """Let go of the lock."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        if self._connection is not None:
+            self._connection.invalidate()
+            self._connection.close()
+            self._connection = None
+
+    def _take_file(self) -> bool:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        handle = self._path.open("w")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            handle.close()
+            return False
+        self._file = handle
+        return True
+
+    def _take_advisory(self) -> bool:
+        connection = self._db.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        taken = connection.execute(text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))"), {"name": f"distmark-queue:{self._queue}"})
+        if not taken.scalar_one():
+            connection.close()
+            return False
+        self._connection = connection
+        return True

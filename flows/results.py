@@ -1,0 +1,27 @@
+"""The results flow: rolls new engagement up to journey metrics, and publishes one artifact per journey."""
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from distmark.clock import Clock
+from distmark.db import Database, get_database
+from distmark.metrics.service import journeys_with_results, results_markdown, roll_up
+from distmark.settings import get_settings
+
+
+@flow(name="results", retries=0, log_prints=False)
+def results(publish: bool = True) -> dict[str, int]:
+    """Roll up everything new, and publish the funnel of each journey that changed. Cost follows what is new, not the history."""
+    db, clock = get_database(), get_settings().clock()
+    rolled = roll_up(db, clock.now())
+    published = publish_results(db, clock) if publish and (rolled.events or rolled.moves) else 0
+    return {"events": rolled.events, "moves": rolled.moves, "published": published}
+
+
+def publish_results(db: Database, clock: Clock) -> int:
+    """Publish one Prefect artifact per journey with results and return how many. Counts only; nobody's data."""
+    with db.reading() as session:
+        tables = {key: results_markdown(found, "en") for key, found in journeys_with_results(session, clock.now())}
+    for key, table in tables.items():
+        create_markdown_artifact(markdown=table, key=f"journey-{key}", description=f"Results of {key}")
+    return len(tables)

@@ -1,0 +1,428 @@
+"""The journey worker: a Prefect worker type that runs many runs concurrently in one process.
+
+A wake is three state transitions around our own code. The stock way (a process per run, or the flow engine in process) costs the Prefect
+server two to four times as much and the machine up to eighty times as much; the transitions, and so all that ops see and do in the
+dashboard, are the same.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar
+from uuid import UUID
+
+import anyio
+import anyio.abc
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.exceptions import PrefectException
+from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
+from sqlalchemy import update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import col, select
+
+from distmark.clock import stopwatch, wall_now
+from distmark.enrollments.model import EnrollmentStatus
+from distmark.enrollments.service import cancelled_runs
+from distmark.enrollments.table import Enrollment
+from distmark.errors import DistmarkError
+from distmark.settings import get_settings
+from flows.launch import launch
+from flows.ownership import QueueOwnership
+from flows.runtime import get_world
+from flows.states import claiming, running, state_of, waiting
+from flows.trace import show_steps
+from flows.wake import World, _rest, wake
+
+log = logging.getLogger("distmark.worker")
+
+POLL_LIMIT = 100
+EARLY_LIMIT = 200
+LOOK_ANYWAY_SECONDS = 3.0  # ops may have rescheduled a run in the dashboard, which our own tables do not know
+CANCELLED_EVERY_SECONDS = 3.0
+STAND_BY_SECONDS = 2.0
+DRAIN_SECONDS = 15.0
+
+TROUBLE = (httpx.HTTPError, PrefectException, SQLAlchemyError, DistmarkError, OSError)
+
+
+class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResult]):
+    """Claims runs of one work pool and wakes what they carry; owns one work queue. System flows of its pool run in threads beside."""
+
+    type = "journey"
+    job_configuration = BaseJobConfiguration
+    job_configuration_variables = BaseVariables
+    _description = "Runs customer journeys: many runs concurrently in one process, asleep between steps at no cost."
+    _display_name = "Journey"
+
+    _system_flows: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.settings = get_settings()
+        self.queue = next(iter(sorted(self._work_queues)), self.settings.work_queue)
+        self._work_queues = {self.queue}
+        self._slots = asyncio.Semaphore(self._limit or self.settings.worker_concurrency)
+        self._in_flight: set[UUID] = set()
+        self._unsettled: dict[UUID, str] = {}
+        self._loops: list[asyncio.Task[None]] = []
+        self._stopping = asyncio.Event()
+        self._last_look = 0.0
+        self.wakes = 0
+
+    # --- Prefect's side of a worker -----------------------------------------------------------------------------------------------------
+
+    async def setup(self) -> None:
+        """Connect, and start looking for work once this process owns its queue."""
+        await super().setup()
+        self._loops = [asyncio.create_task(self._work(), name=f"journey-worker:{self.queue}")]
+
+    async def teardown(self, *exc_info: Any) -> None:
+        """Take no more work, let wakes in flight end, then disconnect. A wake lasts seconds; its waits are kept by Prefect."""
+        self._stopping.set()
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        deadline = stopwatch() + DRAIN_SECONDS
+        while self._in_flight and stopwatch() < deadline:
+            await asyncio.sleep(0.05)
+        await super().teardown(*exc_info)
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """Prefect's polling loop calls this too seldom for us; our own loop does the work, and this only says that we are alive."""
+        self._last_polled_time = wall_now()  # type: ignore[assignment]
+        return []
+
+    async def run(
+        self, flow_run: FlowRun, configuration: BaseJobConfiguration, task_status: anyio.abc.TaskStatus[int] | None = None
+    ) -> BaseWorkerResult:
+        """Run one flow run now, whatever asked for it."""
+        await self._serve(flow_run)
+        return BaseWorkerResult(identifier=str(flow_run.id), status_code=0)
+
+    # --- our loops ----------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def world(self) -> World:
+        return get_world()
+
+    @property
+    def is_system(self) -> bool:
+        """Whether this worker serves the pool of system flows, which carry no enrollments."""
+        return self._work_pool_name == self.settings.system_pool
+
+    async def _work(self) -> None:
+        if self.is_system:
+            await self._again("recover", self._recover_runs)
+            await self._for_ever(self._poll, lambda: self.settings.poll_seconds)
+            return
+        ownership = QueueOwnership(self.world.db, self.queue, self.settings.data_dir)
+        await self._own(ownership)
+        try:
+            await self._again("recover claims", self._recover_claims)
+            await self._again("recover", self._recover_runs)
+            async with asyncio.TaskGroup() as loops:
+                loops.create_task(self._for_ever(self._poll, lambda: self.settings.poll_seconds))
+                loops.create_task(self._for_ever(self._wake_early, lambda: min(self.settings.poll_seconds, 0.25)))
+                loops.create_task(self._for_ever(self._launch, lambda: min(self.settings.poll_seconds, 0.5)))
+                loops.create_task(self._for_ever(self._mirror_cancelled, lambda: CANCELLED_EVERY_SECONDS))
+                loops.create_task(self._for_ever(self._settle_again, lambda: 1.0))
+                loops.create_task(self._watch(ownership))
+        finally:
+            ownership.let_go()
+
+    async def _own(self, ownership: QueueOwnership) -> None:
+        told = False
+        while not await asyncio.to_thread(ownership.take):
+            if not told:
+                log.warning("Queue %s is owned by another worker; standing by.", self.queue)
+                told = True
+            await asyncio.sleep(STAND_BY_SECONDS)
+
+    async def _watch(self, ownership: QueueOwnership) -> None:
+        while True:
+            await asyncio.sleep(STAND_BY_SECONDS)
+            if not await asyncio.to_thread(ownership.is_held):
+                log.error("Queue %s is no longer ours: the database let go of the lock. Stopping, so that another worker can take it.", self.queue)
+                signal.raise_signal(signal.SIGTERM)
+                return
+
+    async def _for_ever(self, once: Callable[[], Awaitable[int]], pause: Callable[[], float]) -> None:
+        """Call `once` again and again, resting when it found nothing; trouble is logged and waited out, longer each time."""
+        failures = 0
+        while True:
+            try:
+                found = await once()
+                failures = 0
+            except TROUBLE as error:
+                failures += 1
+                log.warning("%s: %s (try %d)", getattr(once, "__name__", "work"), _brief(error), failures)
+                await asyncio.sleep(min(0.5 * 2**failures, 10.0))
+                continue
+            if not found:
+                await asyncio.sleep(pause())
+
+    async def _again(self, what: str, once: Callable[[], Awaitable[int]]) -> None:
+        """Call `once` until it succeeds."""
+        failures = 0
+        while True:
+            try:
+                found = await once()
+            except TROUBLE as error:
+                failures += 1
+                log.warning("%s: %s (try %d)", what, _brief(error), failures)
+                await asyncio.sleep(min(0.5 * 2**failures, 10.0))
+                continue
+            if found:
+                log.info("%s: %d", what, found)
+            return
+
+    async def _poll(self) -> int:
+        """Claim and serve runs that Prefect says are due."""
+        if not self._has_successfully_synced or not await self._should_look():
+            return 0
+        response = await self.client.request(
+            "POST",
+            f"/work_pools/{self._work_pool_name}/get_scheduled_flow_runs",  # type: ignore[arg-type]
+            json={"scheduled_before": wall_now().isoformat(), "work_queue_names": [self.queue], "limit": POLL_LIMIT},
+        )
+        self._last_look = stopwatch()
+        runs = [FlowRun.model_validate(entry["flow_run"]) for entry in response.json()]
+        fresh = [run for run in runs if run.id not in self._in_flight]
+        for flow_run in fresh:
+            await self._start(flow_run)
+        return len(fresh)
+
+    async def _should_look(self) -> bool:
+        """Our own index knows whether anything is due; Prefect is asked then, and now and again anyway."""
+        if self.is_system or stopwatch() - self._last_look >= LOOK_ANYWAY_SECONDS:
+            return True
+        return await asyncio.to_thread(self._any_due)
+
+    def _any_due(self) -> bool:
+        with self.world.db.reading() as session:
+            due = (
+                select(Enrollment.id)
+                .where(
+                    Enrollment.status == EnrollmentStatus.waiting,
+                    col(Enrollment.due_at) <= self.world.clock.now(),
+                    col(Enrollment.claimed_by).is_(None),
+                    col(Enrollment.flow_run_id).is_not(None),
+                    Enrollment.queue == self.queue,
+                )
+                .limit(1)
+            )
+            return session.exec(due).first() is not None
+
+    async def _wake_early(self) -> int:
+        """Serve runs whose contact did something: claimed at once, with no need to reschedule them first."""
+        woken = await asyncio.to_thread(self._woken)
+        fresh = [(flow_run_id, run_key) for flow_run_id, run_key in woken if flow_run_id not in self._in_flight]
+        if not fresh or await self._is_held():
+            return 0
+        for flow_run_id, run_key in fresh:
+            await self._start(FlowRun(id=flow_run_id, flow_id=flow_run_id, parameters={"run_key": run_key}))
+        return len(fresh)
+
+    def _woken(self) -> list[tuple[UUID, str]]:
+        with self.world.db.reading() as session:
+            rows = session.exec(
+                select(Enrollment.flow_run_id, Enrollment.run_key)
+                .where(
+                    col(Enrollment.woken_at).is_not(None),
+                    col(Enrollment.claimed_by).is_(None),
+                    col(Enrollment.flow_run_id).is_not(None),
+                    Enrollment.queue == self.queue,
+                )
+                .order_by(col(Enrollment.woken_at))
+                .limit(EARLY_LIMIT)
+            ).all()
+        return list({UUID(str(flow_run_id)): run_key for flow_run_id, run_key in rows}.items())
+
+    async def _is_held(self) -> bool:
+        """Whether ops paused the pool or our queue: then nobody moves, whatever they did."""
+        pool = await self.client.read_work_pool(self._work_pool_name)
+        if pool.is_paused:
+            return True
+        queue = await self.client.read_work_queue_by_name(self.queue, work_pool_name=self._work_pool_name)
+        return bool(queue.is_paused)
+
+    async def _launch(self) -> int:
+        return await launch(self.world.db, self.client, self.queue, wall_now())
+
+    async def _mirror_cancelled(self) -> int:
+        """End in our tables what ops cancelled in the dashboard while it slept."""
+        response = await self.client.request(
+            "POST",
+            "/flow_runs/filter",
+            json={
+                "flow_runs": {"state": {"type": {"any_": ["CANCELLED", "CANCELLING"]}}},
+                "work_pools": {"name": {"any_": [self._work_pool_name]}},
+                "sort": "END_TIME_DESC",
+                "limit": 200,
+            },
+        )
+        ids = [run["id"] for run in response.json()]
+        return await asyncio.to_thread(self._end_cancelled, ids) if ids else 0
+
+    def _end_cancelled(self, ids: list[str]) -> int:
+        with self.world.db.writing() as session:
+            return cancelled_runs(session, ids, self.world.clock.now())
+
+    # --- recovery -----------------------------------------------------------------------------------------------------------------------
+
+    async def _recover_claims(self) -> int:
+        return await asyncio.to_thread(self._clear_claims)
+
+    def _clear_claims(self) -> int:
+        """Let go of rows claimed by workers of this queue that are dead: we own the queue now, so all of them are."""
+        with self.world.db.writing() as session:
+            result = session.execute(
+                update(Enrollment)
+                .where(col(Enrollment.claimed_by).is_not(None), col(Enrollment.queue) == self.queue)
+                .values(claimed_by=None, claimed_at=None)
+            )
+            return int(getattr(result, "rowcount", 0))
+
+    async def _recover_runs(self) -> int:
+        """Put back to Waiting every run that a dead worker had claimed. Nobody else recovers Pending or Running runs."""
+        found = 0
+        while True:
+            response = await self.client.request(
+                "POST",
+                "/flow_runs/filter",
+                json={
+                    "flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING"]}}},
+                    "work_pools": {"name": {"any_": [self._work_pool_name]}},
+                    "work_pool_queues": {"name": {"any_": [self.queue]}},
+                    "limit": 200,
+                },
+            )
+            dead = [UUID(run["id"]) for run in response.json() if UUID(run["id"]) not in self._in_flight]
+            for flow_run_id in dead:
+                await self.client.set_flow_run_state(flow_run_id, waiting(wall_now(), "Goes on: the worker that had it ended."))
+            found += len(dead)
+            if not dead:
+                return found
+
+    # --- one run ------------------------------------------------------------------------------------------------------------------------
+
+    async def _start(self, flow_run: FlowRun) -> None:
+        await self._slots.acquire()
+        self._in_flight.add(flow_run.id)
+        task = asyncio.create_task(self._serve_and_free(flow_run))
+        task.add_done_callback(lambda done: done.exception() if not done.cancelled() else None)
+
+    async def _serve_and_free(self, flow_run: FlowRun) -> None:
+        try:
+            await self._serve(flow_run)
+        except TROUBLE as error:
+            log.warning("run %s: %s", flow_run.id, _brief(error))
+        except Exception:
+            log.exception("run %s", flow_run.id)
+        finally:
+            self._in_flight.discard(flow_run.id)
+            self._slots.release()
+
+    async def _serve(self, flow_run: FlowRun) -> None:
+        run_key = (flow_run.parameters or {}).get("run_key")
+        if not await self._claim(flow_run.id):
+            return
+        if run_key is None:
+            await self._run_system_flow(flow_run)
+        else:
+            await self._wake(flow_run.id, str(run_key))
+
+    async def _claim(self, flow_run_id: UUID) -> bool:
+        answer = await self.client.set_flow_run_state(flow_run_id, claiming())
+        if answer.status is SetStateStatus.ACCEPT:
+            return True
+        if answer.status is SetStateStatus.REJECT and answer.state is not None and answer.state.is_cancelled() and not self.is_system:
+            await asyncio.to_thread(self._end_cancelled, [str(flow_run_id)])
+        return False
+
+    async def _wake(self, flow_run_id: UUID, run_key: str) -> None:
+        self._unsettled[flow_run_id] = run_key
+        await self.client.set_flow_run_state(flow_run_id, running())
+        rest = await wake(self.world, run_key)
+        self.wakes += 1
+        if self.settings.trace_steps and rest.steps:
+            show_steps(flow_run_id, rest.steps, int(wall_now().timestamp() * 1000))
+        await self._settle(flow_run_id, state_of(rest, self.world.clock))
+
+    async def _settle(self, flow_run_id: UUID, state: State[Any]) -> None:
+        await self.client.set_flow_run_state(flow_run_id, state)
+        self._unsettled.pop(flow_run_id, None)
+
+    async def _settle_again(self) -> int:
+        """Say again how runs go on whose last word Prefect did not hear."""
+        settled = 0
+        for flow_run_id, run_key in list(self._unsettled.items()):
+            if flow_run_id in self._in_flight:
+                continue
+            rest = await asyncio.to_thread(_rest, self.world, run_key, (), 0)
+            await self._settle(flow_run_id, state_of(rest, self.world.clock))
+            settled += 1
+        return settled
+
+    async def _run_system_flow(self, flow_run: FlowRun) -> None:
+        """Run a flow of the system pool through Prefect's own engine, in a thread: it may take its time, and signals stay ours."""
+        from flows.system import run_in_thread
+
+        await run_in_thread(flow_run)
+
+
+def _brief(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
+
+
+async def serve() -> None:
+    """Run the worker of the journeys' pool and the worker of the system flows' pool in this process, until told to stop."""
+    settings = get_settings()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await _wait_for_prefect(stop)
+    workers = [
+        JourneyWorker(work_pool_name=settings.work_pool, work_queues=[settings.work_queue], name=f"journeys-{settings.work_queue}"),
+        JourneyWorker(work_pool_name=settings.system_pool, work_queues=["default"], name="system", limit=2),
+    ]
+    running_workers = [asyncio.create_task(worker.start(printer=log.info)) for worker in workers]
+    stopped = asyncio.create_task(stop.wait())
+    done, _pending = await asyncio.wait([*running_workers, stopped], return_when=asyncio.FIRST_COMPLETED)
+    for task in running_workers:
+        task.cancel()
+    await asyncio.gather(*running_workers, return_exceptions=True)
+    for channel in get_world().channels.values():
+        await channel.close()
+    for task in done:
+        if task is not stopped:
+            task.result()
+
+
+async def _wait_for_prefect(stop: asyncio.Event) -> None:
+    told = False
+    async with get_client() as client:
+        while not stop.is_set() and await client.api_healthcheck() is not None:
+            if not told:
+                log.warning("Prefect does not answer yet at %s; waiting.", get_settings().prefect_api_url)
+                told = True
+            await asyncio.sleep(0.5)
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    asyncio.run(serve())
+
+
+if __name__ == "__main__":
+    from flows.worker import main as run_main  # the class must be registered under its real module name
+
+    run_main()
