@@ -1,0 +1,146 @@
+"""What contacts agreed to (append-only) and the addresses never written to again (kept as hashes). Neither is ever changed by an import."""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+from sqlalchemy import delete
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
+
+from distmark.contacts.fields import as_email, as_phone
+from distmark.contacts.model import SuppressionReason, SuppressionScope, address_hash, address_key
+from distmark.contacts.table import Consent, Suppression
+from distmark.errors import InvalidInput
+
+CHANNELS = ("email", "sms", "open_tracking", "click_tracking")
+GROUNDS = ("opt_in", "business_card", "existing_customer", "published_address")
+BATCH = 500  # values in one IN (...): well below what either database takes
+_Item = TypeVar("_Item")
+
+
+def batches(items: Iterable[_Item], size: int = BATCH) -> Iterator[list[_Item]]:
+    """Return `items` in lists of at most `size`, in order."""
+    whole = list(items)
+    return (whole[start : start + size] for start in range(0, len(whole), size))
+
+
+def record_consent(
+    session: Session,
+    contact_id: int,
+    channel: str,
+    *,
+    given: bool,
+    now: datetime,
+    ground: str = "opt_in",
+    wording: str = "",
+    source: str = "",
+    by_user_id: int | None = None,
+) -> Consent:
+    """Append that the contact agreed (`given`) or refused, with the words and the place of it; the newest row counts.
+
+    Refusing what is refused already adds nothing. InvalidInput for an unknown channel or ground.
+    """
+    if channel not in CHANNELS or ground not in GROUNDS:
+        raise InvalidInput(f"Consent for {channel!r} on the ground {ground!r} is unknown; use one of {CHANNELS} and one of {GROUNDS}.")
+    newest = session.exec(_of([contact_id], channel).order_by(col(Consent.at).desc(), col(Consent.id).desc())).first()
+    if newest is not None and not newest.given and not given:
+        return newest
+    row = Consent(
+        contact_id=contact_id, channel=channel, given=given, ground=ground, wording=wording, source=source, at=now, by_user_id=by_user_id
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def consents_of(session: Session, contact_id: int) -> list[Consent]:
+    """Return everything the contact agreed to or refused, newest first."""
+    rows = select(Consent).where(Consent.contact_id == contact_id)
+    return list(session.exec(rows.order_by(col(Consent.at).desc(), col(Consent.id).desc())))
+
+
+def consent_state(session: Session, contact_ids: Collection[int], channel: str) -> dict[int, bool | None]:
+    """Return for each contact whether they agreed to `channel`: True, False, or None when they were never asked."""
+    state: dict[int, bool | None] = dict.fromkeys(contact_ids)
+    for ids in batches(state):
+        for row in session.exec(_of(ids, channel).order_by(col(Consent.at), col(Consent.id))):
+            state[row.contact_id] = row.given
+    return state
+
+
+def _of(contact_ids: Sequence[int], channel: str) -> SelectOfScalar[Consent]:
+    return select(Consent).where(col(Consent.contact_id).in_(contact_ids), Consent.channel == channel)
+
+
+def suppress(  # noqa: PLR0917
+    session: Session,
+    brand_id: int,
+    channel: str,
+    address: str,
+    reason: SuppressionReason,
+    now: datetime,
+    *,
+    scope: SuppressionScope = SuppressionScope.marketing,
+    message_id: int | None = None,
+) -> bool:
+    """Stop writing to the address for this brand on `channel`, whichever partner knows it; True when it was not stopped so already."""
+    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    row = {
+        "brand_id": brand_id,
+        "channel": channel,
+        "address_hash": hash_of(brand_id, channel, address),
+        "scope": scope,
+        "reason": reason,
+        "at": now,
+        "message_id": message_id,
+    }
+    statement = dialect.insert(Suppression).values(row).on_conflict_do_nothing().returning(col(Suppression.id))
+    return session.execute(statement).first() is not None
+
+
+def suppressed(session: Session, brand_id: int, channel: str, addresses: Iterable[str], marketing: bool) -> set[str]:
+    """Return the hashes (`model.address_hash`) of those addresses that may not be written to.
+
+    Marketing is stopped by a suppression of either scope, other messages only by one of everything.
+    """
+    found: set[str] = set()
+    asked = {hash_of(brand_id, channel, address): address_hash(brand_id, address) for address in addresses}
+    for hashes in batches(asked):
+        rows = select(Suppression.address_hash).where(
+            Suppression.brand_id == brand_id, Suppression.channel == channel, col(Suppression.address_hash).in_(hashes)
+        )
+        if not marketing:
+            rows = rows.where(Suppression.scope == SuppressionScope.all)
+        found.update(asked[stopped] for stopped in session.exec(rows))
+    return found
+
+
+def unsuppress(session: Session, brand_id: int, channel: str, address: str, scope: SuppressionScope = SuppressionScope.marketing) -> bool:
+    """Write to the address again; True when it was stopped. A complaint, or a person's wish to be forgotten, is never lifted."""
+    lifted = delete(Suppression).where(
+        col(Suppression.brand_id) == brand_id,
+        col(Suppression.channel) == channel,
+        col(Suppression.address_hash) == hash_of(brand_id, channel, address),
+        col(Suppression.scope) == scope,
+        col(Suppression.reason).not_in((SuppressionReason.complained, SuppressionReason.erased)),
+    )
+    return session.execute(lifted.returning(col(Suppression.id))).first() is not None
+
+
+# Already spelled the usual way, as nearly all are: checking them whole would cost more than the rest of the query.
+_USUAL = re.compile(r"(?:[a-z0-9_%+-]+(?:\.[a-z0-9_%+-]+)*@[a-z0-9-]+(?:\.[a-z0-9-]+)+|\+[0-9]+)")
+
+
+def hash_of(brand_id: int, channel: str, address: str) -> str:
+    """Return the hash under which an address is suppressed, however it was spelled: a bounce and a file write it differently."""
+    if _USUAL.fullmatch(address_key(address)):
+        return address_hash(brand_id, address)
+    read = as_email if channel == "email" else as_phone
+    try:
+        usual = read(address) or address
+    except ValueError:  # pydantic's errors are ValueErrors; an address that we would refuse can still be refused by its owner
+        usual = address
+    return address_hash(brand_id, usual)

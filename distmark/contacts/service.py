@@ -1,0 +1,205 @@
+"""A partner's book: writing contacts down, finding them, and what messages may say about them. Consent and imports have their own files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, column, exists, func, or_, table
+from sqlmodel import Session, col, select
+
+from distmark.contacts.consents import (
+    consent_state,
+    consents_of,
+    record_consent,
+    suppress,
+    suppressed,
+    unsuppress,
+)
+from distmark.contacts.fields import ContactInput, FieldRefused, read_contact, tidy, typed
+from distmark.contacts.imports import ImportReport, Rejected, import_contacts
+from distmark.contacts.model import address_hash, address_key
+from distmark.contacts.table import Contact
+from distmark.contacts.writing import changes, new_contact
+from distmark.errors import InvalidInput, NotFound, Refused
+from distmark.partners.model import Permission, Viewer
+from distmark.partners.scope import visible
+from distmark.partners.service import get_partner, require
+from distmark.partners.table import Partner
+
+__all__ = [
+    "ContactInput",
+    "FieldRefused",
+    "ImportReport",
+    "Page",
+    "Rejected",
+    "address_hash",
+    "address_key",
+    "attributes_of",
+    "change_contact",
+    "consent_state",
+    "consents_of",
+    "create_contact",
+    "find_contacts",
+    "get_contact",
+    "import_contacts",
+    "read_contact",
+    "record_consent",
+    "suppress",
+    "suppressed",
+    "unsuppress",
+    "update_contact",
+]
+
+MOST_ROWS = 500
+FEWEST_PHONE_DIGITS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some rows, newest first; `next_after` asks for those that follow (None: there are none), `total` counts all that match."""
+
+    rows: list[Contact]
+    next_after: int | None
+    total: int
+
+
+def create_contact(session: Session, viewer: Viewer, written: ContactInput, now: datetime, partner_id: int | None = None) -> Contact:
+    """Write a person down in the viewer's partner's book (people of the brand say which partner's) and return the row.
+
+    InvalidInput without a mail address and a phone number; Refused when the mail address is in the book already.
+    """
+    require(viewer, Permission.write_contacts)
+    partner = _locked_partner(session, viewer, partner_id or viewer.partner_id)
+    contact = new_contact(partner, written, now)
+    _check_addresses(session, contact)
+    session.add(contact)
+    session.flush()
+    return contact
+
+
+def update_contact(session: Session, viewer: Viewer, contact_id: int, written: ContactInput, now: datetime) -> Contact:
+    """Change the fields that `written` was given and return the row; attributes are merged, one of None is removed.
+
+    What the person agreed to or refused stays as it is. Errors as in `create_contact`, and NotFound.
+    """
+    require(viewer, Permission.write_contacts)
+    contact = get_contact(session, viewer, contact_id)
+    _locked_partner(session, viewer, contact.partner_id)
+    return _changed(session, contact, written, now)
+
+
+def change_contact(session: Session, contact_id: int, values: Mapping[str, Any], now: datetime) -> Contact:
+    """Set these fields and attributes on behalf of a journey and return the row; None clears one. FieldRefused when one cannot be taken."""
+    contact = session.get_one(Contact, contact_id)
+    own = {name: value for name, value in values.items() if name in ContactInput.model_fields and name != "attributes"}
+    rest = {name: value for name, value in values.items() if name not in own}
+    return _changed(session, contact, read_contact(own | ({"attributes": rest} if rest else {})), now)
+
+
+def _changed(session: Session, contact: Contact, written: ContactInput, now: datetime) -> Contact:
+    changed = changes(contact, written)
+    for name, value in changed.items():
+        setattr(contact, name, value)
+    if changed:
+        contact.updated_at = now
+        with session.no_autoflush:
+            _check_addresses(session, contact)
+        session.add(contact)
+        session.flush()
+    return contact
+
+
+def _locked_partner(session: Session, viewer: Viewer, partner_id: int | None) -> Partner:
+    if partner_id is None:
+        raise InvalidInput("The contact has no partner; say in whose book to write it.")
+    partner = get_partner(session, viewer, partner_id)
+    session.refresh(partner, with_for_update=True)  # whoever writes in a book waits for whoever does already, so no address is in it twice
+    return partner
+
+
+def _check_addresses(session: Session, contact: Contact) -> None:
+    if not contact.email and not contact.phone:
+        raise InvalidInput("The contact has neither a mail address nor a phone number; give one of them.")
+    if contact.email_key is None:
+        return
+    same = select(Contact.id).where(Contact.partner_id == contact.partner_id, Contact.email_key == contact.email_key)
+    if session.exec(same if contact.id is None else same.where(Contact.id != contact.id)).first() is not None:
+        raise Refused(f"The mail address {contact.email} is already in this book; change the contact that has it.")
+
+
+def get_contact(session: Session, viewer: Viewer, contact_id: int) -> Contact:
+    """Return the contact; NotFound when it is not among the viewer's, or was erased."""
+    mine = visible(select(Contact), Contact, viewer).where(Contact.id == contact_id, col(Contact.erased_at).is_(None))
+    contact = session.exec(mine).first()
+    if contact is None:
+        raise NotFound(f"There is no contact {contact_id} among yours; search again and pick from the list.")
+    return contact
+
+
+def find_contacts(  # noqa: PLR0917
+    session: Session,
+    viewer: Viewer,
+    text: str = "",
+    after_id: int | None = None,
+    limit: int = 50,
+    exclude_campaign_id: int | None = None,
+) -> Page:
+    """Return the viewer's contacts in which every word of `text` occurs: in names, mail address, phone, company or city; newest first.
+
+    `after_id` is the `next_after` of the page before. Those already in the campaign `exclude_campaign_id` are left out.
+    """
+    require(viewer, Permission.see_contacts)
+    conditions = [col(Contact.erased_at).is_(None), *(_mentions(word) for word in tidy(text).split())]
+    if exclude_campaign_id is not None:
+        conditions.append(~_in_campaign(exclude_campaign_id))
+    total = session.exec(visible(select(func.count(col(Contact.id))), Contact, viewer).where(*conditions)).one()
+    statement = visible(select(Contact), Contact, viewer).where(*conditions)
+    if after_id is not None:
+        statement = statement.where(col(Contact.id) < after_id)
+    size = max(1, min(limit, MOST_ROWS))
+    rows = list(session.exec(statement.order_by(col(Contact.id).desc()).limit(size + 1)))
+    return Page(rows[:size], rows[size - 1].id if len(rows) > size else None, total)
+
+
+def _mentions(word: str) -> ColumnElement[bool]:
+    like = f"%{word.replace('!', '!!').replace('%', '!%').replace('_', '!_')}%"
+    # 鈴木花子 is written without a space as often as with one.
+    whole_name = col(Contact.last_name) + col(Contact.first_name)
+    columns = (whole_name, Contact.first_name, Contact.email, Contact.company, Contact.city)
+    found = [col(each).ilike(like, escape="!") for each in columns]
+    digits = "".join(letter for letter in word if letter.isdigit()).lstrip("0")
+    if len(digits) >= FEWEST_PHONE_DIGITS and not any(letter.isalpha() for letter in word):
+        found.append(col(Contact.phone).contains(digits))
+    return or_(*found)
+
+
+def _in_campaign(campaign_id: int) -> ColumnElement[bool]:
+    # Campaigns stand above contacts and may not be imported here; that a contact is a member is all that is asked of their table.
+    member = table("member", column("contact_id"), column("campaign_id"))
+    return exists().where(and_(member.c.contact_id == Contact.id, member.c.campaign_id == campaign_id)).correlate(Contact.__table__)  # type: ignore[attr-defined]
+
+
+def attributes_of(contact: Contact, types: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return what expressions and templates see of a contact: its own attributes and, above them, the built-in ones.
+
+    `types` (a journey's `contact_fields`: text, number, bool, date) says how to read attributes that a file wrote in letters.
+    """
+    return typed(contact.attributes, types or {}) | {
+        "first_name": contact.first_name,
+        "last_name": contact.last_name,
+        "full_name": full_name(contact),
+        "email": contact.email,
+        "phone": contact.phone,
+        "language": contact.language,
+        "zone": contact.zone,
+        "company": contact.company,
+        "city": contact.city,
+        "birthday": contact.birthday,
+    }
+
+
+def full_name(contact: Contact) -> str:
+    """Return the name as it is written in the contact's language: family name first in Japanese."""
+    parts = (contact.last_name, contact.first_name) if contact.language == "ja" else (contact.first_name, contact.last_name)
+    return " ".join(part for part in parts if part)

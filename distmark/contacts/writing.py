@@ -1,0 +1,54 @@
+"""What a contact's row becomes when somebody writes them down. Pure: returns values, saves nothing."""
+
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from distmark.contacts.fields import FIELDS, ContactInput
+from distmark.contacts.model import address_hash, address_key
+from distmark.contacts.table import Contact
+from distmark.partners.table import Partner
+
+
+def new_contact(partner: Partner, written: ContactInput, now: datetime) -> Contact:
+    """Return the row of a contact that the partner does not have yet."""
+    if partner.id is None:
+        raise ValueError(f"Partner {partner.name} has not been stored yet.")
+    values: dict[str, Any] = {name: getattr(written, name) for name in FIELDS}
+    values["language"] = written.language or partner.language
+    values |= keys(partner.brand_id, written.email, written.phone)
+    return Contact(
+        brand_id=partner.brand_id,
+        partner_id=partner.id,
+        attributes={name: value for name, value in written.attributes.items() if value not in (None, "")},
+        created_at=now,
+        updated_at=now,
+        **values,
+    )
+
+
+def keys(brand_id: int, email: str | None, phone: str | None, otherwise: str = "") -> dict[str, str | None]:
+    """Return what a contact is found by: the same mail address, else phone number, is the same person in the whole brand."""
+    address = email or phone
+    person = address_hash(brand_id, address) if address else otherwise or uuid.uuid4().hex
+    return {"email_key": address_key(email) if email else None, "person_key": person}
+
+
+def changes(contact: Contact, written: ContactInput) -> dict[str, Any]:
+    """Return the columns of `contact` that `written` changes, with their new values: only fields that were given, attributes merged."""
+    given = {name: getattr(written, name) for name in FIELDS if name in written.model_fields_set}
+    if given.get("language") == "":
+        del given["language"]
+    if "attributes" in written.model_fields_set:
+        given["attributes"] = merged(contact.attributes, written.attributes)
+    changed = {name: value for name, value in given.items() if getattr(contact, name) != value}
+    if "email" in changed or "phone" in changed:
+        email, phone = changed.get("email", contact.email), changed.get("phone", contact.phone)
+        changed |= keys(contact.brand_id, email, phone, contact.person_key)
+    return changed
+
+
+def merged(attributes: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes after `written`; None or "" removes one."""
+    return {name: value for name, value in {**attributes, **written}.items() if value not in (None, "")}
