@@ -94,10 +94,15 @@ class FieldRefused(InvalidInput):
         super().__init__(f"{field}: {self.message_en}")
 
 
+UNSTORABLE = ("Cc", "Cs")  # control characters, and halves of characters that no database takes
+
+
 def tidy(value: str) -> str:
     """Return `value` on one line: half-width kana and full-width letters made usual, spaces single, control characters gone."""
     usual = unicodedata.normalize("NFKC", value)
-    printable = "".join(" " if letter.isspace() else letter for letter in usual if letter.isspace() or unicodedata.category(letter) != "Cc")
+    printable = "".join(
+        " " if letter.isspace() else letter for letter in usual if letter.isspace() or unicodedata.category(letter) not in UNSTORABLE
+    )
     return " ".join(printable.split())
 
 
@@ -345,7 +350,7 @@ def as_attribute(value: object) -> str | int | float | bool | None:
         raise refuse("bad-attribute", value)
     if len(value) > LONGEST_ATTRIBUTE:
         raise refuse("too-long", value)
-    return value.strip()
+    return "".join(letter for letter in value if letter in "\n\t" or unicodedata.category(letter) not in UNSTORABLE).strip()
 
 
 def attribute_name(written: str) -> str:

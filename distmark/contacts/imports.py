@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
@@ -25,6 +26,7 @@ from distmark.partners.service import get_partner, require
 from distmark.partners.table import Partner
 
 MOST_BYTES = 30_000_000
+MOST_UNPACKED_BYTES = 400_000_000
 MOST_LINES = 100_000
 MOST_COLUMNS = 200
 BATCH = 1000
@@ -37,16 +39,8 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
     "first_name": ("名", "名前(名)", "firstname", "givenname", "forename"),
     "full_name": ("氏名", "お名前", "名前", "顧客名", "お客様名", "担当者名", "fullname", "name", "contactname"),
     "email": (
-        "メールアドレス",
-        "メール",
-        "eメール",
-        "eメールアドレス",
-        "email",
-        "emailaddress",
-        "mail",
-        "mailaddress",
-        "pcメール",
-        "携帯メール",
+        *("メールアドレス", "メール", "eメール", "eメールアドレス", "pcメール", "携帯メール"),
+        *("email", "emailaddress", "mail", "mailaddress"),
     ),
     "phone": (
         *("携帯", "携帯電話", "携帯番号", "携帯電話番号", "mobile", "mobilephone", "cell", "cellphone"),
@@ -147,17 +141,15 @@ def import_contacts(  # noqa: PLR0917
     headings, rows = read_table(data, filename)
     columns = read_headings(headings)
     lines, rejected = read_lines(columns, rows)
-    tally = _Tally()
+    asker, tally = _Asker(viewer.user_id, filename, ground, now, dry_run), _Tally()
     done = len(rejected)
     for part in batches(lines, BATCH):
-        _take(session, partner, part, _Asker(viewer.user_id, filename, ground, now, dry_run), tally)
+        _take(session, partner, part, asker, tally)
         done += len(part)
         if progress:
             progress(done, len(rows))
-    columns_shown = {
-        heading: name if name in FIELD_OF.values() else f"attribute:{name}" for heading, name in zip(headings, columns, strict=True) if name
-    }
-    return ImportReport(tally.created, tally.updated, tally.unchanged, rejected, columns_shown, tally.kept_refusals)
+    shown = {heading: name if name in HEADINGS else f"attribute:{name}" for heading, name in zip(headings, columns, strict=True) if name}
+    return ImportReport(tally.created, tally.updated, tally.unchanged, rejected, shown, tally.kept_refusals)
 
 
 # Reading the file
@@ -211,13 +203,25 @@ def _decoded(data: bytes, filename: str) -> str:
 
 def _spreadsheet(data: bytes, filename: str) -> Iterator[tuple[int, Sequence[Any]]]:
     try:
+        _check_unpacked_size(data, filename)
         sheets = CalamineWorkbook.from_filelike(io.BytesIO(data))
         rows = sheets.get_sheet_by_index(0).to_python(skip_empty_area=False)
     except PasswordError as error:
         raise InvalidInput(f"The file {filename} is locked with a password; save it without one.") from error
-    except (CalamineError, IndexError, ValueError) as error:
+    except (CalamineError, BadZipFile, IndexError, ValueError) as error:
         raise InvalidInput(f"The file {filename} is not a spreadsheet that can be read: {error}; save it as XLSX or CSV.") from error
     yield from enumerate(rows, start=1)
+
+
+def _check_unpacked_size(data: bytes, filename: str) -> None:
+    if not data.startswith(b"PK"):
+        return  # .xls is not packed
+    with ZipFile(io.BytesIO(data)) as packed:
+        size = sum(part.file_size for part in packed.infolist())
+    if size > MOST_UNPACKED_BYTES:
+        raise InvalidInput(
+            f"The file {filename} unpacks to {size:,} bytes; at most {MOST_UNPACKED_BYTES:,} are taken at once, so split it."
+        )
 
 
 def read_headings(headings: Sequence[str]) -> list[str]:
@@ -243,7 +247,7 @@ def read_lines(columns: Sequence[str], rows: Iterable[tuple[int, Sequence[Any]]]
     seen: set[str] = set()
     places = _places(columns)
     for number, cells in rows:
-        read = _line(number, columns, places, cells)
+        read = _line(number, places, cells)
         if isinstance(read, Line) and read.address in seen:
             read = _rejected(number, "email" if read.written.email else "phone", "same-address", read.written.email or read.written.phone)
         if isinstance(read, Rejected):
@@ -263,7 +267,7 @@ def _places(columns: Sequence[str]) -> dict[str, list[int]]:
     return places
 
 
-def _line(number: int, columns: Sequence[str], places: Mapping[str, list[int]], cells: Sequence[Any]) -> Line | Rejected:
+def _line(number: int, places: Mapping[str, list[int]], cells: Sequence[Any]) -> Line | Rejected:
     values = {name: value for name, where in places.items() if (value := _first(cells, where)) is not None}
     fields = {name: value for name, value in values.items() if name in FIELDS}
     names = _names(values)
@@ -286,12 +290,18 @@ def _first(cells: Sequence[Any], positions: Sequence[int]) -> Any:
     return next(filled, None)
 
 
+_EAST_ASIAN = re.compile("[\u3040-\u30ff\u3400-\u9fff]")
+
+
 def _names(values: Mapping[str, Any]) -> dict[str, Any]:
     """Split one column with the whole name: 鈴木 花子 is family name first, Hanako Suzuki is family name last."""
     if "full_name" not in values or "last_name" in values or "first_name" in values:
         return {}
     whole = tidy(str(values["full_name"]))
-    first, _, last = whole.rpartition(" ") if whole.isascii() else reversed(whole.partition(" "))  # type: ignore[misc]
+    if _EAST_ASIAN.search(whole):
+        last, _, first = whole.partition(" ")
+    else:
+        first, _, last = whole.rpartition(" ")
     return {"first_name": first, "last_name": last}
 
 
@@ -360,10 +370,18 @@ def _known(session: Session, partner: Partner, lines: Sequence[Line]) -> dict[st
     mine = select(Contact).where(Contact.partner_id == partner.id, col(Contact.erased_at).is_(None))
     for keys in batches(line.address for line in lines if line.written.email):
         known.update({contact.email_key or "": contact for contact in session.exec(mine.where(col(Contact.email_key).in_(keys)))})
-    for phones in batches(line.address for line in lines if not line.written.email):
-        found = session.exec(mine.where(col(Contact.phone).in_(phones)).order_by(col(Contact.email_key).is_(None), col(Contact.id)))
-        known.update({contact.phone or "": contact for contact in found})
+    by_phone = {line.address: line for line in lines if not line.written.email}
+    for phones in batches(by_phone):
+        for contact in session.exec(mine.where(col(Contact.phone).in_(phones)).order_by(col(Contact.id).desc())):
+            line = by_phone[contact.phone or ""]
+            # Families share a number: somebody with a mail address is meant only when the name is the same, too.
+            if contact.email_key is None or _same_name(contact, line.written):
+                known[line.address] = contact
     return known
+
+
+def _same_name(contact: Contact, written: ContactInput) -> bool:
+    return (contact.last_name, contact.first_name) == (written.last_name, written.first_name)
 
 
 def _record_consents(session: Session, channel: str, people: Sequence[tuple[Contact, Line]], asker: _Asker, tally: _Tally) -> None:

@@ -150,7 +150,7 @@ def find_contacts(  # noqa: PLR0917
     `after_id` is the `next_after` of the page before. Those already in the campaign `exclude_campaign_id` are left out.
     """
     require(viewer, Permission.see_contacts)
-    conditions = [col(Contact.erased_at).is_(None), *(_mentions(word) for word in tidy(text).split())]
+    conditions: list[ColumnElement[bool]] = [col(Contact.erased_at).is_(None), *(_mentions(word) for word in tidy(text).split())]
     if exclude_campaign_id is not None:
         conditions.append(~_in_campaign(exclude_campaign_id))
     total = session.exec(visible(select(func.count(col(Contact.id))), Contact, viewer).where(*conditions)).one()
