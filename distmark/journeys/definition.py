@@ -1,6 +1,7 @@
 """A journey as written: the model of journey.yaml, and the reading of it with the line of every mistake."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -13,7 +14,7 @@ from distmark.journeys.findings import MESSAGES, DefinitionError, Finding, close
 from distmark.journeys.model import IfHeld
 from distmark.journeys.positions import Document, read_yaml
 from distmark.journeys.positions import Path as Place
-from distmark.journeys.reading import Part, problem
+from distmark.journeys.reading import Part, Written, problem
 from distmark.journeys.source import Source
 from distmark.journeys.steps import KINDS, Defaults, Step, Steps
 from distmark.journeys.times import Days, Holidays, SendHours, Window
@@ -31,6 +32,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
 }  # fmt: skip
 BUILT_IN_EVENTS = ("task_done",)
 CAPS: Mapping[str, tuple[Cap, ...]] = {"marketing": (Cap.read("3 per week"),), "none": ()}
+LINK_SCHEMES = ("https://", "http://", "mailto:", "tel:")
 BLOCK_LENGTH = {"text": 300, "rich": 5_000, "image": 2_000}
 
 
@@ -50,24 +52,39 @@ class Kind(StrEnum):
     transactional = "transactional"
 
 
-def _read_caps(value: object) -> tuple[Cap, ...]:
-    if isinstance(value, str) and value in CAPS:
-        return CAPS[value]
-    if isinstance(value, str) and " " not in value.strip():
-        raise problem("bad-choice", value=value, allowed=", ".join(CAPS), **_near(value, list(CAPS)))
-    return tuple(Cap.read(item) for item in (value if isinstance(value, list) else [value]))
+@dataclass(frozen=True, slots=True)
+class Caps(Written):
+    """How many messages a contact may get: the name of a policy, or limits of the journey's own."""
+
+    limits: tuple[Cap, ...]
+    name: str = ""
+
+    @classmethod
+    def read(cls, value: object) -> Self:
+        """Return the caps written as `marketing`, `none`, "2 per week" or a list of such limits."""
+        if isinstance(value, str) and value in CAPS:
+            return cls(CAPS[value], value)
+        if isinstance(value, str) and " " not in value.strip():
+            near = closest(value, list(CAPS))
+            raise problem("bad-choice", value=value, allowed=", ".join(CAPS), **({"suggestion": near} if near else {}))
+        return cls(tuple(Cap.read(item) for item in (value if isinstance(value, list) else [value])))
+
+    @classmethod
+    def described(cls) -> dict[str, Any]:
+        return {"anyOf": [{"enum": list(CAPS)}, Cap.described(), {"type": "array", "items": Cap.described()}]}
+
+    def __str__(self) -> str:
+        return self.name or ", ".join(str(limit) for limit in self.limits)
 
 
-def _near(value: str, allowed: list[str]) -> dict[str, str]:
-    near = closest(value, allowed)
-    return {"suggestion": near} if near else {}
+def _read_link(value: object) -> str:
+    text = Text.read(value).text
+    if not text.startswith(LINK_SCHEMES):
+        raise problem("bad-url", value=text)
+    return text
 
 
-Caps = Annotated[
-    tuple[Cap, ...],
-    PlainValidator(_read_caps),
-    WithJsonSchema({"anyOf": [{"enum": list(CAPS)}, Cap.described(), {"type": "array", "items": Cap.described()}]}),
-]
+Link = Annotated[str, PlainValidator(_read_link), WithJsonSchema({"type": "string", "pattern": "^(https?://|mailto:|tel:)"})]
 
 
 class SendPolicy(Part):
@@ -76,7 +93,7 @@ class SendPolicy(Part):
     quiet_hours: Window | None = Field(None, description="Hours in which nothing is sent, on the contact's clock.")
     days: Days | None = Field(None, description="Days on which messages are sent.")
     holidays: Holidays | None = Field(None, description="A country on whose public holidays nothing is sent.")
-    caps: Caps = Field(CAPS["marketing"], description="marketing (3 per week), none, or caps such as 2 per week.")
+    caps: Caps = Field(Caps.read("marketing"), description="marketing (3 per week), none, or caps such as 2 per week.")
     if_held: IfHeld = Field(IfHeld.hold, description="What a held message does: hold or skip.")
 
     @property
@@ -131,14 +148,18 @@ class JourneyDefinition(Part):
     contact_fields: dict[Identifier, FieldType] = Field(default_factory=dict, description="Attributes of contacts that the journey reads.")
     journey_fields: dict[Identifier, FieldType] = Field(default_factory=dict, description="Data frozen when a contact enters.")
     events: tuple[Identifier, ...] = Field((), description="Custom events that the journey reads.")
-    links: dict[Identifier, Text] = Field(default_factory=dict, description="Named links, as {{ links.NAME }} in templates.")
+    links: dict[Identifier, Link] = Field(default_factory=dict, description="Named links, as {{ links.NAME }} in templates.")
     blocks: dict[Identifier, Block] = Field(default_factory=dict)
     steps: Steps = Field(min_length=1)
+
+    def all_steps(self) -> Iterator[Step]:
+        """Iterate over all steps, nested ones included, in document order."""
+        return all_steps(self.steps)
 
     @model_validator(mode="after")
     def _has_unique_ids(self) -> Self:
         seen: set[str] = set()
-        for step in all_steps(self.steps):
+        for step in self.all_steps():
             if step.id in seen:
                 raise problem("double-id", value=step.id)
             seen.add(step.id)

@@ -1,6 +1,6 @@
 """The conditions and texts of a journey: Jinja in a sandbox with fixed names. Knows what they may say and what they mean; fetches nothing."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache
@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from jinja2 import ChainableUndefined, TemplateSyntaxError, Undefined, nodes
 from jinja2.exceptions import SecurityError, TemplateError
 from jinja2.parser import Parser
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from distmark.errors import DistmarkError
@@ -248,35 +249,52 @@ class Told:
         return self.now.astimezone(self.zone).date()
 
 
-def namespace(facts: Facts, now: datetime, zone: ZoneInfo, event: EventFact | None = None) -> dict[str, object]:
+class Names(dict[str, object]):
+    """All names with their meaning for one contact at one moment; shared by the expressions of one decision."""
+
+    __slots__ = ("_context",)
+
+    @property
+    def context(self) -> Context:
+        """The names as Jinja wants them, made once: making it costs more than most expressions."""
+        try:
+            return self._context
+        except AttributeError:
+            self._context: Context = Context(SANDBOX, self, None, {})
+            return self._context
+
+
+def namespace(facts: Facts, now: datetime, zone: ZoneInfo, event: EventFact | None = None) -> Names:
     """Return every name that an expression may use, for one contact at one moment."""
     told = Told(facts, now, zone)
     local = now.astimezone(zone)
-    return {
-        "contact": facts.contact,
-        "journey": facts.journey,
-        "partner": facts.partner,
-        "campaign": facts.campaign,
-        "brand": facts.brand,
-        "event": None if event is None else {"name": event.name, "at": event.at, "data": event.data, "value": event.value},
-        "now": local,
-        "today": local.date(),
-        "sent": told.sent,
-        "delivered": told.delivered,
-        "opened": told.opened,
-        "clicked": told.clicked,
-        "replied": told.replied,
-        "bounced": told.bounced,
-        "unsubscribed": told.unsubscribed,
-        "converted": told.converted,
-        "happened": told.happened,
-        "value_of": told.value_of,
-        "in_segment": told.in_segment,
-        "written": told.written,
-        "answer": told.answer,
-        "days_since": told.days_since,
-        "days_until": told.days_until,
-    }
+    return Names(
+        {
+            "contact": facts.contact,
+            "journey": facts.journey,
+            "partner": facts.partner,
+            "campaign": facts.campaign,
+            "brand": facts.brand,
+            "event": None if event is None else {"name": event.name, "at": event.at, "data": event.data, "value": event.value},
+            "now": local,
+            "today": local.date(),
+            "sent": told.sent,
+            "delivered": told.delivered,
+            "opened": told.opened,
+            "clicked": told.clicked,
+            "replied": told.replied,
+            "bounced": told.bounced,
+            "unsubscribed": told.unsubscribed,
+            "converted": told.converted,
+            "happened": told.happened,
+            "value_of": told.value_of,
+            "in_segment": told.in_segment,
+            "written": told.written,
+            "answer": told.answer,
+            "days_since": told.days_since,
+            "days_until": told.days_until,
+        }
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +374,8 @@ class Expression(Written):
     def __init__(self, text: str) -> None:
         self.text = text
         self._tree = _parse(text)
-        self._run: Callable[..., Any] = SANDBOX.compile_expression(text, undefined_to_none=False)
+        result = nodes.Assign(nodes.Name("result", "store"), _parse(text), lineno=1)
+        self._run = SANDBOX.from_string(nodes.Template([result], lineno=1)).root_render_func
 
     @classmethod
     def read(cls, value: object) -> "Expression":
@@ -402,17 +421,19 @@ class Expression(Written):
         except nodes.Impossible:
             return None
 
-    def value(self, names: Mapping[str, object]) -> object:
+    def value(self, names: Names) -> object:
         """Return what the expression means over `names`; None for a missing value. Raises ExpressionError."""
         try:
-            found = self._run(names)
+            for _ in self._run(names.context):
+                pass
+            found = names.context.vars["result"]
         except (TemplateError, TypeError, ValueError, ArithmeticError, DistmarkError) as error:
             raise ExpressionError(
                 f'The expression "{self.text}" cannot be evaluated: {error}; correct it or the value it reads.'
             ) from error
         return None if isinstance(found, Undefined) else found
 
-    def holds(self, names: Mapping[str, object]) -> bool:
+    def holds(self, names: Names) -> bool:
         """Whether the expression is true over `names`. Raises ExpressionError."""
         return bool(self.value(names))
 
@@ -462,14 +483,14 @@ class Text(Written):
         """What the text refers to."""
         return uses_of(self._tree)
 
-    def render(self, names: Mapping[str, object]) -> str:
+    def render(self, names: Names) -> str:
         """Return the text with its slots filled from `names`; a missing value is empty. Raises ExpressionError."""
         try:
             return self._template.render(names)
         except (TemplateError, TypeError, ValueError, ArithmeticError, DistmarkError) as error:
             raise ExpressionError(f'The text "{self.text}" cannot be filled: {error}; correct it or the value it reads.') from error
 
-    def value(self, names: Mapping[str, object]) -> object:
+    def value(self, names: Names) -> object:
         """Return the value of the only slot when the text is nothing else, else the filled text."""
         return self._only.value(names) if self._only is not None else self.render(names)
 

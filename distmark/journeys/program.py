@@ -1,9 +1,10 @@
 """A journey ready to walk: every step by id, and the step that follows each. Built once per version."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from distmark.journeys.definition import JourneyDefinition
+from distmark.journeys.expressions import EVENT_FUNCTIONS, STEP_FUNCTIONS, Expression
 from distmark.journeys.steps import Step
 
 
@@ -20,13 +21,17 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A journey's steps by id; `after` falls through out of a split to the step after it, None being the end."""
+    """A journey's steps by id; `after` falls through out of a split to the step after it, None being the end.
+
+    `listens_to` names the news that may reach the goal or an exit rule: custom events, opened, clicked, replied ..., segment, contact.
+    """
 
     definition: JourneyDefinition
     steps: Mapping[str, Step]
     after: Mapping[str, str | None]
     first: str
     order: tuple[Placed, ...]
+    listens_to: frozenset[str] = frozenset()
 
     def ways(self, step_id: str) -> tuple[str | None, ...]:
         """Return the ids of the steps that may come right after `step_id`; None is the end."""
@@ -52,4 +57,27 @@ def build_program(definition: JourneyDefinition) -> Program:
                 place(path.steps, after[step.id], depth + 1, step.id, index, path.label)
 
     place(definition.steps, None, 0, None, None, None)
-    return Program(definition, steps, after, definition.steps[0].id, tuple(order))
+    return Program(definition, steps, after, definition.steps[0].id, tuple(order), _listens_to(definition))
+
+
+NEWS_OF_FUNCTION = {**{name: name for name in STEP_FUNCTIONS}, "in_segment": "segment", "answer": "answer"}
+
+
+def _listens_to(definition: JourneyDefinition) -> frozenset[str]:
+    rules = [rule.when for rule in definition.exit] + ([definition.goal.when] if definition.goal else [])
+    return frozenset(news for rule in rules for news in news_of(rule))
+
+
+def news_of(expression: Expression) -> Iterator[str]:
+    """Iterate over the news that may change what `expression` says: custom events, opened, clicked ..., segment, contact."""
+    uses = expression.uses
+    for call in uses.calls:
+        if call.name in EVENT_FUNCTIONS:
+            yield str(call.args[0] if call.args else call.named.get("name"))
+        elif call.name in NEWS_OF_FUNCTION:
+            yield NEWS_OF_FUNCTION[call.name]
+    # A click counts as an open too.
+    if any(call.name == "opened" for call in uses.calls):
+        yield "clicked"
+    if "contact" in uses.names:
+        yield "contact"

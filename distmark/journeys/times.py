@@ -81,7 +81,12 @@ class Duration(Written):
 
     @property
     def is_zero(self) -> bool:
+        """Whether nothing passes."""
         return not (self.months or self.days or self.minutes)
+
+    def after(self, at: datetime, zone: ZoneInfo | None = None) -> datetime:
+        """Return `at` plus this, on the wall clock of `zone` (UTC when left out)."""
+        return add(at, self, zone or ZoneInfo("UTC"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,7 @@ class Offset(Duration):
         return {"type": "string", "pattern": f"^[-+]?{amount}( {amount})*$", "examples": ["-30 days", "2 weeks"]}
 
 
-def read_duration(text: str) -> Duration:
+def parse_duration(text: str) -> Duration:
     """Return the duration that `text` writes; raises InvalidInput naming what is allowed."""
     try:
         return Duration.read(text)
@@ -299,9 +304,15 @@ def _end_of_gap(wall: datetime, zone: ZoneInfo) -> datetime:
 def add(at: datetime, duration: Duration, zone: ZoneInfo) -> datetime:
     """Return `at` plus `duration`: years to days on the wall clock of `zone`, then hours and minutes as elapsed time."""
     if duration.months or duration.days:
-        wall = at.astimezone(zone).replace(tzinfo=None) + relativedelta(months=duration.months, days=duration.days)
-        at = resolve(wall.replace(fold=0), zone)
-    return at + timedelta(minutes=duration.minutes)
+        at = resolve(shift(at.astimezone(zone).replace(tzinfo=None, fold=0), duration), zone)
+    return at + timedelta(minutes=duration.minutes) if duration.minutes else at
+
+
+def shift(wall: datetime, duration: Duration) -> datetime:
+    """Return the wall-clock time `wall` moved by the calendar part of `duration`; the 31st plus a month is the month's last day."""
+    if duration.months:
+        wall += relativedelta(months=duration.months)
+    return wall + timedelta(days=duration.days)
 
 
 def _closed(day: date, days: Days | None, public: Holidays | None) -> str | None:

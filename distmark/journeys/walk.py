@@ -47,6 +47,7 @@ class Trace:
     kind: str
     arrived_at: datetime
     left_at: datetime
+    number: int
     to: str | None
     detail: Mapping[str, object]
 
@@ -81,11 +82,14 @@ def leaving(program: Program, facts: Facts, now: datetime) -> End | None:
     return next((End(Outcome.exit, str(rule.reason)) for rule in definition.exit if rule.when.holds(names)), None)
 
 
-def walk(program: Program, position: Position, facts: Facts, now: datetime) -> Walked:
-    """Return how far the contact goes now: to an effect to perform, a sleep, or the end. Raises EndlessLoop, NoSuchStep, ExpressionError."""
+def walk(program: Program, position: Position, facts: Facts, now: datetime, zone: ZoneInfo | None = None) -> Walked:
+    """Return how far the contact goes now: to an effect to perform, a sleep, or the end.
+
+    `zone` is the contact's when left out. Raises EndlessLoop, NoSuchStep and ExpressionError.
+    """
     if position.step_id is None and not position.visits:
         position = start(program, position.arrived_at)
-    zone = zone_of(facts)
+    zone = zone or zone_of(facts)
     trace: list[Trace] = []
     while position.step_id is not None:
         decision = decide(program, position, facts, now, zone)
@@ -111,7 +115,7 @@ def _follow(program: Program, position: Position, go: Go, now: datetime, trace: 
     step_id = position.step_id or program.first
     to = go.to if go.to is not None else program.after[step_id]
     left_at = _logical(go.at, position.arrived_at, now)
-    trace.append(Trace(step_id, program.kind(step_id), position.arrived_at, left_at, to, go.detail))
+    trace.append(Trace(step_id, program.kind(step_id), position.arrived_at, left_at, position.number, to, go.detail))
     if len(trace) > MOST_VISITS_PER_WALK + len(program.steps):
         raise EndlessLoop(_loop_text(program, trace))
     return _arrive(position, to, left_at)

@@ -1,7 +1,7 @@
 """Small written values of a journey file: names, texts per language, percentages, caps, dates."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, Any, Self
@@ -39,16 +39,17 @@ Identifier = Annotated[str, AfterValidator(_identifier), Field(json_schema_extra
 
 
 @dataclass(frozen=True, slots=True)
-class Words(Written):
-    """A text that people read: one for all languages (under ""), or one per language."""
+class Words(Written, Mapping[str, str]):
+    """A text that people read, by language; one that was written once is the same in all of them."""
 
     texts: Mapping[str, str]
+    for_all: bool = False
 
     @classmethod
     def read(cls, value: object) -> Self:
         """Return the words written as a text or as {ja: ..., en: ...}."""
         if isinstance(value, str):
-            return cls({"": value})
+            return cls(dict.fromkeys(LANGUAGES, value), for_all=True)
         if isinstance(value, Mapping) and value and all(isinstance(text, str) for text in value.values()):
             return cls({str(lang): text for lang, text in value.items()})
         raise problem("bad-words", value=str(value))
@@ -68,13 +69,22 @@ class Words(Written):
     def __str__(self) -> str:
         return self.text()
 
+    def __getitem__(self, lang: str) -> str:
+        return self.texts[lang]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.texts)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
     def text(self, lang: str = "") -> str:
-        """Return the text in `lang`, else the one for all, else the first."""
-        return self.texts.get(lang) or self.texts.get("") or next(iter(self.texts.values()))
+        """Return the text in `lang`, else the first."""
+        return self.texts.get(lang) or next(iter(self.texts.values()))
 
     def lacks(self, lang: str) -> bool:
         """Whether there is no text for `lang`."""
-        return lang not in self.texts and "" not in self.texts
+        return not self.for_all and lang not in self.texts
 
 
 @dataclass(frozen=True, slots=True)

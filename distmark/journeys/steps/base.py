@@ -67,12 +67,12 @@ class Step(Part):
 
 @dataclass(frozen=True, slots=True)
 class StepKind:
-    """A row of the registry: how a kind is read, decided and shown. `labels` are per language, `icon` is a lucide name."""
+    """A row of the registry: how a kind is read, decided and shown. `label` is per language, `icon` is a lucide name."""
 
     key: str
     model: type[Step]
     decide: Callable[[Any, Visit], Decision]
-    labels: Mapping[str, str]
+    label: Mapping[str, str]
     icon: str
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 
-from distmark.journeys.expressions import Text, namespace
+from distmark.journeys.expressions import Names, Text, namespace
 from distmark.journeys.model import Act, Decision, UpdateContact, Visit
 from distmark.journeys.reading import problem
 from distmark.journeys.steps.base import Step, StepKind
@@ -33,7 +33,7 @@ class UpdateStep(Step):
     update: dict[Identifier, Value] = Field(min_length=1, description="Attribute name to new value.")
 
 
-def filled(value: Text | Scalar, names: dict[str, object]) -> object:
+def filled(value: Text | Scalar, names: Names) -> object:
     """Return the value with its slots filled from `names`."""
     return value.value(names) if isinstance(value, Text) else value
 

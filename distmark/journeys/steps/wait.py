@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from dateutil.relativedelta import relativedelta
 from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
 from distmark.journeys.expressions import Expression, namespace
@@ -13,7 +12,7 @@ from distmark.journeys.model import Decision, End, EventFact, Go, Outcome, SentF
 from distmark.journeys.reading import Part, problem
 from distmark.journeys.steps.base import Step, StepKind
 from distmark.journeys.times import (
-    Days, Duration, Holidays, Offset, TimeOfDay, add, as_date, next_allowed, next_day, next_time, resolve, yearly,
+    Days, Duration, Holidays, Offset, TimeOfDay, add, as_date, next_allowed, next_day, next_time, resolve, shift, yearly,
 )  # fmt: skip
 from distmark.journeys.words import DateOf, Identifier, Name
 
@@ -191,7 +190,7 @@ def _date_due(wait: Wait, on: DateOf, visit: Visit) -> Due:
 
 def _at_date(day: date, wait: Wait, visit: Visit) -> Due:
     offset = wait.offset or Offset()
-    wall = datetime.combine(day + relativedelta(months=offset.months, days=offset.days), (wait.at or MIDNIGHT).at)
+    wall = shift(datetime.combine(day, (wait.at or MIDNIGHT).at), offset)
     return next_day(resolve(wall, visit.zone) + timedelta(minutes=offset.minutes), visit.zone, wait.days, wait.holidays)
 
 
