@@ -2,15 +2,15 @@
 
 from datetime import timedelta
 
+from distmark.compliance.service import mark_registered, require_sendable
+from distmark.journeys.service import program_of
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
-from distmark.compliance.service import mark_registered, require_sendable
 from distmark.db import Database
 from distmark.errors import NotFound, Refused
-from distmark.journeys.service import program_of
 from distmark.journeys.table import JourneyVersion
 from distmark.partners.model import Viewer
 from distmark.settings import get_settings
@@ -97,4 +97,6 @@ def ensure_pool(client: SyncPrefectClient, name: str, description: str) -> None:
             return
         return
     if pool.type != JourneyWorker.type:
-        raise Refused(f'Work pool "{name}" is of type "{pool.type}", not "{JourneyWorker.type}"; choose another name in DISTMARK_WORK_POOL.')
+        raise Refused(
+            f'Work pool "{name}" is of type "{pool.type}", not "{JourneyWorker.type}"; choose another name in DISTMARK_WORK_POOL.'
+        )

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlmodel import Session, select
 
-from distmark.contacts.service import change_attributes
+from distmark.contacts.service import attributes_of, change_contact
 from distmark.enrollments.model import MoveKind
 from distmark.enrollments.table import Enrollment, Task
 from distmark.journeys.model import CreateTask, UpdateContact
@@ -22,6 +22,7 @@ class EffectResult:
     move: MoveKind
     detail: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
+    contact: Mapping[str, Any] | None = None  # what expressions see of the contact from now on, when it changed
 
 
 Perform = Callable[[Session, Enrollment, Person, Any, Position, datetime], EffectResult]
@@ -49,10 +50,12 @@ def create_task(session: Session, row: Enrollment, person: Person, effect: Creat
     return EffectResult(MoveKind.task, {"for": effect.for_, "due": effect.due}, f"for {effect.for_}")
 
 
-def update_contact(session: Session, row: Enrollment, person: Person, effect: UpdateContact, position: Position, now: datetime) -> EffectResult:
+def update_contact(
+    session: Session, row: Enrollment, person: Person, effect: UpdateContact, position: Position, now: datetime
+) -> EffectResult:
     """Change the contact's data as the step says."""
-    change_attributes(session, person.contact.id or 0, effect.changes, now)
-    return EffectResult(MoveKind.passed, {"changed": sorted(effect.changes)}, "contact updated")
+    contact = change_contact(session, person.contact.id or 0, effect.changes, now)
+    return EffectResult(MoveKind.passed, {"changed": sorted(effect.changes)}, "contact updated", attributes_of(contact))
 
 
 EFFECTS: dict[type, Perform] = {

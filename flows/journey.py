@@ -42,8 +42,8 @@ def compile_journey(version: JourneyVersion, program: Program) -> Flow[[str], ob
 
 def describe(program: Program) -> str:
     """Return the steps as a Markdown list for the deployment's page. Texts of the brand only; no person's data."""
-    lines = [f"# {program.definition.name.get('en') or program.definition.key}", ""]
+    lines = [f"# {program.definition.name.text('en')}", ""]
     for placed in program.order:
         step = program.steps[placed.step_id]
-        lines.append(f"{'  ' * placed.depth}- **{placed.step_id}** · {KINDS[step.kind].label['en']}")
+        lines.append(f"{'  ' * placed.depth}- **{placed.step_id}** · {KINDS[step.kind].labels['en']}")
     return "\n".join(lines)

@@ -105,6 +105,4 @@ async def _create(client: PrefectClient, deployment_id: str, runs: Sequence[ToLa
         "POST", "/deployments/{id}/create_flow_run/bulk", path_params={"id": deployment_id}, json=body, timeout=60
     )
     results = response.json()["results"]
-    return {
-        run.run_key: result["flow_run_id"] for run, result in zip(runs, results, strict=True) if result.get("status") == "CREATED"
-    }
+    return {run.run_key: result["flow_run_id"] for run, result in zip(runs, results, strict=True) if result.get("status") == "CREATED"}

@@ -56,7 +56,9 @@ class QueueOwnership:
 
     def _take_advisory(self) -> bool:
         connection = self._db.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        taken = connection.execute(text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))"), {"name": f"distmark-queue:{self._queue}"})
+        taken = connection.execute(
+            text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))"), {"name": f"distmark-queue:{self._queue}"}
+        )
         if not taken.scalar_one():
             connection.close()
             return False

@@ -8,8 +8,8 @@ from functools import cache
 from distmark.db import get_database
 from distmark.delivery.channel import Channel
 from distmark.delivery.service import Sender
-from distmark.delivery.smtp import SmtpChannel
 from distmark.delivery.sms import MailboxSmsChannel
+from distmark.delivery.smtp import SmtpChannel
 from distmark.mailbox.store import MailboxStore
 from distmark.settings import Mode, Settings, get_settings
 from flows.wake import World

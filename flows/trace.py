@@ -46,8 +46,18 @@ def _show(flow_run_id: UUID, step: StepShown, key: str, at: object) -> None:
             "task_run": task_run.model_dump(
                 mode="json",
                 exclude_none=True,
-                exclude={"id", "created", "updated", "flow_run_id", "state_id", "state_type", "state_name", "state",
-                         "estimated_start_time_delta", "estimated_run_time"},
+                exclude={
+                    "id",
+                    "created",
+                    "updated",
+                    "flow_run_id",
+                    "state_id",
+                    "state_type",
+                    "state_name",
+                    "state",
+                    "estimated_start_time_delta",
+                    "estimated_run_time",
+                },
             ),
         },
         resource={

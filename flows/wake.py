@@ -7,10 +7,11 @@ ledger row of each message were written before.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from distmark.journeys.service import program_of, source_of
 from sqlalchemy import func, or_, update
 from sqlmodel import Session, col, select
 
@@ -22,13 +23,12 @@ from distmark.enrollments.model import MAX_TRIES, EnrollmentStatus, MoveKind
 from distmark.enrollments.service import end
 from distmark.enrollments.table import Enrollment, Move
 from distmark.errors import NotFound
-from distmark.journeys.model import Act, End, Facts, Outcome, SendMessage, Sleep, Why
+from distmark.journeys.definition import Kind
+from distmark.journeys.model import Act, End, Facts, Outcome, SendMessage, SentFact, Sleep, Why
 from distmark.journeys.program import Program
-from distmark.journeys.service import program_of, source_of
 from distmark.journeys.source import Source
 from distmark.journeys.table import JourneyVersion
-from distmark.journeys.times import zone_for
-from distmark.journeys.walk import Position, Trace, leaving, passed, walk
+from distmark.journeys.walk import Position, Trace, leaving, passed, start, walk
 from distmark.messages.compose import Person, people_of
 from distmark.messages.model import MessageStatus
 from flows.effects import EFFECTS, EffectResult
@@ -37,6 +37,7 @@ from flows.facts import gather, plain, unsubscribed_among
 FOREVER = timedelta(days=3650)
 CHECK_AGAIN = timedelta(hours=1)  # a send held for a reason nobody can date (approval withdrawn) looks again then
 MAX_ROUNDS = 200
+SHOWN_DETAIL = ("arm", "rules", "timeout", "timed_out", "event")  # of a step's decision, on the run's page
 
 _SEND_MOVES = {
     MessageStatus.sent: MoveKind.sent,
@@ -188,7 +189,7 @@ def _load(world: World, session: Session, ids: Sequence[int]) -> _Wake:
         raise NotFound(f"Journey version {rows[0].version_id} is gone, but enrollments are in it; restore it from a backup.")
     program, people = program_of(session, version.id), people_of(session, rows)
     facts = gather(session, rows, people, world.clock.now())
-    gone = unsubscribed_among(session, people) if program.definition.kind == "marketing" else set()
+    gone = unsubscribed_among(session, people) if program.definition.kind is Kind.marketing else set()
     walkers = [
         _Walker(
             row=row,
@@ -205,7 +206,7 @@ def _load(world: World, session: Session, ids: Sequence[int]) -> _Wake:
 
 def _position(row: Enrollment, program: Program, clock: Clock) -> Position:
     if row.step_id is None or row.arrived_at is None:
-        return Position(program.first, clock.effective(row.due_at), {program.first: 1} if program.first else {})
+        return start(program, clock.effective(row.due_at))
     return Position(row.step_id, row.arrived_at, dict(row.visits))
 
 
@@ -225,7 +226,7 @@ def _walk_one(work: _Wake, walker: _Walker) -> None:
     if ended is not None:
         _finish(work, walker, ended)
         return
-    walked = walk(work.program, walker.position, walker.facts, walker.now, zone_for(walker.person.zone))
+    walked = walk(work.program, walker.position, walker.facts, walker.now)
     for trace in walked.trace:
         _note_trace(work, walker, trace)
     walker.position = walked.position
@@ -239,12 +240,10 @@ def _walk_one(work: _Wake, walker: _Walker) -> None:
 
 
 def _note_trace(work: _Wake, walker: _Walker, trace: Trace) -> None:
-    step = work.program.steps[trace.step_id]
-    kind = MoveKind.branched if step.kind == "branch" else MoveKind.passed
-    walker.position = Position(trace.step_id, walker.position.arrived_at, {**walker.position.visits, trace.step_id: trace.number})
-    walker.note(kind, trace.step_id, **trace.detail)
-    told = ", ".join(f"{name}: {value}" for name, value in trace.detail.items() if name in ("arm", "to", "rules", "timeout"))
-    work.shown.append(StepShown(trace.step_id, step.kind, told))
+    kind = MoveKind.branched if trace.kind == "branch" else MoveKind.passed
+    walker.note(kind, trace.step_id, **trace.detail, to=trace.to)
+    told = ", ".join(f"{name}: {value}" for name, value in trace.detail.items() if name in SHOWN_DETAIL)
+    work.shown.append(StepShown(trace.step_id, trace.kind, told))
 
 
 def _finish(work: _Wake, walker: _Walker, ended: End) -> None:
@@ -275,7 +274,7 @@ def _trip(work: _Wake, walker: _Walker, error: Exception) -> None:
     row.step_id, row.arrived_at, row.visits = _stored(walker.position)
     parked = row.tries >= MAX_TRIES
     row.status = EnrollmentStatus.parked if parked else EnrollmentStatus.waiting
-    row.due_at, row.why = (None, "parked") if parked else (walker.now + timedelta(minutes=2 ** row.tries), Why.retry.value)
+    row.due_at, row.why = (None, "parked") if parked else (walker.now + timedelta(minutes=2**row.tries), Why.retry.value)
     walker.effect, walker.done = None, True
     walker.note(MoveKind.error, row.step_id or "", error=row.error, tries=row.tries, parked=parked)
     work.shown.append(StepShown(row.step_id or "", "error", type(error).__name__, failed=True))
@@ -350,6 +349,8 @@ def _perform(world: World, session: Session, work: _Wake, walker: _Walker) -> No
         _trip(work, walker, error)
         return
     walker.note(result.move, step_id, **result.detail)
+    if result.contact is not None:
+        walker.facts = replace(walker.facts, contact=result.contact)
     work.shown.append(StepShown(step_id, work.program.steps[step_id].kind, result.text))
     _pass(work, walker)
 
@@ -396,10 +397,6 @@ def _write_sent(world: World, work: _Wake, handed: Sequence[tuple[Prepared, Hand
 
 def _now_written(facts: Facts, effect: SendMessage, status: MessageStatus, now: datetime) -> Facts:
     """Return the facts with the message just sent among them, so that a step right behind it knows."""
-    from dataclasses import replace
-
-    from distmark.journeys.model import SentFact
-
     sent = {**facts.sent, effect.step_id: SentFact(at=now, channel=effect.channel, status=status.value)}
     return replace(facts, sent=sent, written_at=[*facts.written_at, now])
 
@@ -419,7 +416,9 @@ def _release(world: World, ids: Sequence[int]) -> None:
 def _rest(world: World, run_key: str, shown: tuple[StepShown, ...], walked: int) -> Rest:
     with world.db.reading() as session:
         counts = dict(
-            session.exec(select(Enrollment.status, func.count()).where(Enrollment.run_key == run_key).group_by(col(Enrollment.status))).all()
+            session.exec(
+                select(Enrollment.status, func.count()).where(Enrollment.run_key == run_key).group_by(col(Enrollment.status))
+            ).all()
         )
         next_row = session.exec(
             select(Enrollment)
@@ -432,8 +431,17 @@ def _rest(world: World, run_key: str, shown: tuple[StepShown, ...], walked: int)
         if counts.get(EnrollmentStatus.paused):
             return Rest(False, None, "Paused by a person; goes on when resumed.", steps=shown, walked=walked)
         if counts.get(EnrollmentStatus.parked):
-            return Rest(True, None, "A step failed again and again; see the enrollment, then retry this run.", failed=True, steps=shown, walked=walked)
-        last = session.exec(select(Enrollment).where(Enrollment.run_key == run_key).order_by(col(Enrollment.ended_at).desc()).limit(1)).first()
+            return Rest(
+                True,
+                None,
+                "A step failed again and again; see the enrollment, then retry this run.",
+                failed=True,
+                steps=shown,
+                walked=walked,
+            )
+        last = session.exec(
+            select(Enrollment).where(Enrollment.run_key == run_key).order_by(col(Enrollment.ended_at).desc()).limit(1)
+        ).first()
         return Rest(True, None, _over(last, counts), steps=shown, walked=walked)
 
 
@@ -441,7 +449,9 @@ def _asleep(row: Enrollment, counts: Mapping[EnrollmentStatus, int]) -> str:
     waiting = counts.get(EnrollmentStatus.waiting, 0)
     many = f"{waiting} waiting; next: " if waiting > 1 else ""
     until = f" until {row.due_at:%Y-%m-%d %H:%M} UTC" if row.due_at else ""
-    why = {"time": "waits", "event": f"waits for {row.awaits or 'an event'}", "held": "send is held", "retry": "tries again"}.get(row.why, "waits")
+    why = {"time": "waits", "event": f"waits for {row.awaits or 'an event'}", "held": "send is held", "retry": "tries again"}.get(
+        row.why, "waits"
+    )
     rules = f" ({', '.join(str(rule) for rule in row.rules)})" if row.rules else ""
     return f"{many}{row.step_id or 'start'} · {why}{until}{rules}"
 

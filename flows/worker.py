@@ -147,7 +147,9 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
         while True:
             await asyncio.sleep(STAND_BY_SECONDS)
             if not await asyncio.to_thread(ownership.is_held):
-                log.error("Queue %s is no longer ours: the database let go of the lock. Stopping, so that another worker can take it.", self.queue)
+                log.error(
+                    "Queue %s is no longer ours: the database let go of the lock. Stopping, so that another worker can take it.", self.queue
+                )
                 signal.raise_signal(signal.SIGTERM)
                 return
 

@@ -14,11 +14,11 @@ from distmark.contacts.model import address_hash
 from distmark.contacts.table import Contact
 from distmark.delivery.channel import Channel, OutgoingMessage
 from distmark.delivery.mime import make_message_id
-from distmark.delivery.rules import CAP_DAYS, CAP_POLICIES, CapPolicy, IfHeld, SendDecision, SendFacts, SendVerdict, decide_send
+from distmark.delivery.rules import CAP_DAYS, CapPolicy, IfHeld, SendDecision, SendFacts, SendVerdict, decide_send
 from distmark.enrollments.service import address_of
 from distmark.enrollments.table import Enrollment
 from distmark.errors import DeliveryError, DistmarkError, PermanentDeliveryError, Refused, TemporaryDeliveryError, UncertainDelivery
-from distmark.journeys.definition import JourneyDefinition
+from distmark.journeys.definition import JourneyDefinition, Kind
 from distmark.journeys.model import SendMessage
 from distmark.journeys.source import Source
 from distmark.journeys.table import JourneyVersion
@@ -135,8 +135,13 @@ def _gate(
         suppressed=contacts.suppressed(session, brand_id, channel, addresses, marketing),
         consent=contacts.consent_state(session, contact_ids, channel),
         written=written_since(session, contact_ids, now - timedelta(days=CAP_DAYS + 1), channel),
-        cap=CAP_POLICIES.get(str(definition.send_policy.caps or "none"), CAP_POLICIES["none"]),
+        cap=_cap_policy(definition),
     )
+
+
+def _cap_policy(definition: JourneyDefinition) -> CapPolicy:
+    counts = {cap.period: cap.count for cap in definition.send_policy.caps}
+    return CapPolicy(per_day=counts.get("day"), per_week=counts.get("week"))
 
 
 def _is_sendable(version: JourneyVersion) -> bool:
@@ -148,7 +153,7 @@ def _is_sendable(version: JourneyVersion) -> bool:
 
 
 def _is_marketing(definition: JourneyDefinition, effect: SendMessage) -> bool:
-    return definition.kind == "marketing" and not effect.transactional
+    return definition.kind is Kind.marketing and not effect.transactional
 
 
 def _row_of(session: Session, prepared: Prepared) -> Message | None:

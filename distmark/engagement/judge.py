@@ -12,7 +12,18 @@ TOO_FAST = timedelta(seconds=2)
 BURST = timedelta(seconds=2)
 BURST_LINKS = 3
 
-SCANNERS = ("barracuda", "proofpoint", "mimecast", "safelinks", "trendmicro", "symantec", "fortimail", "urldefense", "python-requests", "curl/")
+SCANNERS = (
+    "barracuda",
+    "proofpoint",
+    "mimecast",
+    "safelinks",
+    "trendmicro",
+    "symantec",
+    "fortimail",
+    "urldefense",
+    "python-requests",
+    "curl/",
+)
 
 
 @dataclass(frozen=True, slots=True)

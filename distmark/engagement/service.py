@@ -14,7 +14,7 @@ from distmark.contacts.table import Contact
 from distmark.engagement.judge import BURST, Signs, counts_as_human, judge
 from distmark.engagement.model import EventKind, Verdict
 from distmark.engagement.table import Event
-from distmark.enrollments.interest import wake_concerned
+from distmark.enrollments.interest import goal_events, wake_concerned
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.service import address_of, wake_person
 from distmark.enrollments.table import Enrollment
@@ -114,7 +114,9 @@ def unsubscribe(session: Session, token: str, now: datetime) -> UnsubscribeInfo 
             message_id=message.id,
         )
     contacts.record_consent(session, contact.id or 0, message.channel, given=False, now=now, source="unsubscribe link")
-    if _add(session, message, EventKind.unsubscribed, f"unsubscribed:{message.id}", Verdict.human, now, first=message.unsubscribed_at is None):
+    if _add(
+        session, message, EventKind.unsubscribed, f"unsubscribed:{message.id}", Verdict.human, now, first=message.unsubscribed_at is None
+    ):
         message.unsubscribed_at = message.unsubscribed_at or now
         session.add(message)
     wake_person(session, message.brand_id, contact.person_key, now)
@@ -294,7 +296,7 @@ def _who(
 
 
 def _is_conversion(session: Session, enrollment: Enrollment | None, name: str) -> bool:
-    return enrollment is not None and name in program_of(session, enrollment.version_id).goal_events
+    return enrollment is not None and name in goal_events(program_of(session, enrollment.version_id))
 
 
 def _is_first_named(session: Session, enrollment: Enrollment | None, contact: Contact, name: str) -> bool:

@@ -1,23 +1,35 @@
 """Which sleeping enrollments a piece of news concerns. A wake costs Prefect three transitions, so only those it may move are woken."""
 
 from datetime import datetime
+from functools import lru_cache
 
 from sqlmodel import Session, col, select
 
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.service import wake
 from distmark.enrollments.table import Enrollment
+from distmark.journeys.expressions import names_used
 from distmark.journeys.program import Program
 from distmark.journeys.service import program_of
 
 ANY_NEWS = "*"
+NAMED = ("converted", "happened", "value_of")
 
 
 def concerns(program: Program, awaits: str | None, news: str) -> bool:
     """Say whether `news` (opened, clicked, an event's name, contact ...) may end this wait, reach the goal, or fulfil an exit rule."""
-    if awaits in (news, ANY_NEWS):
-        return True
-    return news in program.listens_to
+    return awaits in (news, ANY_NEWS) or news in program.listens_to
+
+
+def goal_events(program: Program) -> frozenset[str]:
+    """Return the names of the events that the journey's goal speaks of: these are its conversions."""
+    goal = program.definition.goal
+    return frozenset() if goal is None else _named(str(goal.when))
+
+
+@lru_cache(maxsize=1024)
+def _named(expression: str) -> frozenset[str]:
+    return frozenset(str(call.args[0]) for call in names_used(expression).called(*NAMED) if call.args)
 
 
 def wake_concerned(session: Session, brand_id: int, person_key: str, news: str, now: datetime) -> int:

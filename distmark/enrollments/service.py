@@ -18,12 +18,13 @@ from distmark.contacts.table import Contact
 from distmark.enrollments.model import EnrollmentStatus, EnrolResult, EnrolVerdict, MoveKind
 from distmark.enrollments.table import Enrollment, Move, Task
 from distmark.errors import NotFound, Refused
-from distmark.journeys.definition import JourneyDefinition
+from distmark.journeys.definition import JourneyDefinition, Kind, all_steps
+from distmark.journeys.entry import Admission, Reentry, admit
 from distmark.journeys.model import Outcome
 from distmark.journeys.program import Program
 from distmark.journeys.service import newest_registered, program_of
 from distmark.journeys.table import JourneyVersion
-from distmark.journeys.times import parse_duration
+from distmark.journeys.times import zone_for
 from distmark.partners.model import Permission, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.service import require
@@ -67,7 +68,9 @@ def enrol(
     _approve_members(session, campaign_id, entered, now)
     results = [_settled(verdicts[contact_id], entered) for contact_id in dict.fromkeys(contact_ids)]
     if entered:
-        record(session, campaign.brand_id, viewer.user_id, "enrolled", "campaign", campaign_id, now, version.content_hash, count=len(entered))
+        record(
+            session, campaign.brand_id, viewer.user_id, "enrolled", "campaign", campaign_id, now, version.content_hash, count=len(entered)
+        )
     return results
 
 
@@ -112,7 +115,7 @@ def _id(row: Contact | Enrollment | Member | Partner) -> int:
 
 def first_channel(definition: JourneyDefinition) -> str:
     """Return the channel of the journey's first send, which a contact must have an address for; "" when it sends nothing."""
-    for step in definition.all_steps():
+    for step in all_steps(definition.steps):
         if step.kind == "send":
             return str(getattr(step, "send", "email"))
     return ""
@@ -126,7 +129,7 @@ def entry_verdicts(
     past = _past(session, campaign.journey_id, [contact.person_key for contact in people])
     refused = contacts.consent_state(session, [_id(contact) for contact in people], channel) if channel else {}
     addresses = [address for contact in people if (address := address_of(contact, channel))]
-    stopped = contacts.suppressed(session, campaign.brand_id, channel, addresses, definition.kind == "marketing") if channel else set()
+    stopped = contacts.suppressed(session, campaign.brand_id, channel, addresses, definition.kind is Kind.marketing) if channel else set()
     names = {
         row.id: row.name
         for row in session.exec(select(Partner).where(col(Partner.id).in_({p.live_partner_id for p in past.values() if p.live_partner_id})))
@@ -135,7 +138,7 @@ def entry_verdicts(
     seen: set[str] = set()
     for contact in people:
         verdict = _verdict(contact, channel, past.get(contact.person_key), definition, stopped, refused.get(_id(contact)), now)
-        if verdict.verdict is EnrolVerdict.enrolled and contact.person_key in seen and definition.entry.reentry != "any_time":
+        if verdict.verdict is EnrolVerdict.enrolled and contact.person_key in seen and definition.entry.reentry is not Reentry.any_time:
             verdict = EnrolResult(_id(contact), EnrolVerdict.already_in)
         if verdict.verdict is EnrolVerdict.other_partner:
             before = past[contact.person_key]
@@ -160,7 +163,7 @@ def _verdict(
         return EnrolResult(contact_id, EnrolVerdict.no_address)
     if address and contacts.address_hash(contact.brand_id, address) in stopped:
         return EnrolResult(contact_id, EnrolVerdict.suppressed)
-    if consent is False or (consent is None and definition.kind == "marketing" and channel):
+    if consent is False or (consent is None and definition.kind is Kind.marketing and channel):
         return EnrolResult(contact_id, EnrolVerdict.no_consent)
     if past is None:
         return EnrolResult(contact_id, EnrolVerdict.enrolled)
@@ -169,19 +172,18 @@ def _verdict(
 
 def _reentry(contact: Contact, past: _Past, definition: JourneyDefinition, now: datetime) -> EnrolResult:
     contact_id = _id(contact)
-    entry = definition.entry
-    if entry.reentry == "any_time":
-        return EnrolResult(contact_id, EnrolVerdict.enrolled)
-    if past.live_partner_id is not None:
+    answer = admit(
+        definition.entry, inside=past.live_partner_id is not None, last_left_at=past.ended_at, now=now, zone=zone_for(contact.zone)
+    )
+    if answer.admission is Admission.inside:
         mine = past.live_partner_id == contact.partner_id
         return EnrolResult(contact_id, EnrolVerdict.already_in if mine else EnrolVerdict.other_partner)
-    if entry.reentry == "never" and past.entered:
-        return EnrolResult(contact_id, EnrolVerdict.once_only)
-    if entry.cooldown and past.ended_at is not None:
-        free_at = parse_duration(str(entry.cooldown)).after(past.ended_at)
-        if free_at > now:
-            return EnrolResult(contact_id, EnrolVerdict.too_soon, until=free_at)
-    return EnrolResult(contact_id, EnrolVerdict.enrolled)
+    verdict = {
+        Admission.admitted: EnrolVerdict.enrolled,
+        Admission.been_before: EnrolVerdict.once_only,
+        Admission.cooling_down: EnrolVerdict.too_soon,
+    }[answer.admission]
+    return EnrolResult(contact_id, verdict, until=answer.again_at)
 
 
 def address_of(contact: Contact, channel: str) -> str | None:
@@ -216,7 +218,7 @@ def _insert(
 ) -> dict[int, int]:
     """Insert one enrollment per contact; a live one that another transaction put there first is left alone. Contact -> enrollment."""
     members = _members(session, campaign, [_id(contact) for contact in people])
-    any_time = program.definition.entry.reentry == "any_time"
+    any_time = program.definition.entry.reentry is Reentry.any_time
     run_keys = _run_keys(len(people), campaign.contacts_per_run)
     rows = [
         {
@@ -318,7 +320,9 @@ def enrollment_of(session: Session, viewer: Viewer, enrollment_id: int) -> Enrol
 def enrollments_of_contact(session: Session, viewer: Viewer, contact_id: int) -> list[Enrollment]:
     """Return the contact's enrollments, newest first."""
     return list(
-        session.exec(visible(select(Enrollment), Enrollment, viewer).where(Enrollment.contact_id == contact_id).order_by(col(Enrollment.id).desc()))
+        session.exec(
+            visible(select(Enrollment), Enrollment, viewer).where(Enrollment.contact_id == contact_id).order_by(col(Enrollment.id).desc())
+        )
     )
 
 
@@ -411,7 +415,9 @@ def stop(session: Session, viewer: Viewer, enrollment_ids: Sequence[int], reason
     """End these enrollments for a person's reason and return how many were live. Their runs end at their next wake, at once."""
     require(viewer, Permission.enrol_contacts)
     stopped = 0
-    for row in session.exec(visible(select(Enrollment), Enrollment, viewer).where(col(Enrollment.id).in_(list(enrollment_ids))).with_for_update()):
+    for row in session.exec(
+        visible(select(Enrollment), Enrollment, viewer).where(col(Enrollment.id).in_(list(enrollment_ids))).with_for_update()
+    ):
         if row.status is EnrollmentStatus.ended:
             continue
         end(session, row, Outcome.stopped, reason, now, by=viewer.user_id)

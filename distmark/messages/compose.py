@@ -82,13 +82,13 @@ def _by_id(session: Session, table: Any, ids: set[int]) -> dict[int, Any]:
 
 def partner_attributes(partner: Partner) -> dict[str, Any]:
     """Return what templates and expressions see as `partner`."""
-    names = ("name", "title", "phone", "email", "code", "office", "city")
+    names = ("name", "title", "phone", "email", "code", "office", "city", "language", "zone")
     return {name: getattr(partner, name) for name in names}
 
 
 def brand_attributes(brand: Brand) -> dict[str, Any]:
     """Return what templates and expressions see as `brand`."""
-    return {name: getattr(brand, name) for name in ("key", "name", "legal_name", "address", "contact", "website")}
+    return {name: getattr(brand, name) for name in ("key", "name", "legal_name", "address", "contact", "website", "zone")}
 
 
 def campaign_attributes(campaign: Campaign | None) -> dict[str, Any]:
@@ -121,7 +121,9 @@ class _Uncached:
 
 @lru_cache(maxsize=COMPILED_KEPT)
 def _compiled(content_hash: str, message: str, lang: str, channel: str, uncached: _Uncached) -> CompiledMessage:
-    return compile_message(uncached.source.templates, message, lang, channel, uncached.definition.links)
+    return compile_message(
+        uncached.source.templates, message, lang, channel, {name: str(target) for name, target in uncached.definition.links.items()}
+    )
 
 
 def render_for(

@@ -12,7 +12,7 @@ from distmark.campaigns.table import Member
 from distmark.contacts.service import get_contact
 from distmark.enrollments.table import Enrollment
 from distmark.errors import NotFound, Refused
-from distmark.journeys.definition import JourneyDefinition
+from distmark.journeys.definition import JourneyDefinition, all_steps
 from distmark.journeys.model import SendMessage
 from distmark.journeys.service import newest_registered, program_of, source_of
 from distmark.messages.compose import Person, blocks_of, compiled, language_of, render_for
@@ -152,7 +152,14 @@ def written_since(session: Session, contact_ids: Sequence[int], since: datetime,
 
 
 def preview(
-    session: Session, viewer: Viewer, campaign_id: int, contact_id: int, step_id: str, lang: str | None = None, *, unsubscribe_url: str = "#"
+    session: Session,
+    viewer: Viewer,
+    campaign_id: int,
+    contact_id: int,
+    step_id: str,
+    lang: str | None = None,
+    *,
+    unsubscribe_url: str = "#",
 ) -> Preview:
     """Return what the contact would get from the step, with this campaign's words; nothing is sent, counted or tracked."""
     require(viewer, Permission.see_campaigns)
@@ -176,11 +183,11 @@ def preview(
     shown = tuple(
         BlockShown(
             name=name,
-            label=definition.blocks[name].label.get(viewer.language) or next(iter(definition.blocks[name].label.values())),
+            label=definition.blocks[name].label.text(viewer.language),
             value=blocks[name].value,
             layer=str(blocks[name].layer),
             kind=str(definition.blocks[name].kind),
-            max_length=definition.blocks[name].max_length,
+            max_length=definition.blocks[name].longest,
             editable=name in effect.editable,
         )
         for name in sorted(parts.blocks)
@@ -203,7 +210,7 @@ def preview(
 
 
 def _send_step(definition: JourneyDefinition, step_id: str) -> SendMessage:
-    for step in definition.all_steps():
+    for step in all_steps(definition.steps):
         if step.id == step_id and step.kind == "send":
             return SendMessage(
                 step_id=step_id,
