@@ -30,6 +30,7 @@ PAGE_SIZE = 50
 
 _MESSAGE_ID = re.compile(rb"^message-id:[ \t]*(?:\r?\n[ \t]+)?([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _FOLD = re.compile(r"\r?\n(?=[ \t])")
+_ENCODED_WORDS = re.compile(r"=\?[^?\s]+\?[BbQq]\?[^?]*\?=(?:\s+=\?[^?\s]+\?[BbQq]\?[^?]*\?=)*")
 _URL = re.compile(r"https?://[^\s<>\"'）」』】、。]+")
 
 _SCHEMA = """
@@ -334,12 +335,14 @@ def _decode(raw: bytes) -> tuple[str, str, str, str, str, str]:
 def _shown(value: str) -> str:
     # The parser leaves bytes beyond ASCII as surrogates; SMTPUTF8 mail has UTF-8 there.
     unfolded = _FOLD.sub("", value).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    if "=?" not in unfolded:
-        return unfolded
+    return _ENCODED_WORDS.sub(_decoded_words, unfolded)
+
+
+def _decoded_words(words: re.Match[str]) -> str:
     try:
-        return str(make_header(decode_header(unfolded)))
+        return str(make_header(decode_header(words.group())))
     except (LookupError, UnicodeError, HeaderParseError):  # an unknown or wrong charset: better shown as it came than not at all
-        return unfolded
+        return words.group()
 
 
 def _body(message: Message, kind: str) -> str:

@@ -1,0 +1,175 @@
+"""When a message may go: one table for each rule, the sums beside the rows."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distmark.delivery.rules import (
+    CAP_POLICIES,
+    CapPolicy,
+    SendDecision,
+    SendFacts,
+    SendVerdict,
+    cap_allows_from,
+    decide_send,
+)
+from distmark.journeys.model import IfHeld
+from distmark.journeys.times import Window, next_allowed
+
+TOKYO = ZoneInfo("Asia/Tokyo")
+MARKETING = CAP_POLICIES["marketing"]
+FREE = CapPolicy()
+
+
+def tokyo(day: int, hour: int = 0, minute: int = 0) -> datetime:
+    return datetime(2026, 11, day, hour, minute, tzinfo=TOKYO).astimezone(UTC)
+
+
+FACTS = SendFacts(now=tokyo(24, 10), zone=TOKYO)
+
+
+def night(at: datetime) -> tuple[datetime, tuple[str, ...]]:
+    return next_allowed(at, TOKYO, Window.read("21:00-08:00"))
+
+
+def held(reason: str, until: datetime | None) -> SendDecision:
+    return SendDecision(SendVerdict.hold, reason, until)
+
+
+def test_message_that_nothing_holds_is_sent() -> None:
+    assert decide_send(FACTS, MARKETING, night) == SendDecision(SendVerdict.send)
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (replace(FACTS, left=True, suppressed=True), SendDecision(SendVerdict.skip, "left")),
+        (replace(FACTS, suppressed=True, consented=False), SendDecision(SendVerdict.suppress, "suppressed")),
+        (replace(FACTS, consented=False, approved=False), SendDecision(SendVerdict.suppress, "no_consent")),
+        (replace(FACTS, approved=False, now=tokyo(24, 23)), held("not_approved", None)),
+        (replace(FACTS, now=tokyo(24, 23), marketing_sent_at=[tokyo(24, 9), tokyo(24, 9)]), held("quiet_hours:21:00-08:00", tokyo(25, 8))),
+        (
+            replace(FACTS, marketing_sent_at=[tokyo(24, 9), tokyo(24, 9)], throttled_until=tokyo(24, 11)),
+            held("cap_day:2", tokyo(25, 8)),  # the day frees at midnight, the night ends at 8
+        ),
+        (replace(FACTS, throttled_until=tokyo(24, 11)), held("throttle", tokyo(24, 11))),
+        (replace(FACTS, throttled_until=tokyo(24, 22)), held("throttle", tokyo(25, 8))),
+        (replace(FACTS, throttled_until=tokyo(24, 9)), SendDecision(SendVerdict.send)),
+    ],
+)
+def test_first_rule_that_applies_decides(facts: SendFacts, expected: SendDecision) -> None:
+    assert decide_send(facts, MARKETING, night) == expected
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (FACTS, SendDecision(SendVerdict.send)),
+        (replace(FACTS, now=tokyo(24, 3)), SendDecision(SendVerdict.send)),
+        (replace(FACTS, consented=False, marketing_sent_at=[tokyo(24, 9)] * 9), SendDecision(SendVerdict.send)),
+        (replace(FACTS, suppressed=True), SendDecision(SendVerdict.suppress, "suppressed")),
+        (replace(FACTS, approved=False), held("not_approved", None)),
+        (replace(FACTS, throttled_until=tokyo(24, 23)), held("throttle", tokyo(24, 23))),
+    ],
+)
+def test_transactional_message_passes_quiet_hours_caps_and_consent_only(facts: SendFacts, expected: SendDecision) -> None:
+    """U5"""
+    assert decide_send(replace(facts, transactional=True), CapPolicy(0, 0), night) == expected
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        replace(FACTS, now=tokyo(24, 23)),
+        replace(FACTS, marketing_sent_at=[tokyo(24, 1)] * 2),
+        replace(FACTS, throttled_until=tokyo(24, 12)),
+    ],
+)
+def test_step_that_says_skip_is_left_out_instead_of_held(facts: SendFacts) -> None:
+    waiting = decide_send(facts, MARKETING, night)
+
+    skipped = decide_send(facts, MARKETING, night, IfHeld.skip)
+
+    assert waiting.outcome is SendVerdict.hold
+    assert skipped == SendDecision(SendVerdict.skip, waiting.reason)
+
+
+@pytest.mark.parametrize(
+    ("cap", "reason"), [(CapPolicy(0, None), "cap_day:0"), (CapPolicy(None, 0), "cap_week:0"), (CapPolicy(3, 0), "cap_week:0")]
+)
+def test_cap_of_zero_allows_none(cap: CapPolicy, reason: str) -> None:
+    """U5"""
+    assert decide_send(FACTS, cap) == SendDecision(SendVerdict.skip, reason)
+
+
+def test_no_cap_allows_any_number() -> None:
+    """U5"""
+    facts = replace(FACTS, marketing_sent_at=[FACTS.now] * 50)
+
+    assert decide_send(facts, FREE).outcome is SendVerdict.send
+
+
+@pytest.mark.parametrize(
+    ("sent", "until", "reason"),
+    [
+        ([], None, ""),
+        ([(24, 1)], None, ""),  # 1 today of 2
+        ([(24, 1), (24, 9)], (25, 0), "cap_day:2"),  # 2 today of 2: free at midnight in Tokyo
+        ([(23, 23), (23, 23)], None, ""),  # yesterday in Tokyo, though today in UTC: 0 today, 2 in the week
+        ([(18, 9), (19, 9), (20, 9), (21, 9)], (25, 0), "cap_week:4"),  # 18th to 24th are 4; on the 25th the 18th falls out
+        ([(17, 9), (18, 9), (19, 9), (20, 9)], None, ""),  # the 17th is out: 3 of 4
+        ([(23, 9), (23, 9), (24, 1), (24, 1)], (30, 0), "cap_day:2"),  # tomorrow's day is free, the week only on the 30th
+        ([(24, 1)] * 6, (31, 0), "cap_day:2"),  # 6 today, more than the week: free after 7 days, not 3 weeks
+    ],
+)
+def test_cap_holds_until_the_first_instant_that_it_allows(sent: list[tuple[int, int]], until: tuple[int, int] | None, reason: str) -> None:
+    """L16"""
+    at = tokyo(24, 10)
+    free = at if until is None else tokyo(1) + timedelta(days=until[0] - 1)
+
+    assert cap_allows_from(at, TOKYO, MARKETING, [tokyo(*moment) for moment in sent]) == (free, reason)
+
+
+def test_cap_frees_at_the_first_instant_of_a_day_without_midnight() -> None:
+    beirut = ZoneInfo("Asia/Beirut")  # 29 March 2026: the clock goes from 00:00 to 01:00
+    at = datetime(2026, 3, 28, 12, tzinfo=UTC)
+
+    until, _ = cap_allows_from(at, beirut, CapPolicy(per_day=1), [at])
+
+    assert until.astimezone(beirut).isoformat() == "2026-03-29T01:00:00+03:00"
+
+
+def test_cap_counts_days_in_the_contacts_zone() -> None:
+    sent = [tokyo(24, 1)] * 2  # 24 November 01:00 in Tokyo is 23 November 08:00 in Los Angeles
+
+    assert decide_send(replace(FACTS, marketing_sent_at=sent), MARKETING).outcome is SendVerdict.hold
+    assert decide_send(replace(FACTS, zone=ZoneInfo("America/New_York"), marketing_sent_at=sent), MARKETING).reason == "cap_day:2"
+    assert decide_send(
+        replace(FACTS, now=tokyo(24, 18), zone=ZoneInfo("America/Los_Angeles"), marketing_sent_at=sent), MARKETING
+    ).outcome is (SendVerdict.send)
+
+
+@given(
+    st.lists(st.integers(0, 14 * 24 * 60), max_size=12),
+    st.integers(0, 24 * 60),
+    st.sampled_from(["Asia/Tokyo", "America/New_York", "Europe/London", "Pacific/Auckland"]),
+    st.booleans(),
+)
+def test_held_message_may_go_at_the_moment_that_was_promised(minutes_ago: list[int], minute: int, zone: str, quiet: bool) -> None:
+    """Whoever wakes at `until` is not told to wait once more, and is never made to wait longer than eight days."""
+    now = datetime(2026, 10, 25, tzinfo=UTC) + timedelta(minutes=minute)
+    facts = SendFacts(now=now, zone=ZoneInfo(zone), marketing_sent_at=[now - timedelta(minutes=ago) for ago in minutes_ago])
+
+    def open_from(at: datetime) -> tuple[datetime, tuple[str, ...]]:
+        return next_allowed(at, ZoneInfo(zone), Window.read("21:00-08:00")) if quiet else (at, ())
+
+    decision = decide_send(facts, MARKETING, open_from)
+
+    if decision.outcome is SendVerdict.hold:
+        assert decision.until is not None
+        assert now < decision.until < now + timedelta(days=8)
+        assert decide_send(replace(facts, now=decision.until), MARKETING, open_from).outcome is SendVerdict.send
