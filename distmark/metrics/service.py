@@ -26,6 +26,7 @@ from distmark.metrics.model import (
     Tally,
 )
 from distmark.metrics.recount import recount
+from distmark.metrics.report import results_markdown
 from distmark.metrics.rolling import roll_up
 from distmark.metrics.table import Count, RollUp
 from distmark.partners.model import Permission, Viewer
@@ -36,9 +37,11 @@ __all__ = [
     "campaign_results",
     "home_numbers",
     "journey_results",
+    "journeys_with_results",
     "metrics",
     "recount",
     "results",
+    "results_markdown",
     "roll_up",
 ]
 
@@ -125,6 +128,15 @@ def journey_results(
     )
 
 
+def journeys_with_results(session: Session, now: datetime, journey_ids: Iterable[int] | None = None) -> list[tuple[str, Results]]:
+    """Return (journey key, results in English) of every journey that anybody entered, or of those of `journey_ids`; sorted by key."""
+    entered = select(col(JourneyVersion.journey_id)).join(Count, col(Count.version_id) == col(JourneyVersion.id))
+    query = select(Journey).where(col(Journey.id).in_(entered)).order_by(col(Journey.key), col(Journey.id))
+    if journey_ids is not None:
+        query = query.where(col(Journey.id).in_(list(journey_ids)))
+    return [(journey.key, journey_results(session, journey, lang="en")) for journey in session.scalars(query)]
+
+
 def home_numbers(session: Session, viewer: Viewer, since: date) -> dict[str, int]:
     """Return the viewer's totals per metric from `since` (UTC day, included): a partner's own, or the whole brand's."""
     _require(viewer)
@@ -196,9 +208,10 @@ def _step_results(session: Session, versions: list[JourneyVersion], by_step: Map
     """Return the newest version's steps in order, then those that only older versions have."""
     seen: dict[str, StepResults] = {}
     for version in reversed(versions):
-        for step in program_of(session, version.id or 0).steps.values():
-            if step.id not in seen:
-                seen[step.id] = StepResults(step.id, step.kind, dict(by_step.get(step.id, {})), getattr(step, "message", None) or "")
+        program = program_of(session, version.id or 0)
+        for step_id in (placed.step_id for placed in program.order if placed.step_id not in seen):
+            step = program.steps[step_id]
+            seen[step_id] = StepResults(step_id, step.kind, dict(by_step.get(step_id, {})), getattr(step, "message", None) or "")
     rest = [StepResults(step, "", dict(counts)) for step, counts in sorted(by_step.items()) if step not in seen and step != JOURNEY]
     return (*seen.values(), *rest)
 
