@@ -121,7 +121,7 @@ MESSAGES: Mapping[str, Wording] = {
     "unknown-block": _error('There is no block "{name}".', "「{name}」というブロックはありません。"),
     "unused-block": _warning('The block "{name}" is editable, but the message "{message}" does not show it.', "ブロック「{name}」は編集できますが、メッセージ「{message}」に出てきません。"),
     "unknown-link": _error('There is no link "{name}".', "「{name}」というリンクはありません。"),
-    "link-not-in-message": _warning('The message of step "{step}" does not hold the link "{name}".', "ステップ「{step}」のメッセージにリンク「{name}」がありません。"),
+    "link-not-in-message": _warning('The message of step "{in_step}" does not hold the link "{name}".', "ステップ「{in_step}」のメッセージにリンク「{name}」がありません。"),
     "unknown-event": _error('The event "{name}" is not listed under events.', "イベント「{name}」が events にありません。"),
     "not-a-date": _error('The attribute "{name}" is not a date.', "項目「{name}」は日付ではありません。"),
     "unknown-attribute": _error(

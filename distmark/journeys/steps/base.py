@@ -21,7 +21,6 @@ class Path:
     label: str
     steps: "tuple[Step, ...]"
     share: float | None = None
-    dead: bool = False
 
     def first(self, after: str | None) -> str | None:
         """Return the id of the arm's first step, or of the step after the split when the arm is empty."""

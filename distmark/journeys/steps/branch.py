@@ -1,6 +1,6 @@
 """Split contacts into arms: by conditions, at random by shares, or in a test whose winner takes the rest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -64,7 +64,7 @@ class Test(Part):
     """What decides a test: the metric, how many wait for the result, and when it is read."""
 
     metric: Literal["click", "conversion", "revenue", "open"] = Field(description="What the winner has most of, per contact.")
-    link: Identifier | None = Field(None, description="Only clicks of this link count.")
+    link: Name | None = Field(None, description="Only clicks of this link count.")
     event: Identifier | None = Field(None, description="The conversion that counts.")
     hold_out: Percent = Field(Percent.read("0%"), description="The share of contacts that waits for the winner.")
     evaluate_after: Duration = Field(description="How long to collect results.")
@@ -157,15 +157,41 @@ class BranchStep(Step):
     def paths(self) -> tuple[Path, ...]:
         if isinstance(self.branch, tuple):
             return tuple(Path(arm.label, arm.steps) for arm in self.branch)
-        shares = shares_of(self.split)
-        return tuple(Path(arm.name, arm.steps, share, share == 0) for arm, share in zip(self.split, shares, strict=True))
+        return tuple(Path(arm.name, arm.steps, share) for arm, share in zip(self.split, shares_of(self.split), strict=True))
+
+    def dead_arms(self) -> tuple[tuple[tuple[str | int, ...], str], ...]:
+        """Return where in the step the arms stand that nobody can take, and why: a key of DEAD."""
+        if isinstance(self.branch, tuple):
+            return tuple((("branch", number), why) for number, why in _dead_conditions(self.branch))
+        place: tuple[str | int, ...] = ("branch", "random") if isinstance(self.branch, Random) else ("arms",)
+        return tuple(((*place, number), "no_share") for number, share in enumerate(shares_of(self.split)) if share == 0)
 
     def ways(self, after: str | None) -> tuple[str | None, ...]:
-        ways = [path.first(after) for path in self.paths() if not path.dead]
+        ways = [path.first(after) for path in self.paths()]
         takes_all = (
             not isinstance(self.branch, tuple) or self.branch[-1].otherwise or any(arm.when and arm.when.constant for arm in self.branch)
         )
         return tuple(dict.fromkeys(ways if takes_all else [*ways, after]))
+
+
+DEAD: Mapping[str, tuple[str, str]] = {
+    "never": ("its condition is never true", "条件が常に成り立ちません"),
+    "behind": ("an arm above takes everybody", "上の分岐が全員を受け取ります"),
+    "twice": ("an arm above has the same condition", "上に同じ条件の分岐があります"),
+    "no_share": ("its share is 0%", "割合が 0% です"),
+}
+
+
+def _dead_conditions(conditions: Conditions) -> Iterator[tuple[int, str]]:
+    seen: set[str] = set()
+    taken = False
+    for number, condition in enumerate(conditions):
+        always = condition.when.constant if condition.when else True
+        text = str(condition.when or "")
+        if taken or text in seen or always is False:
+            yield number, "behind" if taken else "twice" if text in seen else "never"
+        seen.add(text)
+        taken = taken or always is True
 
 
 def _check_conditions(conditions: Conditions) -> None:

@@ -15,7 +15,7 @@ class GotoStep(Step):
     kind: ClassVar[str] = "goto"
 
     goto: Name = Field(description="The id of the step to go to.")
-    at_most: int | None = Field(None, ge=1, le=1000, description="How many times; then the step after.")
+    at_most: int | None = Field(None, ge=1, le=100, description="How many times; then the step after.")
 
     def ways(self, after: str | None) -> tuple[str | None, ...]:
         return (self.goto,) if self.at_most is None else (self.goto, after)

@@ -61,7 +61,7 @@ class Wait(Part):
     event: Identifier | None = Field(None, description="A custom event, or opened, clicked or replied with `of`.")
     where: Expression | None = Field(None, description="Which of these events count; `event` is the event.")
     of: Name | None = Field(None, description="The send step whose engagement is awaited.")
-    link: Identifier | None = Field(None, description="The link that must be clicked.")
+    link: Name | None = Field(None, description="The link that must be clicked.")
     since: Literal["entry", "arrival"] = Field("entry", description="From when on events count; on later visits always from arrival.")
     when: Expression | None = Field(None, description="A condition to wait for.")
     timeout: Duration | None = Field(None, description="How long to wait at most.")
