@@ -75,7 +75,7 @@ def _of(contact_ids: Sequence[int], channel: str) -> SelectOfScalar[Consent]:
     return select(Consent).where(col(Consent.contact_id).in_(contact_ids), Consent.channel == channel)
 
 
-def suppress(  # noqa: PLR0917
+def suppress(
     session: Session,
     brand_id: int,
     channel: str,

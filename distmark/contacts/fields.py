@@ -100,10 +100,11 @@ UNSTORABLE = ("Cc", "Cs")  # control characters, and halves of characters that n
 def tidy(value: str) -> str:
     """Return `value` on one line: half-width kana and full-width letters made usual, spaces single, control characters gone."""
     usual = unicodedata.normalize("NFKC", value)
-    printable = "".join(
-        " " if letter.isspace() else letter for letter in usual if letter.isspace() or unicodedata.category(letter) not in UNSTORABLE
-    )
-    return " ".join(printable.split())
+    return " ".join("".join(letter for letter in usual if letter.isspace() or _can_be_stored(letter)).split())
+
+
+def _can_be_stored(letter: str) -> bool:
+    return unicodedata.category(letter) not in UNSTORABLE
 
 
 def as_text(value: object) -> str:
@@ -350,7 +351,7 @@ def as_attribute(value: object) -> str | int | float | bool | None:
         raise refuse("bad-attribute", value)
     if len(value) > LONGEST_ATTRIBUTE:
         raise refuse("too-long", value)
-    return "".join(letter for letter in value if letter in "\n\t" or unicodedata.category(letter) not in UNSTORABLE).strip()
+    return "".join(letter for letter in value if letter in "\n\t" or _can_be_stored(letter)).strip()
 
 
 def attribute_name(written: str) -> str:

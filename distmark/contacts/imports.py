@@ -114,7 +114,7 @@ Progress = Callable[[int, int], None]
 Table = tuple[list[str], list[tuple[int, Sequence[Any]]]]  # headings; line number and cells of every line that is not empty
 
 
-def import_contacts(  # noqa: PLR0917
+def import_contacts(
     session: Session,
     viewer: Viewer,
     partner_id: int,
@@ -219,9 +219,7 @@ def _check_unpacked_size(data: bytes, filename: str) -> None:
     with ZipFile(io.BytesIO(data)) as packed:
         size = sum(part.file_size for part in packed.infolist())
     if size > MOST_UNPACKED_BYTES:
-        raise InvalidInput(
-            f"The file {filename} unpacks to {size:,} bytes; at most {MOST_UNPACKED_BYTES:,} are taken at once, so split it."
-        )
+        raise InvalidInput(f"The file {filename} unpacks to {size:,} bytes; at most {MOST_UNPACKED_BYTES:,} are taken, so split it.")
 
 
 def read_headings(headings: Sequence[str]) -> list[str]:

@@ -43,6 +43,7 @@ __all__ = [
     "find_contacts",
     "get_contact",
     "import_contacts",
+    "mentions",
     "read_contact",
     "record_consent",
     "suppress",
@@ -137,7 +138,7 @@ def get_contact(session: Session, viewer: Viewer, contact_id: int) -> Contact:
     return contact
 
 
-def find_contacts(  # noqa: PLR0917
+def find_contacts(
     session: Session,
     viewer: Viewer,
     text: str = "",
@@ -150,7 +151,7 @@ def find_contacts(  # noqa: PLR0917
     `after_id` is the `next_after` of the page before. Those already in the campaign `exclude_campaign_id` are left out.
     """
     require(viewer, Permission.see_contacts)
-    conditions: list[ColumnElement[bool]] = [col(Contact.erased_at).is_(None), *(_mentions(word) for word in tidy(text).split())]
+    conditions: list[ColumnElement[bool]] = [col(Contact.erased_at).is_(None), *mentions(text)]
     if exclude_campaign_id is not None:
         conditions.append(~_in_campaign(exclude_campaign_id))
     total = session.exec(visible(select(func.count(col(Contact.id))), Contact, viewer).where(*conditions)).one()
@@ -162,12 +163,17 @@ def find_contacts(  # noqa: PLR0917
     return Page(rows[:size], rows[size - 1].id if len(rows) > size else None, total)
 
 
+def mentions(text: str) -> list[ColumnElement[bool]]:
+    """Return the conditions that every word of `text` occurs in a contact; none for an empty text."""
+    return [_mentions(word) for word in tidy(text).split()]
+
+
 def _mentions(word: str) -> ColumnElement[bool]:
     like = f"%{word.replace('!', '!!').replace('%', '!%').replace('_', '!_')}%"
     # 鈴木花子 is written without a space as often as with one.
     whole_name = col(Contact.last_name) + col(Contact.first_name)
-    columns = (whole_name, Contact.first_name, Contact.email, Contact.company, Contact.city)
-    found = [col(each).ilike(like, escape="!") for each in columns]
+    columns = (whole_name, col(Contact.first_name), col(Contact.email), col(Contact.company), col(Contact.city))
+    found: list[ColumnElement[bool]] = [each.ilike(like, escape="!") for each in columns]
     digits = "".join(letter for letter in word if letter.isdigit()).lstrip("0")
     if len(digits) >= FEWEST_PHONE_DIGITS and not any(letter.isalpha() for letter in word):
         found.append(col(Contact.phone).contains(digits))

@@ -2,16 +2,15 @@
 
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import ColumnElement, and_, false, or_
+from sqlalchemy import ColumnElement, Select, and_, false, or_
 from sqlmodel import SQLModel
-from sqlmodel.sql.expression import Select, SelectOfScalar
 
 from distmark.partners.model import Role, Viewer
 from distmark.partners.table import Brand, Partner
 
 BRAND_COLUMN: dict[type[SQLModel], str] = {Brand: "id"}
 PARTNER_COLUMN: dict[type[SQLModel], str] = {Partner: "id"}
-Statement = TypeVar("Statement", bound=Select[Any] | SelectOfScalar[Any])
+Statement = TypeVar("Statement", bound=Select[Any])
 
 
 def visible(statement: Statement, model: type[SQLModel], viewer: Viewer) -> Statement:

@@ -1,0 +1,203 @@
+"""Who must agree to a text before it is sent, and the trail of who did. A version goes draft, submitted, approved, registered, retired."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from distmark.compliance.table import AuditEntry
+from distmark.errors import InvalidInput, NotAllowed, Refused
+from distmark.journeys.definition import parse
+from distmark.journeys.findings import Finding, Severity
+from distmark.journeys.service import get_version, name_journey, newest_registered, source_of
+from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
+from distmark.partners.model import Permission, Role, Viewer
+from distmark.partners.scope import visible
+from distmark.partners.service import require
+from distmark.partners.table import User
+
+MOST_ERRORS_TOLD = 20
+JOURNEY_VERSION = "journey_version"
+
+# What may be done with a version in each status, in the words of the message that refuses the rest.
+POSSIBLE: Mapping[VersionStatus, tuple[str, ...]] = {
+    VersionStatus.draft: ("submit",),
+    VersionStatus.submitted: ("approve", "send back"),
+    VersionStatus.sent_back: ("submit",),
+    VersionStatus.approved: ("register", "send back"),
+    VersionStatus.registered: ("register", "retire"),
+    VersionStatus.retired: (),
+}
+SENDABLE = (VersionStatus.registered, VersionStatus.retired)  # those inside a retired version finish it
+
+
+class CheckFailed(Refused):
+    """A version has errors that keep it from being submitted; `findings` holds them, to be worded in either language."""
+
+    def __init__(self, number: int, findings: list[Finding]) -> None:
+        self.findings = findings
+        lines = [found.line_of_text() for found in findings[:MOST_ERRORS_TOLD]]
+        more = f" and {len(findings) - MOST_ERRORS_TOLD} more" if len(findings) > MOST_ERRORS_TOLD else ""
+        super().__init__(f"Version {number} has {len(findings)} errors to correct first: {'; '.join(lines)}{more}")
+
+
+def submit(session: Session, viewer: Viewer, version_id: int, now: datetime) -> JourneyVersion:
+    """Hand the version to the approvers; from now on its text is frozen. CheckFailed lists the errors of a text that cannot be sent."""
+    require(viewer, Permission.write_journeys)
+    from distmark.journeys.check import check
+
+    version = _in_hand(session, viewer, version_id, "submit")
+    source = source_of(version)
+    errors = [found for found in check(source) if found.severity is Severity.error]
+    if errors:
+        raise CheckFailed(version.number, errors)
+    version.status, version.submitted_at, version.content_hash = VersionStatus.submitted, now, source.content_hash
+    version.author_id = version.author_id or viewer.user_id  # a text that came from a file is answered for by who hands it in
+    version.decided_at, version.decided_by_id, version.decision_note, version.approved_hash = None, None, "", None
+    return _done(session, viewer, version, "submitted", now)
+
+
+def approve(session: Session, viewer: Viewer, version_id: int, note: str, now: datetime) -> JourneyVersion:
+    """Agree to the version's text as it is, hash and all. NotAllowed to its author: four eyes see every text."""
+    require(viewer, Permission.approve_journeys)
+    version = _in_hand(session, viewer, version_id, "approve")
+    if version.author_id == viewer.user_id:
+        raise NotAllowed(f"Version {version.number} is your own text; somebody else must approve it.")
+    if source_of(version).content_hash != version.content_hash:
+        raise Refused(f"The text of version {version.number} is not the one that was submitted; send it back.")
+    version.status, version.approved_hash = VersionStatus.approved, version.content_hash
+    _decide(version, viewer, note, now)
+    return _done(session, viewer, version, "approved", now, note=note)
+
+
+def send_back(session: Session, viewer: Viewer, version_id: int, note: str, now: datetime) -> JourneyVersion:
+    """Return the version to its author with the reason, which must be given."""
+    require(viewer, Permission.approve_journeys)
+    if not note.strip():
+        raise InvalidInput("The reason is missing; write what has to change.")
+    version = _in_hand(session, viewer, version_id, "send back")
+    version.status, version.approved_hash = VersionStatus.sent_back, None
+    _decide(version, viewer, note, now)
+    return _done(session, viewer, version, "sent_back", now, note=note)
+
+
+def mark_registered(session: Session, version_id: int, deployment_id: str, now: datetime, viewer: Viewer | None = None) -> JourneyVersion:
+    """Let contacts enter the approved version, which has this Prefect deployment now. Doing it again only changes the deployment.
+
+    The journey is shown under this version's name, if it is the newest registered one. Without `viewer` the system does it.
+    """
+    if viewer is not None:
+        require(viewer, Permission.register_journeys)
+        get_version(session, viewer, version_id)
+    version = session.get_one(JourneyVersion, version_id, with_for_update=True, populate_existing=True)
+    _check_possible(version, "register")
+    _check_hashes(version)
+    version.status, version.deployment_id = VersionStatus.registered, deployment_id
+    version.registered_at = version.registered_at or now
+    session.add(version)
+    session.flush()
+    journey = session.get_one(Journey, version.journey_id)
+    if newest_registered(session, version.journey_id) is version:
+        name_journey(journey, parse(source_of(version)))
+    user_id = viewer.user_id if viewer else None
+    record(
+        session, journey.brand_id, user_id, "registered", JOURNEY_VERSION, version_id, now, version.content_hash, deployment=deployment_id
+    )
+    return version
+
+
+def retire(session: Session, viewer: Viewer, version_id: int, now: datetime) -> JourneyVersion:
+    """Let nobody enter the version any more; those inside finish it."""
+    require(viewer, Permission.register_journeys)
+    version = _in_hand(session, viewer, version_id, "retire")
+    version.status = VersionStatus.retired
+    return _done(session, viewer, version, "retired", now)
+
+
+def require_sendable(version: JourneyVersion) -> None:
+    """Return when the version's text is, to the letter, what was approved and registered; Refused otherwise."""
+    if version.status not in SENDABLE:
+        raise Refused(f"Version {version.number} is {version.status.replace('_', ' ')}; only a registered version may be sent.")
+    _check_hashes(version)
+
+
+def _check_hashes(version: JourneyVersion) -> None:
+    if not version.approved_hash or not version.approved_hash == version.content_hash == source_of(version).content_hash:
+        raise Refused(f"The text of version {version.number} is not the one that was approved; submit it again.")
+
+
+def _in_hand(session: Session, viewer: Viewer, version_id: int, act: str) -> JourneyVersion:
+    """Return the version, locked, when `act` is possible in its status."""
+    version = get_version(session, viewer, version_id, lock=True)
+    _check_possible(version, act)
+    return version
+
+
+def _check_possible(version: JourneyVersion, act: str) -> None:
+    possible = POSSIBLE[version.status]
+    if act not in possible:
+        instead = f"it can only be {_past(possible)}" if possible else "nothing more can be done with it"
+        raise Refused(f"Version {version.number} is {version.status.replace('_', ' ')} and cannot be {_past((act,))}; {instead}.")
+
+
+PAST = {"submit": "submitted", "approve": "approved", "send back": "sent back", "register": "registered", "retire": "retired"}
+
+
+def _past(acts: tuple[str, ...]) -> str:
+    return " or ".join(PAST[act] for act in acts)
+
+
+def _decide(version: JourneyVersion, viewer: Viewer, note: str, now: datetime) -> None:
+    version.decided_by_id, version.decided_at, version.decision_note = viewer.user_id, now, note.strip()
+
+
+def _done(session: Session, viewer: Viewer, version: JourneyVersion, action: str, now: datetime, **detail: Any) -> JourneyVersion:
+    session.add(version)
+    record(session, viewer.brand_id, viewer.user_id, action, JOURNEY_VERSION, version.id or 0, now, version.content_hash, **detail)
+    return version
+
+
+def record(
+    session: Session,
+    brand_id: int,
+    user_id: int | None,
+    action: str,
+    subject_kind: str,
+    subject_id: int,
+    now: datetime,
+    content_hash: str | None = None,
+    **detail: Any,
+) -> AuditEntry:
+    """Append to the trail who (None: the system) did what to which text. Entries are never changed."""
+    entry = AuditEntry(
+        brand_id=brand_id,
+        at=now,
+        user_id=user_id,
+        action=action,
+        subject_kind=subject_kind,
+        subject_id=subject_id,
+        content_hash=content_hash,
+        detail=detail,
+    )
+    session.add(entry)
+    session.flush()
+    return entry
+
+
+def trail(session: Session, viewer: Viewer, subject_kind: str, subject_id: int) -> list[AuditEntry]:
+    """Return what was done to the subject, oldest first; a partner's people see what their own people did."""
+    statement = visible(select(AuditEntry), AuditEntry, viewer)
+    statement = statement.where(AuditEntry.subject_kind == subject_kind, AuditEntry.subject_id == subject_id)
+    if viewer.role is Role.partner:
+        colleagues = select(User.id).where(User.brand_id == viewer.brand_id, User.partner_id == viewer.partner_id)
+        statement = statement.where(col(AuditEntry.user_id).in_(colleagues))
+    return list(session.exec(statement.order_by(col(AuditEntry.id))))
+
+
+def waiting_approvals(session: Session, viewer: Viewer) -> list[JourneyVersion]:
+    """Return the submitted versions of the viewer's brand, the longest waiting first."""
+    require(viewer, Permission.see_journeys)
+    of_brand = visible(select(JourneyVersion).join(Journey, col(Journey.id) == col(JourneyVersion.journey_id)), Journey, viewer)
+    waiting = of_brand.where(JourneyVersion.status == VersionStatus.submitted)
+    return list(session.exec(waiting.order_by(col(JourneyVersion.submitted_at), col(JourneyVersion.id))))
