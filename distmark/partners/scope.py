@@ -1,6 +1,6 @@
 """Which rows a person may know of. Every query that acts for a person goes through `visible`, so isolation is decided here alone."""
 
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Select, and_, false, or_
 from sqlmodel import SQLModel
@@ -19,7 +19,7 @@ def visible(statement: Statement, model: type[SQLModel], viewer: Viewer) -> Stat
     Rows of another brand are never among them. A partner's people see their partner's rows, and rows of tables that name a partner but
     leave it empty, which means every partner of the brand. A table without `brand_id` must be joined to one that has it.
     """
-    return cast(Statement, statement.where(may_see(model, viewer)))
+    return statement.where(may_see(model, viewer))
 
 
 def may_see(model: type[SQLModel], viewer: Viewer) -> ColumnElement[bool]:
