@@ -1,0 +1,59 @@
+"""The web application: routes, static files, and how each error is answered. Everything it uses is passed in."""
+
+from collections.abc import Callable
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from distmark.clock import Clock
+from distmark.db import Database
+from distmark.errors import DistmarkError
+from distmark.settings import Mode, Settings
+from distmark.web import faults, templating
+from distmark.web.pages import PAGES
+from distmark.web.pages import mailbox as mailbox_pages
+from distmark.web.security import Guard, refuse_cross_site
+from distmark.web.site import Site, secret_of
+
+STATIC = templating.TEMPLATES.parent / "static"
+
+
+class Static(StaticFiles):
+    """Static files that a browser asks about again after an hour."""
+
+    def file_response(self, *args: object, **kwargs: object) -> Response:
+        response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
+        response.headers["cache-control"] = "public, max-age=3600"
+        return response
+
+
+def create_app(settings: Settings, db: Database, clock: Clock, *, register: Callable[[int], str] | None = None) -> FastAPI:
+    """Return the application. `register` hands an approved version to Prefect and returns the deployment's id."""
+    app = FastAPI(title="distmark", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(refuse_cross_site)])
+    app.state.site = Site(
+        settings=settings, db=db, clock=clock, secret=secret_of(settings), pages=templating.environments(), register=register
+    )
+    app.add_middleware(Guard, secure=settings.secure_cookies)
+    app.mount("/static", Static(directory=STATIC), name="static")
+    for router in PAGES:
+        app.include_router(router)
+    if settings.mode is Mode.demo:
+        app.include_router(mailbox_pages.router)
+    _answer_errors(app)
+    return app
+
+
+def _answer_errors(app: FastAPI) -> None:
+    app.add_exception_handler(DistmarkError, faults.on_domain_error)
+    app.add_exception_handler(HTTPException, faults.on_http_error)
+    app.add_exception_handler(RequestValidationError, faults.on_unreadable)
+    app.add_exception_handler(Exception, faults.on_surprise)
+
+
+def site_of(request: Request) -> Site:
+    """Return the site that this request came to."""
+    site: Site = request.app.state.site
+    return site

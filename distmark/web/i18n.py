@@ -1,0 +1,181 @@
+"""Which language a person reads, the words in it, and how it writes dates and numbers.
+
+Message ids are English. `python -m distmark.web.i18n` brings the catalogues in `locale/` up to date with templates and code.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import cache
+from gettext import NullTranslations
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from babel.dates import format_date, get_timezone_name
+from babel.messages.catalog import Catalog
+from babel.messages.extract import extract_from_dir
+from babel.messages.pofile import read_po, write_po
+from babel.numbers import format_decimal, format_percent
+
+LANGUAGES = ("ja", "en")
+NAMES = {"ja": "日本語", "en": "English"}
+HERE = Path(__file__).parent
+LOCALE_DIR = HERE / "locale"
+CATALOGUE = "LC_MESSAGES/messages.po"
+METHODS = [("**.py", "python"), ("**.html", "jinja2")]
+KEYWORDS = {"_": None, "gettext": None, "ngettext": (1, 2), "N_": None}
+
+
+def N_(text: str) -> str:  # noqa: N802  (the name that gettext tools look for)
+    """Mark `text` as words that a person sees; whoever shows it translates it."""
+    return text
+
+
+class Words(NullTranslations):
+    """One language's catalogue, read from its .po file as it is. An untranslated message id is shown as it stands."""
+
+    def __init__(self, language: str) -> None:
+        super().__init__()
+        with (LOCALE_DIR / language / CATALOGUE).open("rb") as file:
+            self.catalogue = read_po(file, locale=language)
+        self._plural = self.catalogue.plural_expr
+        self._texts = {m.id if isinstance(m.id, str) else m.id[0]: m.string for m in self.catalogue if m.id and not m.fuzzy}
+
+    def gettext(self, message: str) -> str:
+        found = self._texts.get(message)
+        return (found if isinstance(found, str) else next(iter(found or ()), "")) or message
+
+    def ngettext(self, msgid1: str, msgid2: str, n: int) -> str:
+        found = self._texts.get(msgid1)
+        if not isinstance(found, tuple | list) or not all(found):
+            return msgid1 if n == 1 else msgid2
+        return found[0] if len(found) == 1 or n == 1 else found[1]
+
+
+@cache
+def words(language: str) -> Words:
+    """Return the catalogue of `language`, read once per process."""
+    return Words(language)
+
+
+def choose(*, user: str | None, cookie: str | None, accept: str) -> str:
+    """Return the language of the signed-in person, else of the cookie, else the best of Accept-Language, else Japanese."""
+    for wanted in (user, cookie, *_accepted(accept)):
+        if wanted in LANGUAGES:
+            return wanted
+    return LANGUAGES[0]
+
+
+def _accepted(header: str) -> Iterable[str]:
+    ranked = []
+    for place, part in enumerate(header.split(",")[:20]):
+        tag, _, quality = part.strip().partition(";q=")
+        ranked.append((-_quality(quality), place, tag.split("-")[0].lower()))
+    return [tag for worth, _, tag in sorted(ranked) if worth < 0]
+
+
+def _quality(text: str) -> float:
+    try:
+        return float(text) if text else 1.0
+    except ValueError:
+        return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tongue:
+    """A language with the time zone of the reader: everything that turns a value into words."""
+
+    language: str
+    zone: ZoneInfo
+
+    def say(self, message: str, **values: object) -> str:
+        """Return `message` in this language with `%(name)s` places filled."""
+        text = words(self.language).gettext(message)
+        return text % values if values else text
+
+    def count(self, one: str, many: str, n: int, **values: object) -> str:
+        """Return the form that fits `n`, with `%(n)s` and the other places filled."""
+        return words(self.language).ngettext(one, many, n) % {"n": self.number(n), **values}
+
+    def number(self, value: float) -> str:
+        return str(format_decimal(value, locale=self.language))
+
+    def percent(self, rate: float | None, digits: int = 1) -> str:
+        """Return a rate from 0 to 1 as a percentage; a dash where there is none."""
+        if rate is None:
+            return "–"
+        pattern = "#,##0." + "0" * digits + " %" if digits else "#,##0 %"
+        return str(format_percent(rate, format=pattern, locale=self.language))
+
+    def day(self, on: date) -> str:
+        """2026年11月24日（火） / Tue 24 Nov 2026."""
+        if self.language == "ja":
+            return f"{on.year}年{on.month}月{on.day}日（{format_date(on, 'EEE', locale='ja')}）"
+        return str(format_date(on, "EEE d MMM y", locale="en"))
+
+    def short_day(self, on: date) -> str:
+        """11月24日（火） / Tue 24 Nov."""
+        if self.language == "ja":
+            return f"{on.month}月{on.day}日（{format_date(on, 'EEE', locale='ja')}）"
+        return str(format_date(on, "EEE d MMM", locale="en"))
+
+    def when(self, at: datetime, zone: ZoneInfo | None = None) -> str:
+        """The full form: day, time and the zone's name."""
+        local = at.astimezone(zone or self.zone)
+        gap = "" if self.language == "ja" else " "
+        return f"{self.day(local.date())}{gap}{local:%H:%M}{self._brackets(self.zone_name(at, zone))}"
+
+    def short(self, at: datetime, now: datetime | None = None) -> str:
+        """The form for tables: 11/24 09:00, with the year where it is not this year's. The page names the zone."""
+        local = at.astimezone(self.zone)
+        year = f"{local.year}/" if now is not None and now.astimezone(self.zone).year != local.year else ""
+        if self.language == "ja":
+            return f"{year}{local.month}/{local.day} {local:%H:%M}"
+        return f"{local.day} {format_date(local.date(), 'MMM', locale='en')}{' ' + year[:-1] if year else ''}, {local:%H:%M}"
+
+    def zone_name(self, at: datetime, zone: ZoneInfo | None = None) -> str:
+        return str(get_timezone_name(at.astimezone(zone or self.zone), "long", locale=self.language))
+
+    def named(self, words_by_language: dict[str, str]) -> str:
+        """Return the text in this language from a {"ja": ..., "en": ...} table, else any there is."""
+        return words_by_language.get(self.language) or next((text for text in words_by_language.values() if text), "")
+
+    def _brackets(self, text: str) -> str:
+        return f"（{text}）" if self.language == "ja" else f" ({text})"
+
+
+def person_name(language: str, last_name: str, first_name: str) -> str:
+    """Return a person's name in the order of the reader's language, with 様 in Japanese."""
+    if language == "ja":
+        return f"{' '.join(part for part in (last_name, first_name) if part)} 様"
+    return " ".join(part for part in (first_name, last_name) if part)
+
+
+def extracted() -> Catalog:
+    """Return every message id in templates and code of this room."""
+    catalogue = Catalog(project="distmark")
+    options = {"**.html": {"extensions": "jinja2.ext.i18n", "trimmed": "true", "silent": "false"}}
+    for file, line, message, comments, context in extract_from_dir(HERE, METHODS, options, keywords=KEYWORDS):
+        catalogue.add(message, None, [(file, line)], auto_comments=comments, context=context)
+    return catalogue
+
+
+def update() -> None:
+    """Bring both catalogues up to date: new ids are added (English ones with their own words), unused ones dropped."""
+    wanted = extracted()
+    for language in LANGUAGES:
+        path = LOCALE_DIR / language / CATALOGUE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        old = read_po(path.open("rb"), locale=language) if path.exists() else Catalog(locale=language)
+        new = Catalog(locale=language, project="distmark", fuzzy=False)
+        for message in sorted(wanted, key=lambda m: str(m.id)):
+            if message.id:
+                kept = old.get(message.id if isinstance(message.id, str) else message.id[0])
+                string = kept.string if kept is not None and kept.string else (message.id if language == "en" else None)
+                new.add(message.id, string, flags=message.flags - {"fuzzy"})
+        with path.open("wb") as file:
+            write_po(file, new, omit_header=False, width=120, sort_output=True, ignore_obsolete=True)
+
+
+if __name__ == "__main__":
+    update()

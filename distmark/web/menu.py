@@ -1,0 +1,55 @@
+"""The main menu: which pages a person has, and how many things wait for them there."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlmodel import Session
+
+from distmark.compliance import service as compliance
+from distmark.enrollments import service as enrollments
+from distmark.partners.model import Permission, Viewer
+from distmark.settings import Mode
+from distmark.web.i18n import N_
+
+# path, words, icon, permission (None: everybody), only in a demo
+PAGES: tuple[tuple[str, str, str, Permission | None, bool], ...] = (
+    ("/", N_("Today"), "sun", None, False),
+    ("/journeys", N_("Journeys"), "path", Permission.see_journeys, False),
+    ("/approvals", N_("Approvals"), "check", Permission.approve_journeys, False),
+    ("/campaigns", N_("Campaigns"), "flag", Permission.see_campaigns, False),
+    ("/contacts", N_("Contacts"), "people", Permission.see_contacts, False),
+    ("/results", N_("Results"), "bars", Permission.see_results, False),
+    ("/mailbox", N_("Mailbox"), "mail", None, True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One entry; `count` is how many things wait there (0: none), `words` a message id."""
+
+    path: str
+    words: str
+    icon: str
+    count: int
+    current: bool
+
+
+def items(session: Session, viewer: Viewer, here: str, mode: Mode, now: datetime) -> list[Item]:
+    """Return the pages this person may see, in order; the one they are on is `current`."""
+    shown = [page for page in PAGES if (page[3] is None or viewer.may(page[3])) and (mode is Mode.demo or not page[4])]
+    counts = {"/": _tasks_due(session, viewer, now), "/approvals": _approvals(session, viewer)}
+    return [Item(path, words, icon, counts.get(path, 0), _is_current(path, here)) for path, words, icon, _, _ in shown]
+
+
+def _is_current(path: str, here: str) -> bool:
+    return here == path if path == "/" else here == path or here.startswith(path + "/")
+
+
+def _tasks_due(session: Session, viewer: Viewer, now: datetime) -> int:
+    if viewer.partner_id is None:
+        return 0
+    return sum(1 for task in enrollments.tasks_of(session, viewer) if task.due_at is None or task.due_at.date() <= now.date())
+
+
+def _approvals(session: Session, viewer: Viewer) -> int:
+    return len(compliance.waiting_approvals(session, viewer)) if viewer.may(Permission.approve_journeys) else 0

@@ -1,0 +1,42 @@
+"""The brand's stylesheet, and whether this process lives and is ready."""
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+from sqlalchemy import text as sql
+from sqlmodel import select
+
+from distmark.partners.table import Brand
+from distmark.web import brand as colours
+from distmark.web.site import Guest, anyone
+
+router = APIRouter()
+
+
+@router.get("/brand.css")
+def brand_css(guest: Guest = anyone, brand: str = "") -> Response:
+    """The colours of the brand asked for, else of the reader's; the product's own for an unknown one."""
+    found = guest.brand if not brand or (guest.brand and guest.brand.key == brand) else _brand(guest, brand)
+    css = colours.stylesheet(found.tokens if found else {})
+    return Response(css, media_type="text/css", headers={"cache-control": "private, max-age=300"})
+
+
+def _brand(guest: Guest, key: str) -> Brand | None:
+    with guest.reading() as session:
+        return session.exec(select(Brand).where(Brand.key == key)).first()
+
+
+@router.get("/healthz")
+def healthz(guest: Guest = anyone) -> Response:
+    """Say that this process answers."""
+    return JSONResponse({"status": "ok"})
+
+
+@router.get("/readyz")
+def readyz(guest: Guest = anyone) -> Response:
+    """Say whether the database answers."""
+    try:
+        with guest.reading() as session:
+            session.execute(sql("SELECT 1"))
+    except Exception as error:  # whatever is wrong with it, the answer is the same: not ready
+        return JSONResponse({"status": "not ready", "database": type(error).__name__}, status_code=503)
+    return JSONResponse({"status": "ok", "database": "ok"})

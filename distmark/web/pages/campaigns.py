@@ -1,0 +1,361 @@
+"""Campaigns: the list, and a campaign's members with what each gets and where each is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from sqlmodel import Session
+from starlette.datastructures import FormData
+
+from distmark.campaigns import service as campaigns
+from distmark.campaigns.table import Campaign, CampaignStatus, Member, MemberStatus
+from distmark.contacts.table import Contact
+from distmark.enrollments import service as enrollments
+from distmark.enrollments.model import EnrolVerdict
+from distmark.enrollments.table import Enrollment
+from distmark.errors import InvalidInput, NotFound, Refused
+from distmark.journeys import service as journeys
+from distmark.journeys.program import Program
+from distmark.journeys.steps.send import SendStep
+from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
+from distmark.messages import service as messages
+from distmark.messages.service import Preview
+from distmark.partners.model import Permission
+from distmark.web import faults, queries
+from distmark.web.frames import mail_document
+from distmark.web.i18n import N_
+from distmark.web.site import Visit, needs, numbers, text, the_form
+from distmark.web.standing import Standing, standing, step_name
+from distmark.web.words import MEMBER
+
+router = APIRouter()
+ROWS = 25
+SEND_AT_ONCE = 1000
+STEPPER_ROWS = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One member as the table shows it."""
+
+    member: Member
+    contact: Contact
+    standing: Standing
+    layer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The preview beside the work: for whom, which message, and who comes before and after."""
+
+    contact: Contact
+    member: Member
+    preview: Preview | None
+    problem: str
+    place: int
+    of: int
+    before: int | None
+    after: int | None
+
+
+@dataclass(slots=True)
+class Desk:
+    """A campaign with the journey version it sends now."""
+
+    campaign: Campaign
+    journey: Journey
+    version: JourneyVersion | None
+    program: Program | None
+    sends: list[SendStep] = field(default_factory=list)
+
+
+@router.get("/campaigns")
+def campaign_list(visit: Visit = needs(Permission.see_campaigns)) -> Response:
+    """Every campaign the person may see, the open ones first."""
+    with visit.reading() as session:
+        found = campaigns.list_campaigns(session, visit.viewer)
+        page = {
+            "campaigns": sorted(found, key=lambda row: (row.status is not CampaignStatus.open, row.name)),
+            "journeys": queries.journeys_by_id(session, visit.viewer),
+            "pending": queries.pending_by_campaign(session, visit.viewer),
+            "live": queries.live_by_campaign(session, visit.viewer),
+        }
+    return visit.page("campaigns/list.html", **page)
+
+
+@router.get("/campaigns/new")
+def new_campaign(visit: Visit = needs(Permission.publish_campaigns)) -> Response:
+    """The form that opens a campaign."""
+    return _new_page(visit, {}, "")
+
+
+@router.post("/campaigns/new")
+def create_campaign(visit: Visit = needs(Permission.publish_campaigns), form: FormData = the_form) -> Response:
+    """Open a campaign of a published journey, for one partner or for all."""
+    values = {name: text(form, name) for name in ("journey", "key", "name", "partner")}
+    try:
+        with visit.writing() as session:
+            partner_id = int(values["partner"]) if values["partner"].isdigit() else None
+            row = campaigns.create_campaign(
+                session, visit.viewer, values["journey"], values["key"], values["name"], visit.now, partner_id=partner_id
+            )
+            campaign_id = row.id
+    except (InvalidInput, Refused, NotFound) as error:
+        return _new_page(visit, values, faults.explain(error, visit.language), status=422)
+    return visit.go(f"/campaigns/{campaign_id}", N_("The campaign is open: partners can use it now."))
+
+
+def _new_page(visit: Visit, values: Mapping[str, str], wrong: str, status: int = 200) -> Response:
+    from distmark.partners.service import partners_of
+
+    with visit.reading() as session:
+        published = queries.newest_by_journey(session, visit.viewer, (VersionStatus.registered,))
+        known = queries.journeys_by_id(session, visit.viewer)
+        partners = partners_of(session, visit.viewer)
+    choices = [known[journey_id] for journey_id in published]
+    return visit.page("campaigns/new.html", status=status, values=values, wrong=wrong, choices=choices, partners=partners)
+
+
+@router.get("/campaigns/{campaign_id}")
+def campaign_page(
+    campaign_id: int,
+    visit: Visit = needs(Permission.see_campaigns),
+    status: str = "",
+    q: str = "",
+    after: int | None = None,
+    contact: int | None = None,
+    step: str = "",
+    lang: str = "",
+) -> Response:
+    """Members with their state, and the preview of what the chosen one gets."""
+    return _page(visit, campaign_id, status=status, q=q, after=after, contact_id=contact, step_id=step, lang=lang)
+
+
+def _page(
+    visit: Visit,
+    campaign_id: int,
+    *,
+    status: str = "",
+    q: str = "",
+    after: int | None = None,
+    contact_id: int | None = None,
+    step_id: str = "",
+    lang: str = "",
+    wrong: Mapping[str, str] | None = None,
+    code: int = 200,
+) -> Response:
+    chosen_status = MemberStatus(status) if status in set(MemberStatus) else None
+    with visit.reading() as session:
+        desk = desk_of(session, visit, campaign_id)
+        found = campaigns.members(session, visit.viewer, campaign_id, status=chosen_status, text=q, after_id=after, limit=ROWS)
+        counts = campaigns.member_counts(session, visit.viewer, campaign_id)
+        enrolled = enrollments.where_now(session, visit.viewer, campaign_id, [contact.id or 0 for _, contact in found.rows])
+        programs = _programs(session, enrolled.values(), desk)
+        rows = [_row(visit, desk, member, contact, enrolled.get(contact.id or 0), programs) for member, contact in found.rows]
+        shown = _shown(session, visit, desk, rows, chosen_status, q, contact_id, step_id, lang)
+        first_at = _first_at(session, visit, desk, rows)
+    pending = counts.get(MemberStatus.pending, 0)
+    return visit.page(
+        "campaigns/page.html",
+        status=code,
+        desk=desk,
+        campaign=desk.campaign,
+        rows=rows,
+        found=found,
+        counts=counts,
+        total=sum(counts.values()),
+        pending=pending,
+        attention=counts.get(MemberStatus.error, 0),
+        first_at=first_at,
+        chosen_status=status if chosen_status else "",
+        q=q,
+        after=after,
+        shown=shown,
+        step_name=lambda step: step_name(step, visit.tongue),
+        languages_of_journey=desk.program.definition.languages if desk.program else (),
+        wrong=wrong or {},
+        may_enrol=visit.viewer.may(Permission.enrol_contacts),
+    )
+
+
+def desk_of(session: Session, visit: Visit, campaign_id: int) -> Desk:
+    """Return the campaign with its journey and the version that people enter now; NotFound outside the viewer's rows."""
+    campaign = campaigns.get_campaign(session, visit.viewer, campaign_id)
+    journey = queries.journeys_by_id(session, visit.viewer)[campaign.journey_id]
+    version = journeys.newest_registered(session, campaign.journey_id)
+    program = journeys.program_of(session, version.id or 0) if version else None
+    sends = [step for step in program.steps.values() if isinstance(step, SendStep)] if program else []
+    return Desk(campaign, journey, version, program, sends)
+
+
+def _programs(session: Session, rows: Any, desk: Desk) -> dict[int, Program]:
+    programs = {desk.version.id or 0: desk.program} if desk.version and desk.program else {}
+    for row in rows:
+        if row.version_id not in programs:
+            programs[row.version_id] = journeys.program_of(session, row.version_id)
+    return programs
+
+
+def _row(
+    visit: Visit, desk: Desk, member: Member, contact: Contact, enrollment: Enrollment | None, programs: Mapping[int, Program]
+) -> Row:
+    if enrollment is not None:
+        stands = standing(enrollment, programs.get(enrollment.version_id), visit.tongue)
+    else:
+        said = MEMBER[member.status]
+        stands = Standing(said, "–", member.error or visit.say(N_("Has not begun")))
+    return Row(member, contact, stands, "member" if member.blocks else ("campaign" if desk.campaign.blocks else "journey"))
+
+
+def _shown(
+    session: Session,
+    visit: Visit,
+    desk: Desk,
+    rows: Sequence[Row],
+    status: MemberStatus | None,
+    q: str,
+    contact_id: int | None,
+    step_id: str,
+    lang: str,
+) -> Shown | None:
+    """Return the preview for the chosen contact, else for the first of the list; None for an empty campaign."""
+    if not rows and contact_id is None:
+        return None
+    wanted = contact_id or rows[0].contact.id or 0
+    order = queries.member_order(session, visit.viewer, desk.campaign.id or 0, status, q, STEPPER_ROWS)
+    pair = queries.member_with_contact(session, visit.viewer, desk.campaign.id or 0, wanted)
+    if pair is None:
+        raise NotFound(f"Contact {wanted} is not a member of this campaign.")
+    member, contact = pair
+    place = order.index(wanted) if wanted in order else -1
+    preview, problem = _preview(session, visit, desk, wanted, step_id, lang)
+    return Shown(
+        contact=contact,
+        member=member,
+        preview=preview,
+        problem=problem,
+        place=place + 1,
+        of=len(order),
+        before=order[place - 1] if place > 0 else None,
+        after=order[place + 1] if 0 <= place < len(order) - 1 else None,
+    )
+
+
+def _preview(session: Session, visit: Visit, desk: Desk, contact_id: int, step_id: str, lang: str) -> tuple[Preview | None, str]:
+    if not desk.sends:
+        return None, visit.say(N_("This journey sends no message."))
+    step = step_id if step_id in {send.id for send in desk.sends} else desk.sends[0].id
+    try:
+        return messages.preview(session, visit.viewer, desk.campaign.id or 0, contact_id, step, lang or None), ""
+    except Refused as error:
+        return None, faults.explain(error, visit.language)
+
+
+def _first_at(session: Session, visit: Visit, desk: Desk, rows: Sequence[Row]) -> tuple[datetime, ZoneInfo] | None:
+    waiting = next((row for row in rows if row.member.status is MemberStatus.pending), None)
+    if waiting is None or desk.program is None:
+        return None
+    return queries.first_message(session, desk.program, waiting.contact, visit.now)
+
+
+@router.get("/campaigns/{campaign_id}/preview.html")
+def preview_frame(
+    campaign_id: int,
+    contact: int,
+    step: str,
+    visit: Visit = needs(Permission.see_campaigns),
+    lang: str = "",
+    images: bool = False,
+) -> Response:
+    """The mail itself, for the sandboxed frame: its own policy, no scripts, remote images only when asked for."""
+    with visit.reading() as session:
+        preview = messages.preview(session, visit.viewer, campaign_id, contact, step, lang or None)
+    return mail_document(preview.html, preview.text, remote_images=images)
+
+
+@router.post("/campaigns/{campaign_id}/blocks")
+def save_blocks(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = the_form) -> Response:
+    """Keep what the partner writes in the editable blocks, for one person or for everybody, and show the preview anew."""
+    contact_id = next(iter(numbers(form, "contact")), 0)
+    step_id, lang, everybody = text(form, "step"), text(form, "lang"), text(form, "for") == "all"
+    blocks = {name.removeprefix("block."): str(value) for name, value in form.items() if name.startswith("block.")}
+    wrong: dict[str, str] = {}
+    try:
+        with visit.writing() as session:
+            if everybody:
+                campaigns.save_partner_blocks(session, visit.viewer, campaign_id, blocks, visit.now)
+            else:
+                pair = queries.member_with_contact(session, visit.viewer, campaign_id, contact_id)
+                if pair is None:
+                    raise NotFound(f"Contact {contact_id} is not a member of this campaign.")
+                campaigns.save_member_blocks(session, visit.viewer, pair[0].id or 0, blocks, visit.now)
+    except (InvalidInput, Refused) as error:
+        wrong = {"blocks": faults.explain(error, visit.language)}
+    if wrong or visit.request.headers.get("hx-request") == "true":
+        return _page(visit, campaign_id, contact_id=contact_id, step_id=step_id, lang=lang, wrong=wrong, code=422 if wrong else 200)
+    return visit.go(f"/campaigns/{campaign_id}?contact={contact_id}&step={step_id}", N_("Saved. The preview shows the new words."))
+
+
+@router.post("/campaigns/{campaign_id}/decide")
+def decide(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = the_form) -> Response:
+    """Leave the ticked members out, or take them back in."""
+    status = MemberStatus.rejected if text(form, "action") == "reject" else MemberStatus.pending
+    with visit.writing() as session:
+        changed = campaigns.decide_members(session, visit.viewer, campaign_id, numbers(form, "member"), status, visit.now)
+    message = N_("Left out: %(count)s.") if status is MemberStatus.rejected else N_("Taken back: %(count)s.")
+    return visit.go(f"/campaigns/{campaign_id}", message, count=changed if isinstance(changed, int) else len(numbers(form, "member")))
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """What would happen if the partner sent now: who begins, who does not and why, and when the first message goes out."""
+
+    begin: list[Contact]
+    left_out: list[tuple[Contact, str, datetime | None, str]]
+    first_at: tuple[datetime, ZoneInfo] | None
+
+
+@router.get("/campaigns/{campaign_id}/send")
+def confirm_page(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts)) -> Response:
+    """Say how many begin, when the first message goes out, and who is left out and why; nothing is sent yet."""
+    asked = [int(value) for value in visit.request.query_params.getlist("member") if value.isascii() and value.isdigit() and len(value) < 18]
+    with visit.reading() as session:
+        desk = desk_of(session, visit, campaign_id)
+        people = queries.contacts_waiting(session, visit.viewer, campaign_id, asked, SEND_AT_ONCE)
+        problem, sending = "", Sending([], [], None)
+        try:
+            sending = _sending(session, visit, desk, people)
+        except Refused as error:
+            problem = faults.explain(error, visit.language)
+    return visit.page("campaigns/send.html", desk=desk, campaign=desk.campaign, sending=sending, problem=problem, most=SEND_AT_ONCE)
+
+
+def _sending(session: Session, visit: Visit, desk: Desk, people: Sequence[Contact]) -> Sending:
+    by_id = {contact.id or 0: contact for contact in people}
+    results = enrollments.preview_enrol(session, visit.viewer, desk.campaign.id or 0, list(by_id), visit.now)
+    begin = [by_id[result.contact_id] for result in results if result.verdict is EnrolVerdict.enrolled]
+    left_out = [
+        (by_id[result.contact_id], str(result.verdict), result.until, result.partner_name)
+        for result in results
+        if result.verdict is not EnrolVerdict.enrolled
+    ]
+    times = [queries.first_message(session, desk.program, contact, visit.now) for contact in begin[:20]] if desk.program else []
+    return Sending(begin, left_out, min((at for at in times if at), key=lambda at: at[0], default=None))
+
+
+@router.post("/campaigns/{campaign_id}/send")
+def send(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = the_form) -> Response:
+    """Enrol the confirmed people; pressing twice enrols once."""
+    with visit.writing() as session:
+        results = enrollments.enrol(session, visit.viewer, campaign_id, numbers(form, "contact")[:SEND_AT_ONCE], visit.now)
+    entered = sum(1 for result in results if result.verdict is EnrolVerdict.enrolled)
+    already = sum(1 for result in results if result.verdict is EnrolVerdict.already_in)
+    if entered:
+        return visit.go(f"/campaigns/{campaign_id}", N_("Sent on their way: %(count)s. Each gets the first message at the time shown."), count=entered)
+    if already:
+        return visit.go(f"/campaigns/{campaign_id}", N_("They are on their way already; nobody was enrolled twice."), kind="good")
+    return visit.go(f"/campaigns/{campaign_id}", N_("Nobody was enrolled; see why on the page before."), kind="warn")

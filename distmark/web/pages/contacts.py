@@ -1,0 +1,264 @@
+"""Contacts: the book, one person's whole story, and importing many."""
+
+import secrets
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from itsdangerous import BadSignature
+from sqlmodel import Session
+from starlette.datastructures import FormData
+
+from distmark.contacts import service as contacts
+from distmark.contacts.model import address_hash
+from distmark.contacts.service import ImportReport, read_contact
+from distmark.contacts.table import Contact
+from distmark.enrollments import service as enrollments
+from distmark.errors import InvalidInput, NotFound, Refused
+from distmark.journeys import service as journeys
+from distmark.partners.model import Permission
+from distmark.partners.service import get_partner, partners_of
+from distmark.web import faults, queries
+from distmark.web.i18n import N_
+from distmark.web.pages.story import story_of
+from distmark.web.site import Visit, needs, numbers, text, the_form, upload
+from distmark.web.standing import standing
+from distmark.web.words import GROUND
+
+router = APIRouter()
+FIELDS = ("last_name", "first_name", "email", "phone", "language", "company", "city", "birthday", "zone")
+ROWS = 50
+REJECTED_SHOWN = 200
+UPLOAD_SECONDS = 3600
+
+
+@router.get("/contacts")
+def contact_list(visit: Visit = needs(Permission.see_contacts), q: str = "", after: int | None = None) -> Response:
+    """The person's contacts, newest first."""
+    with visit.reading() as session:
+        found = contacts.find_contacts(session, visit.viewer, q, after, ROWS)
+        agreed = contacts.consent_state(session, [row.id or 0 for row in found.rows], "email")
+        stopped = _stopped(session, visit, found.rows)
+    return visit.page("contacts/list.html", found=found, agreed=agreed, stopped=stopped, q=q, after=after)
+
+
+def _stopped(session: Session, visit: Visit, rows: list[Contact]) -> set[int]:
+    """Return the ids of those whose address is never written to."""
+    hashes = {row.id or 0: address_hash(row.brand_id, row.email) for row in rows if row.email}
+    found = contacts.suppressed(session, visit.viewer.brand_id, "email", [row.email for row in rows if row.email], True)
+    return {contact_id for contact_id, hashed in hashes.items() if hashed in found}
+
+
+@router.get("/contacts/new")
+def new_contact(visit: Visit = needs(Permission.write_contacts)) -> Response:
+    """The form for one person."""
+    return _form(visit, dict.fromkeys((*FIELDS, "ground", "partner"), ""), "")
+
+
+@router.post("/contacts/new")
+def create_contact(visit: Visit = needs(Permission.write_contacts), form: FormData = the_form) -> Response:
+    """Write a person down, with the ground for writing to them."""
+    values = {name: text(form, name) for name in (*FIELDS, "ground", "partner")}
+    try:
+        with visit.writing() as session:
+            written = read_contact({name: values[name] for name in FIELDS if values[name]})
+            partner_id = int(values["partner"]) if values["partner"].isdigit() else None
+            contact = contacts.create_contact(session, visit.viewer, written, visit.now, partner_id)
+            agree(session, visit, contact, values["ground"])
+            contact_id = contact.id
+    except (InvalidInput, Refused) as error:
+        return _form(visit, values, faults.explain(error, visit.language), status=422)
+    return visit.go(f"/contacts/{contact_id}", N_("Saved."))
+
+
+def _form(visit: Visit, values: Mapping[str, str], wrong: str, status: int = 200) -> Response:
+    with visit.reading() as session:
+        partners = partners_of(session, visit.viewer) if visit.viewer.partner_id is None else []
+    return visit.page("contacts/new.html", status=status, values=values, wrong=wrong, partners=partners)
+
+
+def agree(session: Session, visit: Visit, contact: Contact, ground: str, source: str = "phone call") -> None:
+    """Record the ground on which this person may be written to, on each channel they have an address for."""
+    if ground not in GROUND:
+        raise InvalidInput("No ground for writing to this person was chosen; choose one.")
+    wording = visit.say(GROUND[ground])
+    for channel, address in (("email", contact.email), ("sms", contact.phone)):
+        if address:
+            contacts.record_consent(
+                session,
+                contact.id or 0,
+                channel,
+                given=True,
+                now=visit.now,
+                ground=ground,
+                wording=wording,
+                source=source,
+                by_user_id=visit.viewer.user_id,
+            )
+
+
+@router.get("/contacts/import")
+def import_page(visit: Visit = needs(Permission.write_contacts)) -> Response:
+    """Choose a file; nothing is written before its lines have been shown."""
+    return _import_page(visit)
+
+
+def _import_page(
+    visit: Visit, *, wrong: str = "", report: ImportReport | None = None, token: str = "", filename: str = "", partner: str = "", status: int = 200
+) -> Response:
+    with visit.reading() as session:
+        partners = partners_of(session, visit.viewer) if visit.viewer.partner_id is None else []
+    return visit.page(
+        "contacts/import.html",
+        status=status,
+        wrong=wrong,
+        report=report,
+        token=token,
+        filename=filename,
+        partner=partner,
+        partners=partners,
+        most=REJECTED_SHOWN,
+    )
+
+
+@router.post("/contacts/import")
+def import_file(visit: Visit = needs(Permission.write_contacts), form: FormData = the_form) -> Response:
+    """Read the file and show what would become of each line; with a token from that page, import it."""
+    partner = text(form, "partner")
+    partner_id = visit.viewer.partner_id or (int(partner) if partner.isdigit() else 0)
+    try:
+        if text(form, "token"):
+            return _import_now(visit, text(form, "token"), partner_id)
+        filename, data = upload(form, "file")
+        if not filename:
+            raise InvalidInput("No file was chosen; choose a CSV or Excel file.")
+        with visit.writing() as session:
+            get_partner(session, visit.viewer, partner_id)
+            report = contacts.import_contacts(session, visit.viewer, partner_id, data, filename, visit.now, dry_run=True)
+    except (InvalidInput, Refused) as error:
+        return _import_page(visit, wrong=faults.explain(error, visit.language), partner=partner, status=422)
+    return _import_page(visit, report=report, token=_keep(visit, filename, data), filename=filename, partner=partner)
+
+
+def _import_now(visit: Visit, token: str, partner_id: int) -> Response:
+    filename, path = _kept(visit, token)
+    with visit.writing() as session:
+        report = contacts.import_contacts(session, visit.viewer, partner_id, path.read_bytes(), filename, visit.now)
+    path.unlink(missing_ok=True)
+    message = N_("Imported: %(created)s new, %(updated)s changed, %(unchanged)s as they were, %(rejected)s lines not taken.")
+    counts = {"created": report.created, "updated": report.updated, "unchanged": report.unchanged, "rejected": len(report.rejected)}
+    return visit.go("/contacts", message, **counts)
+
+
+def _uploads(visit: Visit) -> Path:
+    folder = visit.site.settings.data_dir / "uploads"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def _keep(visit: Visit, filename: str, data: bytes) -> str:
+    """Keep an uploaded file for an hour, for this person alone, and return the token that fetches it."""
+    folder = _uploads(visit)
+    oldest = datetime.now(tz=visit.now.tzinfo) - timedelta(seconds=UPLOAD_SECONDS)  # noqa: DTZ005  (file times are wall-clock times)
+    for path in folder.glob("*.upload"):
+        if path.stat().st_mtime < oldest.timestamp():
+            path.unlink(missing_ok=True)
+    name = secrets.token_hex(16)
+    (folder / f"{name}.upload").write_bytes(data)
+    return str(visit.site.signer("upload").dumps([visit.viewer.user_id, name, filename]))
+
+
+def _kept(visit: Visit, token: str) -> tuple[str, Path]:
+    gone = InvalidInput("The file is no longer here; choose it again.")
+    try:
+        user_id, name, filename = visit.site.signer("upload").loads(token, max_age=UPLOAD_SECONDS)
+    except BadSignature as error:
+        raise gone from error
+    path = _uploads(visit) / f"{name}.upload"
+    if user_id != visit.viewer.user_id or not path.is_file():
+        raise gone
+    return str(filename), path
+
+
+@router.get("/contacts/{contact_id}")
+def contact_page(contact_id: int, visit: Visit = needs(Permission.see_contacts)) -> Response:
+    """Who this is, whether they may be written to, where they stand, and everything that happened."""
+    with visit.reading() as session:
+        contact = contacts.get_contact(session, visit.viewer, contact_id)
+        rows = enrollments.enrollments_of_contact(session, visit.viewer, contact_id)
+        programs = {row.version_id: journeys.program_of(session, row.version_id) for row in rows}
+        hashes = [address_hash(contact.brand_id, address) for address in (contact.email, contact.phone) if address]
+        consents = contacts.consents_of(session, contact_id)
+        page = {
+            "contact": contact,
+            "consents": consents,
+            "suppressions": queries.suppressions_of(session, contact.brand_id, hashes),
+            "email_agreed": contacts.consent_state(session, [contact_id], "email")[contact_id],
+            "enrollments": [(row, standing(row, programs[row.version_id], visit.tongue)) for row in rows],
+            "journeys": queries.journeys_by_id(session, visit.viewer),
+            "campaigns": queries.campaigns_by_id(session, visit.viewer),
+            "story": story_of(session, visit, contact_id, rows, programs),
+            "tasks": enrollments.tasks_of(session, visit.viewer, contact_id=contact_id),
+            "names": queries.names_of_users(session, visit.viewer, [row.by_user_id for row in consents]),
+        }
+    return visit.page("contacts/page.html", **page)
+
+
+@router.get("/contacts/{contact_id}/edit")
+def edit_page(contact_id: int, visit: Visit = needs(Permission.write_contacts)) -> Response:
+    """The form with what is known."""
+    with visit.reading() as session:
+        contact = contacts.get_contact(session, visit.viewer, contact_id)
+    values = {name: str(getattr(contact, name) or "") for name in FIELDS}
+    return visit.page("contacts/edit.html", contact=contact, values=values, wrong="")
+
+
+@router.post("/contacts/{contact_id}/edit")
+def edit_contact(contact_id: int, visit: Visit = needs(Permission.write_contacts), form: FormData = the_form) -> Response:
+    """Change what is known; what the person agreed to or refused stays as it is."""
+    values = {name: text(form, name) for name in FIELDS}
+    try:
+        with visit.writing() as session:
+            contacts.update_contact(session, visit.viewer, contact_id, read_contact(values), visit.now)
+    except (InvalidInput, Refused) as error:
+        with visit.reading() as session:
+            contact = contacts.get_contact(session, visit.viewer, contact_id)
+        return visit.page("contacts/edit.html", status=422, contact=contact, values=values, wrong=faults.explain(error, visit.language))
+    return visit.go(f"/contacts/{contact_id}", N_("Saved."))
+
+
+@router.post("/contacts/{contact_id}/consent")
+def record_consent(contact_id: int, visit: Visit = needs(Permission.write_contacts), form: FormData = the_form) -> Response:
+    """Record that the person agreed, or that they want no more messages."""
+    with visit.writing() as session:
+        contact = contacts.get_contact(session, visit.viewer, contact_id)
+        if text(form, "given") == "no":
+            for channel in ("email", "sms"):
+                contacts.record_consent(
+                    session, contact_id, channel, given=False, now=visit.now, source="told the partner", by_user_id=visit.viewer.user_id
+                )
+            enrollments.wake_person(session, contact.brand_id, contact.person_key, visit.now)
+        else:
+            agree(session, visit, contact, text(form, "ground"), source="told the partner")
+    return visit.go(f"/contacts/{contact_id}", N_("Recorded."))
+
+
+@router.post("/contacts/{contact_id}/stop")
+def stop_journeys(contact_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = the_form) -> Response:
+    """Stop, pause or resume the chosen enrollments of this person."""
+    action, chosen = text(form, "action"), numbers(form, "enrollment")
+    with visit.writing() as session:
+        contacts.get_contact(session, visit.viewer, contact_id)
+        for enrollment_id in chosen:
+            if enrollments.enrollment_of(session, visit.viewer, enrollment_id).contact_id != contact_id:
+                raise NotFound(f"There is no enrollment {enrollment_id} of this contact.")
+        if action == "pause":
+            enrollments.pause(session, visit.viewer, chosen, visit.now)
+        elif action == "resume":
+            enrollments.resume(session, visit.viewer, chosen, visit.now, extend=text(form, "extend") == "yes")
+        else:
+            enrollments.stop(session, visit.viewer, chosen, text(form, "reason") or visit.viewer.name, visit.now)
+    done = {"pause": N_("Paused. Nothing is sent until you let it go on."), "resume": N_("It goes on."), "stop": N_("Stopped. Nothing more is sent.")}
+    return visit.go(f"/contacts/{contact_id}", done.get(action, done["stop"]))

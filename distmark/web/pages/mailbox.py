@@ -1,0 +1,55 @@
+"""The demo's mailbox: every mail and text message that was caught on this machine, as its reader would see it."""
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from distmark.mailbox.store import MailboxStore, MessageKind
+from distmark.web.frames import mail_document
+from distmark.web.site import Visit, signed_in
+
+router = APIRouter()
+ROWS = 30
+
+
+@router.get("/mailbox")
+def mailbox_list(visit: Visit = signed_in, q: str = "", before: int | None = None, kind: str = "") -> Response:
+    """What was caught, newest first; the list renews itself while it is looked at."""
+    chosen = MessageKind(kind) if kind in set(MessageKind) else None
+    store = _store(visit)
+    try:
+        items = store.page(before=before, limit=ROWS + 1, kind=chosen, text=q)
+        total = store.count(kind=chosen, text=q)
+    finally:
+        store.close()
+    older = items[ROWS - 1].id if len(items) > ROWS else None
+    return visit.page("mailbox/list.html", items=items[:ROWS], older=older, total=total, q=q, before=before, kind=chosen or "")
+
+
+@router.get("/mailbox/{item_id}")
+def mailbox_page(item_id: int, visit: Visit = signed_in, part: str = "html") -> Response:
+    """One message: as HTML in a sandboxed frame, as text, or raw."""
+    store = _store(visit)
+    try:
+        item = store.get(item_id)
+        raw = store.raw(item_id) if part == "raw" else b""
+    finally:
+        store.close()
+    shown = part if part in ("html", "text", "raw") else "html"
+    if shown == "html" and not item.html:
+        shown = "text"
+    return visit.page("mailbox/page.html", item=item, part=shown, raw=raw.decode("utf-8", "replace"))
+
+
+@router.get("/mailbox/{item_id}/message.html")
+def mailbox_frame(item_id: int, visit: Visit = signed_in, images: bool = False) -> Response:
+    """The mail itself, for the sandboxed frame."""
+    store = _store(visit)
+    try:
+        item = store.get(item_id)
+    finally:
+        store.close()
+    return mail_document(item.html, item.text, remote_images=images)
+
+
+def _store(visit: Visit) -> MailboxStore:
+    return MailboxStore(visit.site.settings.data_dir / "mailbox.sqlite3")

@@ -1,0 +1,85 @@
+"""What recipients meet: the open pixel, tracked links, and unsubscribing. Tokens say who; nobody signs in here."""
+
+from base64 import b64decode
+
+from fastapi import APIRouter, Request
+from fastapi.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.datastructures import FormData
+
+from distmark.engagement import service as engagement
+from distmark.engagement.service import UnsubscribeInfo
+from distmark.errors import NotFound
+from distmark.messages.service import message_by_token
+from distmark.partners.table import Brand
+from distmark.web import i18n
+from distmark.web.i18n import N_
+from distmark.web.site import Guest, anyone, text, the_form
+
+router = APIRouter()
+GIF = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")  # one transparent pixel, 43 bytes
+LONGEST_TOKEN = 64
+
+
+@router.api_route("/o/{token}.gif", methods=["GET", "HEAD"])
+def open_pixel(token: str, guest: Guest = anyone) -> Response:
+    """Record that the image was fetched; a bad token gets the same answer, so nothing can be learnt by guessing."""
+    if guest.request.method == "GET" and len(token) <= LONGEST_TOKEN:
+        with guest.writing() as session:
+            engagement.open_pixel(session, token, _agent(guest.request), guest.now)
+    return Response(GIF, media_type="image/gif", headers={"cache-control": "no-store", "cross-origin-resource-policy": "cross-origin"})
+
+
+@router.api_route("/c/{token}/{link}", methods=["GET", "HEAD"])
+def click(token: str, link: str, guest: Guest = anyone) -> Response:
+    """Go to the link's stored target; a GET is recorded, a HEAD is not."""
+    target = None
+    if len(token) <= LONGEST_TOKEN:
+        with guest.writing() as session:
+            target = engagement.click(session, token, link, _agent(guest.request), guest.now, guest.request.method)
+    if target is None:
+        return guest.page("recipient/no_link.html", status=404)
+    return RedirectResponse(target, status_code=302, headers={"referrer-policy": "no-referrer"})
+
+
+@router.get("/u/{token}")
+def unsubscribe_page(token: str, guest: Guest = anyone) -> Response:
+    """Show what would stop, and a button. Mail scanners open this: it changes nothing."""
+    with guest.reading() as session:
+        info = engagement.unsubscribe_info(session, token)
+    return _page(guest, token, info, just_now=False)
+
+
+@router.post("/u/{token}")
+def unsubscribe_now(token: str, guest: Guest = anyone, form: FormData = the_form) -> Response:
+    """Stop at once (RFC 8058): no cookie, no question, no redirect; doing it again changes nothing."""
+    with guest.writing() as session:
+        info = engagement.unsubscribe(session, token, guest.now)
+    if text(form, "by") == "page":
+        return _page(guest, token, info, just_now=True)
+    if info is None:
+        raise NotFound("This unsubscribe link is not known.")
+    return PlainTextResponse(i18n.words(info.language).gettext(N_("You are unsubscribed.")))
+
+
+@router.post("/u/{token}/again")
+def resubscribe(token: str, guest: Guest = anyone) -> Response:
+    """Undo the unsubscribing, at the wish of who holds the link."""
+    with guest.writing() as session:
+        info = engagement.resubscribe(session, token, guest.now)
+    return _page(guest, token, info, just_now=True)
+
+
+def _page(guest: Guest, token: str, info: UnsubscribeInfo | None, *, just_now: bool) -> Response:
+    if info is None:
+        return guest.page("recipient/no_link.html", status=404)
+    if not guest.request.query_params.get("lang") and info.language in i18n.LANGUAGES:
+        guest.language = info.language
+    with guest.reading() as session:
+        message = message_by_token(session, token)
+        guest.brand = session.get(Brand, message.brand_id) if message else None
+    guest.viewer = None
+    return guest.page("recipient/unsubscribe.html", token=token, info=info, just_now=just_now)
+
+
+def _agent(request: Request) -> str:
+    return request.headers.get("user-agent", "")

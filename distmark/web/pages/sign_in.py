@@ -1,0 +1,76 @@
+"""Signing in and out, and choosing the language."""
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from starlette.datastructures import FormData
+
+from distmark.errors import NotAllowed
+from distmark.partners import service as partners
+from distmark.web import i18n
+from distmark.web.i18n import N_
+from distmark.web.site import LANGUAGE, Guest, TooManyTries, anyone, local_path, text, the_form
+
+router = APIRouter()
+YEAR_SECONDS = 365 * 24 * 3600
+
+
+@router.get("/sign-in")
+def sign_in_page(guest: Guest = anyone, next: str = "/") -> Response:
+    """The sign-in form; someone signed in already is sent on."""
+    if guest.viewer:
+        return guest.go(local_path(next))
+    return guest.page("sign_in.html", next=local_path(next), email="", wrong="")
+
+
+@router.post("/sign-in")
+def sign_in(guest: Guest = anyone, form: FormData = the_form) -> Response:
+    """Sign in with address and password; a wrong pair says no more than that."""
+    email, to = text(form, "email"), local_path(text(form, "next") or "/")
+    address = guest.request.client.host if guest.request.client else ""
+    wait = guest.site.limiter.wait_seconds(address, email)
+    if wait:
+        raise TooManyTries(wait)
+    try:
+        with guest.writing() as session:
+            token, _viewer = partners.sign_in(session, email, str(form.get("password", "")), guest.now)
+    except NotAllowed:
+        wrong = N_("This mail address and password do not belong together. Check both and try again.")
+        return guest.page("sign_in.html", status=422, next=to, email=email, wrong=wrong)
+    guest.site.limiter.forget(email)
+    response = guest.go(to)
+    response.set_cookie(
+        guest.site.session_cookie,
+        token,
+        max_age=int(partners.SIGNED_IN_FOR.total_seconds()),
+        httponly=True,
+        samesite="lax",
+        secure=guest.site.settings.secure_cookies,
+        path="/",
+    )
+    return response
+
+
+@router.post("/sign-out")
+def sign_out(guest: Guest = anyone) -> Response:
+    """End this browser's session."""
+    token = guest.request.cookies.get(guest.site.session_cookie)
+    if token:
+        with guest.writing() as session:
+            partners.sign_out(session, token)
+    response = guest.go("/sign-in")
+    response.delete_cookie(guest.site.session_cookie, path="/", secure=guest.site.settings.secure_cookies, httponly=True)
+    return response
+
+
+@router.post("/language")
+def choose_language(guest: Guest = anyone, form: FormData = the_form) -> Response:
+    """Remember the language for this browser, and for the person when signed in; stay on the page."""
+    language = text(form, "language")
+    if language not in i18n.LANGUAGES:
+        return guest.go(local_path(text(form, "next")))
+    if guest.viewer:
+        with guest.writing() as session:
+            partners.set_language(session, guest.viewer, language)
+    response = guest.go(local_path(text(form, "next")))
+    response.set_cookie(LANGUAGE, language, max_age=YEAR_SECONDS, samesite="lax", httponly=True, secure=guest.site.settings.secure_cookies)
+    return response

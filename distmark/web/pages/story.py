@@ -1,0 +1,117 @@
+"""Everything that happened to one contact, put in one line of time."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlmodel import Session
+
+from distmark.engagement.model import Verdict
+from distmark.engagement.table import Event
+from distmark.enrollments import service as enrollments
+from distmark.enrollments.model import MoveKind
+from distmark.enrollments.table import Enrollment, Move
+from distmark.journeys.program import Program
+from distmark.messages import service as messages
+from distmark.messages.table import Message
+from distmark.web import queries
+from distmark.web.i18n import N_, Tongue
+from distmark.web.site import Visit
+from distmark.web.standing import event_name, rule_words, step_name
+from distmark.web.words import EVENT, MESSAGE, OUTCOME
+
+SHOWN = 120
+# Kind of move -> its sentence. Sends tell their own story from the ledger, which knows more.
+MOVES: Mapping[MoveKind, str] = {
+    MoveKind.entered: N_("Began the journey"),
+    MoveKind.waiting: N_("%(step)s"),
+    MoveKind.held: N_("Held back: %(step)s"),
+    MoveKind.skipped: N_("Left out by a rule: %(step)s"),
+    MoveKind.suppressed: N_("Not sent, because it was not allowed: %(step)s"),
+    MoveKind.branched: N_("Went on at the split: %(step)s"),
+    MoveKind.task: N_("Task for you: %(step)s"),
+    MoveKind.paused: N_("Paused"),
+    MoveKind.resumed: N_("Went on after the pause"),
+    MoveKind.moved: N_("Moved to another version"),
+    MoveKind.error: N_("An error at: %(step)s"),
+    MoveKind.ended: N_("Ended: %(step)s"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One thing that happened: when, its colour, what, and more about it."""
+
+    at: datetime
+    kind: str
+    text: str
+    detail: str = ""
+    chip: object = None
+
+
+def story_of(
+    session: Session, visit: Visit, contact_id: int, rows: Sequence[Enrollment], programs: Mapping[int, Program]
+) -> list[Told]:
+    """Return everything the viewer may know of this contact, newest first."""
+    told: list[Told] = []
+    for row in rows:
+        for move in enrollments.timeline(session, visit.viewer, row.id or 0):
+            told.extend(_of_move(move, programs[row.version_id], visit.tongue))
+    for message in messages.messages_of(session, visit.viewer, contact_id=contact_id):
+        told.append(_of_message(message, visit.tongue))
+    for event in queries.events_of(session, visit.viewer, contact_id):
+        told.append(_of_event(event, visit.tongue))
+    return sorted(told, key=lambda item: item.at, reverse=True)[:SHOWN]
+
+
+def _of_move(move: Move, program: Program, tongue: Tongue) -> Iterator[Told]:
+    if move.kind not in MOVES:
+        return
+    step = program.steps.get(move.step_id)
+    name = step_name(step, tongue) if step else move.step_id
+    detail = ""
+    if move.kind is MoveKind.ended:
+        outcome = str(move.detail.get("outcome", ""))
+        name = tongue.say(OUTCOME[outcome].words) if outcome in OUTCOME else outcome
+        detail = str(move.detail.get("reason") or "")
+    elif move.kind in (MoveKind.waiting, MoveKind.held):
+        detail = _until(move, tongue)
+    elif move.kind is MoveKind.branched:
+        detail = str(move.detail.get("arm") or move.detail.get("label") or "")
+    colour = {MoveKind.ended: "good", MoveKind.error: "bad", MoveKind.task: "brand", MoveKind.entered: "brand"}.get(move.kind, "")
+    yield Told(move.at, colour, tongue.say(MOVES[move.kind], step=name), detail)
+
+
+def _until(move: Move, tongue: Tongue) -> str:
+    parts = []
+    until = move.detail.get("until") or move.detail.get("due_at")
+    if isinstance(until, str):
+        parts.append(tongue.say(N_("until %(time)s"), time=tongue.short(datetime.fromisoformat(until))))
+    event = move.detail.get("event")
+    if isinstance(event, str) and event not in ("", "*"):
+        parts.append(tongue.say(N_("waits for “%(event)s”"), event=event_name(event, tongue)))
+    rules = move.detail.get("rules") or ([move.detail["reason"]] if move.detail.get("reason") else [])
+    if isinstance(rules, list) and rules:
+        said = ("、" if tongue.language == "ja" else ", ").join(rule_words(str(rule), tongue) for rule in rules)
+        parts.append(tongue.say(N_("because: %(rules)s"), rules=said))
+    return ("・" if tongue.language == "ja" else " ").join(parts)
+
+
+def _of_message(message: Message, tongue: Tongue) -> Told:
+    said = MESSAGE[message.status]
+    what = N_("Mail “%(subject)s”") if message.channel == "email" else N_("Text message “%(subject)s”")
+    parts = [f"{message.code} {message.detail}".strip()] if message.code or message.detail else []
+    if message.opened_at:
+        parts.append(tongue.say(N_("opened %(time)s"), time=tongue.short(message.opened_at)))
+    if message.clicked_at:
+        parts.append(tongue.say(N_("clicked %(time)s"), time=tongue.short(message.clicked_at)))
+    at = message.sent_at or message.sending_at or message.created_at
+    text = tongue.say(what, subject=message.subject or message.name)
+    return Told(at, "bad" if said.chip == "bad" else "brand", text, " · ".join(parts), said)
+
+
+def _of_event(event: Event, tongue: Tongue) -> Told:
+    text = tongue.say(EVENT[event.kind]) + (f": {event.name or event.link}" if event.name or event.link else "")
+    machine = tongue.say(N_("by a machine, not counted")) if event.verdict is Verdict.machine else ""
+    implied = tongue.say(N_("known from the click")) if event.data.get("implied") else ""
+    return Told(event.at, "good" if not machine else "", text, machine or implied)

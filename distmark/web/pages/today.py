@@ -1,0 +1,144 @@
+"""The start page: one sentence that says what matters now, and what to do about it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from sqlmodel import Session
+
+from distmark.campaigns import service as campaigns
+from distmark.campaigns.table import Campaign, CampaignStatus
+from distmark.compliance import service as compliance
+from distmark.enrollments import service as enrollments
+from distmark.enrollments.table import Task
+from distmark.journeys.table import Journey, VersionStatus
+from distmark.metrics import service as metrics
+from distmark.partners.model import Permission
+from distmark.web import queries
+from distmark.web.i18n import N_
+from distmark.web.site import Visit, needs, signed_in
+
+router = APIRouter()
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A campaign that may be used now, with its journey's words on when to pick it."""
+
+    campaign: Campaign
+    journey: Journey
+    pending: int
+    live: int
+
+
+@router.get("/")
+def today(visit: Visit = signed_in, q: str = "") -> Response:
+    """The start page of a partner, or of someone of the brand."""
+    if visit.viewer.partner_id is None:
+        return _of_brand(visit)
+    with visit.reading() as session:
+        tasks = enrollments.tasks_of(session, visit.viewer)
+        reactions = queries.recent_reactions(session, visit.viewer)
+        people = queries.contacts_of(session, visit.viewer, [task.contact_id for task in tasks])
+        offers = offers_of(session, visit, q)
+        everything = offers_of(session, visit, "") if q else offers
+    waiting = sum(offer.pending for offer in everything)
+    return visit.page(
+        "today.html",
+        sentence=_sentence(visit, tasks, waiting, len(reactions)),
+        tasks=tasks,
+        people=people,
+        reactions=reactions,
+        offers=offers,
+        waiting=[offer for offer in everything if offer.pending],
+        q=q,
+    )
+
+
+@router.post("/tasks/{task_id}/done")
+def finish_task(task_id: int, visit: Visit = needs(Permission.see_contacts)) -> Response:
+    """Mark the task done; the journey goes on at once."""
+    with visit.writing() as session:
+        enrollments.finish_task(session, visit.viewer, task_id, visit.now)
+    if visit.request.headers.get("hx-request") == "true":
+        with visit.reading() as session:
+            tasks = enrollments.tasks_of(session, visit.viewer)
+            people = queries.contacts_of(session, visit.viewer, [task.contact_id for task in tasks])
+        return visit.page("today.html", tasks=tasks, people=people)
+    return visit.go("/", N_("Done. The journey goes on."))
+
+
+def offers_of(session: Session, visit: Visit, q: str) -> list[Offer]:
+    """Return the open campaigns whose name, journey or "when to pick it" contains every word of `q`; those in use come first."""
+    journeys = queries.journeys_by_id(session, visit.viewer)
+    published = queries.newest_by_journey(session, visit.viewer, (VersionStatus.registered,))
+    pending = queries.pending_by_campaign(session, visit.viewer)
+    live = queries.live_by_campaign(session, visit.viewer)
+    offers = [
+        Offer(row, journeys[row.journey_id], pending.get(row.id or 0, 0), live.get(row.id or 0, 0))
+        for row in campaigns.list_campaigns(session, visit.viewer)
+        if row.status is CampaignStatus.open and row.journey_id in published
+    ]
+    found = [offer for offer in offers if all(word in _searchable(offer) for word in q.lower().replace("\u3000", " ").split())]
+    return sorted(found, key=lambda offer: (-offer.pending, -offer.live, offer.campaign.name))
+
+
+def _searchable(offer: Offer) -> str:
+    texts = [offer.campaign.name, offer.campaign.key, *offer.journey.name.values(), *offer.journey.description.values()]
+    return " ".join(texts).lower()
+
+
+def _sentence(visit: Visit, tasks: Sequence[Task], waiting: int, reactions: int) -> str:
+    """Say the one thing that matters most now: what is late, else due today, else who waits, else what came back."""
+    count = visit.tongue.count
+    late = [task for task in tasks if task.due_at and task.due_at < visit.now]
+    due = [task for task in tasks if task not in late and _is_today(visit, task.due_at)]
+    if late:
+        text = count("%(n)s task is late.", "%(n)s tasks are late.", len(late))
+        return text + " " + visit.say("Most urgent: %(title)s", title=late[0].title)
+    if due:
+        return count("%(n)s task is due today.", "%(n)s tasks are due today.", len(due))
+    if waiting:
+        return count("%(n)s person waits for you to send.", "%(n)s people wait for you to send.", waiting)
+    if reactions:
+        return visit.say("Nothing is due. See below what your contacts did with your messages.")
+    return visit.say("Nothing is due. Who did you talk to today?")
+
+
+def _is_today(visit: Visit, at: datetime | None) -> bool:
+    return at is not None and at.astimezone(visit.zone).date() <= visit.now.astimezone(visit.zone).date()
+
+
+def _of_brand(visit: Visit) -> Response:
+    viewer = visit.viewer
+    with visit.reading() as session:
+        numbers = metrics.home_numbers(session, viewer, (visit.now - timedelta(days=30)).date())
+        approvals = compliance.waiting_approvals(session, viewer)
+        journeys = queries.journeys_by_id(session, viewer)
+        drafts = queries.newest_by_journey(session, viewer, (VersionStatus.draft, VersionStatus.sent_back, VersionStatus.approved))
+        published = queries.newest_by_journey(session, viewer, (VersionStatus.registered,))
+        failing = queries.failing(session, viewer)
+    work = [version for version in drafts.values() if version.number > getattr(published.get(version.journey_id), "number", 0)]
+    return visit.page(
+        "today_brand.html",
+        sentence=_brand_sentence(visit, len(approvals), failing, len(work)),
+        numbers=numbers,
+        approvals=approvals if viewer.may(Permission.approve_journeys) else [],
+        journeys=journeys,
+        work=work if viewer.may(Permission.write_journeys) else [],
+        published=published,
+        failing=failing,
+    )
+
+
+def _brand_sentence(visit: Visit, approvals: int, failing: dict[str, int], work: int) -> str:
+    count = visit.tongue.count
+    if failing["parked"] and visit.viewer.may(Permission.run_operations):
+        return count("%(n)s person is stuck in a journey.", "%(n)s people are stuck in journeys.", failing["parked"])
+    if approvals and visit.viewer.may(Permission.approve_journeys):
+        return count("%(n)s journey version waits for your approval.", "%(n)s journey versions wait for your approval.", approvals)
+    if work and visit.viewer.may(Permission.write_journeys):
+        return count("%(n)s journey version is in your hands.", "%(n)s journey versions are in your hands.", work)
+    return visit.say("Everything is running.")

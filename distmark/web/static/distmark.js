@@ -1,0 +1,47 @@
+// Small conveniences. Every page works without this file.
+(() => {
+  "use strict";
+
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+  // "Select all" in a list, and how many are ticked.
+  const count = (form) => {
+    const ticked = all("input[type=checkbox][data-row]:checked", form).length;
+    all("[data-count]", form).forEach((place) => { place.textContent = String(ticked); });
+    all("[data-needs-rows]", form).forEach((button) => { button.disabled = ticked === 0; });
+  };
+  document.addEventListener("change", (event) => {
+    const box = event.target;
+    if (!(box instanceof HTMLInputElement)) return;
+    const form = box.closest("form");
+    if (box.matches("[data-all]") && form) all("input[type=checkbox][data-row]", form).forEach((row) => { row.checked = box.checked; });
+    if (form && box.matches("[data-all], [data-row]")) count(form);
+    if (box.matches("select[data-go]")) box.form?.requestSubmit();
+  });
+  document.addEventListener("change", (event) => {
+    if (event.target instanceof HTMLSelectElement && event.target.matches("[data-go]")) event.target.form?.requestSubmit();
+  });
+
+  // A form is sent once, however often its button is pressed; the server would not mind, but people wonder.
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (!(form instanceof HTMLFormElement) || form.method !== "post" || form.matches("[data-many]")) return;
+    if (form.dataset.sent) { event.preventDefault(); return; }
+    form.dataset.sent = "yes";
+    setTimeout(() => all("button", form).forEach((button) => { button.disabled = true; }), 0);
+  });
+  window.addEventListener("pageshow", () => all("form[data-sent]").forEach((form) => {
+    delete form.dataset.sent;
+    all("button", form).forEach((button) => { button.disabled = false; });
+    all("form").forEach(count);
+  }));
+
+  // What is left of a text's allowance.
+  document.addEventListener("input", (event) => {
+    const area = event.target;
+    const place = area.dataset?.left && document.getElementById(area.dataset.left);
+    if (place) place.textContent = String(area.maxLength - area.value.length);
+  });
+  document.addEventListener("DOMContentLoaded", () => all("form").forEach(count));
+  document.addEventListener("htmx:after:swap", () => all("form").forEach(count));
+})();
