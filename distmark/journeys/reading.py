@@ -6,11 +6,19 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaH
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 
+REFERENCE = "x-reference"
+
+
 def problem(code: str, **values: str) -> PydanticCustomError:
     """Return the error of a value that cannot be read; `code` is a row of `findings.MESSAGES`, `values` fill its text."""
     return PydanticCustomError(
         code, "{code} {values}", {"code": code, "values": ", ".join(f"{k}={v}" for k, v in values.items()), **values}
     )
+
+
+def reference(model: str) -> dict[str, Any]:
+    """Return a place-holder for a reference to `model`, which `schema.py` puts in: pydantic follows references that it does not know."""
+    return {REFERENCE: model}
 
 
 class Written:

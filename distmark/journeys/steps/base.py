@@ -10,7 +10,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 from distmark.journeys.expressions import Expression, Text, Texts
 from distmark.journeys.findings import closest
 from distmark.journeys.model import Decision, IfHeld, Visit
-from distmark.journeys.reading import Part, problem
+from distmark.journeys.reading import Part, problem, reference
 from distmark.journeys.words import Name, Words
 
 
@@ -102,7 +102,7 @@ def _no_kind(value: Mapping[str, object], kinds: list[str]) -> PydanticCustomErr
 class _StepSchema:
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"$ref": "#/$defs/Step"}
+        return reference("Step")
 
 
 AnyStep = Annotated[Step, PlainValidator(read_step), _StepSchema]

@@ -9,7 +9,7 @@ from pydantic import Field, PlainValidator, TypeAdapter, WithJsonSchema, model_v
 
 from distmark.journeys.expressions import Expression, namespace
 from distmark.journeys.model import Decision, Go, Sleep, Visit, Why
-from distmark.journeys.reading import Part, problem
+from distmark.journeys.reading import Part, problem, reference
 from distmark.journeys.steps.base import Path, Step, StepKind, Steps
 from distmark.journeys.times import Duration, add
 from distmark.journeys.words import Identifier, Name, Percent, Words
@@ -119,12 +119,12 @@ def check_arms(arms: Sequence[Arm]) -> None:
         raise problem("bad-shares", sum=f"{sum(shares) * 100:g}%")
 
 
-_ARM_REF = {"type": "array", "items": {"$ref": "#/$defs/Arm"}, "minItems": LEAST_ARMS, "maxItems": MOST_ARMS}
+_ARM_REF = {"type": "array", "items": reference("Arm"), "minItems": LEAST_ARMS, "maxItems": MOST_ARMS}
 BRANCH_SCHEMA: dict[str, Any] = {
     "anyOf": [
-        {"type": "array", "items": {"$ref": "#/$defs/Condition"}, "minItems": 1},
+        {"type": "array", "items": reference("Condition"), "minItems": 1},
         {"type": "object", "properties": {"random": _ARM_REF}, "required": ["random"], "additionalProperties": False},
-        {"type": "object", "properties": {"test": {"$ref": "#/$defs/Test"}}, "required": ["test"], "additionalProperties": False},
+        {"type": "object", "properties": {"test": reference("Test")}, "required": ["test"], "additionalProperties": False},
     ]
 }
 
