@@ -140,7 +140,7 @@ def _gate(
 
 
 def _cap_policy(definition: JourneyDefinition) -> CapPolicy:
-    counts = {cap.period: cap.count for cap in definition.send_policy.caps}
+    counts = {cap.period: cap.count for cap in definition.send_policy.caps.limits}
     return CapPolicy(per_day=counts.get("day"), per_week=counts.get("week"))
 
 

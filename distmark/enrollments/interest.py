@@ -35,9 +35,14 @@ def _named(expression: str) -> frozenset[str]:
 def wake_concerned(session: Session, brand_id: int, person_key: str, news: str, now: datetime) -> int:
     """Wake every sleeping enrollment of this person that the news concerns, and return how many."""
     rows = session.exec(
-        select(Enrollment.id, Enrollment.version_id, Enrollment.awaits).where(
+        select(Enrollment.id, Enrollment.version_id, Enrollment.awaits, Enrollment.claimed_by).where(
             Enrollment.person_key == person_key, Enrollment.brand_id == brand_id, col(Enrollment.status) == EnrollmentStatus.waiting
         )
     ).all()
-    woken = [row_id for row_id, version_id, awaits in rows if row_id and concerns(program_of(session, version_id), awaits, news)]
+    # One that is being walked right now gathered its facts before this news, and may come to rest at a wait for it.
+    woken = [
+        row_id
+        for row_id, version_id, awaits, claimed_by in rows
+        if row_id and (claimed_by or concerns(program_of(session, version_id), awaits, news))
+    ]
     return wake(session, woken, now) if woken else 0

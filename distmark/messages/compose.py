@@ -161,3 +161,15 @@ def render_for(
 def blocks_of(session: Session, person: Person, definition: JourneyDefinition, lang: str) -> dict[str, BlockValue]:
     """Return every block's value for this person and the layer it comes from."""
     return blocks_for(session, person.campaign, person.partner.id or 0, person.member, definition, lang)
+
+
+def from_name(person: Person) -> str:
+    """Return the display name of the sender: the partner, of the brand."""
+    return f"{person.brand.name} {person.partner.name}".strip()
+
+
+def to_name(person: Person) -> str:
+    """Return the recipient's display name in the order their language writes it."""
+    contact = person.contact
+    parts = [contact.last_name, contact.first_name] if contact.language == "ja" else [contact.first_name, contact.last_name]
+    return " ".join(part for part in parts if part)

@@ -15,7 +15,7 @@ from distmark.errors import NotFound, Refused
 from distmark.journeys.definition import JourneyDefinition, all_steps
 from distmark.journeys.model import SendMessage
 from distmark.journeys.service import newest_registered, program_of, source_of
-from distmark.messages.compose import Person, blocks_of, compiled, language_of, render_for
+from distmark.messages.compose import Person, blocks_of, compiled, from_name, language_of, render_for, to_name
 from distmark.messages.model import MessageStatus
 from distmark.messages.table import Attempt, Message
 from distmark.partners.model import Permission, Viewer
@@ -219,15 +219,3 @@ def _send_step(definition: JourneyDefinition, step_id: str) -> SendMessage:
                 editable=tuple(getattr(step, "editable", ())),
             )
     raise NotFound(f'Journey "{definition.key}" has no send step "{step_id}".')
-
-
-def from_name(person: Person) -> str:
-    """Return the display name of the sender: the partner, of the brand."""
-    return f"{person.brand.name} {person.partner.name}".strip()
-
-
-def to_name(person: Person) -> str:
-    """Return the recipient's display name in the order their language writes it."""
-    contact = person.contact
-    parts = [contact.last_name, contact.first_name] if contact.language == "ja" else [contact.first_name, contact.last_name]
-    return " ".join(part for part in parts if part)

@@ -1,0 +1,118 @@
+"""A small brand with one partner and a journey to run through, on a clock that the test moves."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from sqlmodel import col, select
+
+from distmark.campaigns.table import Campaign
+from distmark.clock import FixedClock
+from distmark.contacts.service import record_consent
+from distmark.contacts.table import Contact
+from distmark.db import Database
+from distmark.delivery.memory import MemoryChannel
+from distmark.delivery.service import Sender
+from distmark.enrollments.model import EnrolResult
+from distmark.enrollments.service import enrol
+from distmark.enrollments.table import Enrollment, Move, Task
+from distmark.journeys.source import Source
+from distmark.messages.table import Message
+from distmark.partners.model import Role, Viewer
+from distmark.partners.table import Brand, Partner
+from flows.drive import drive
+from flows.wake import Rest, World, wake
+from tests import factories
+
+HEAD = """
+key: {key}
+name: {{ja: 試し, en: Trial}}
+brand: mirai-securities
+languages: [ja, en]
+"""
+
+
+@dataclass
+class Stage:
+    """What a test acts on: everything is real but the channels, which keep what they are given."""
+
+    db: Database
+    clock: FixedClock
+    mail: MemoryChannel = field(default_factory=MemoryChannel)
+    sms: MemoryChannel = field(default_factory=MemoryChannel)
+    worker: str = "default@test"
+
+    def __post_init__(self) -> None:
+        with self.db.writing() as session:
+            self.brand: Brand = factories.make_brand(session)
+            self.partner: Partner = factories.make_partner(session, self.brand)
+            self.viewer: Viewer = factories.make_viewer(session, partner=self.partner)
+            self.marketer: Viewer = factories.make_viewer(session, Role.marketer, self.brand)
+
+    @property
+    def world(self) -> World:
+        sender = Sender("https://mail.example", "hello@mirai.example", "mirai.example")
+        return World(self.db, self.clock, {"email": self.mail, "sms": self.sms}, sender, self.worker, in_threads=False)
+
+    def journey(self, steps: str, head: str = "", templates: dict[str, str] | None = None, **campaign: object) -> Campaign:
+        """Register a journey of these steps (YAML, one list) and open a campaign for it. `head` adds top-level fields."""
+        key = f"trial-{next(factories._numbers)}"
+        quiet = "" if "send_policy" in head else "send_policy: {caps: none}\n"
+        source = Source(HEAD.format(key=key) + quiet + head + "\nsteps:\n" + steps, _templates() | (templates or {}), path=key)
+        with self.db.writing() as session:
+            brand = session.get_one(Brand, self.brand.id)
+            version = factories.make_version(session, brand, source=source)
+            return factories.make_campaign(session, version, **campaign)
+
+    def contact(self, consent: bool | None = True, **fields: object) -> Contact:
+        with self.db.writing() as session:
+            contact = factories.make_contact(session, session.get_one(Partner, self.partner.id), **fields)
+            if consent is not None:
+                for channel in ("email", "sms"):
+                    record_consent(session, contact.id, channel, given=consent, now=self.clock.now(), source="test")
+            return contact
+
+    def enrol(self, campaign: Campaign, *contacts: Contact) -> list[EnrolResult]:
+        with self.db.writing() as session:
+            return enrol(session, self.viewer, campaign.id, [contact.id for contact in contacts], self.clock.now())
+
+    async def run_for(self, span: timedelta) -> int:
+        """Let everything happen that happens within `span`."""
+        return await drive(self.world, self.clock, self.clock.now() + span)
+
+    async def run_until(self, at: datetime) -> int:
+        return await drive(self.world, self.clock, at)
+
+    async def wake(self, enrollment: Enrollment) -> Rest:
+        return await wake(self.world, enrollment.run_key)
+
+    def enrollment(self, contact: Contact) -> Enrollment:
+        """The contact's newest enrollment, as stored now."""
+        with self.db.reading() as session:
+            of_contact = select(Enrollment).where(Enrollment.contact_id == contact.id).order_by(col(Enrollment.id).desc())
+            return session.exec(of_contact).first()
+
+    def messages(self, contact: Contact | None = None) -> list[Message]:
+        with self.db.reading() as session:
+            statement = select(Message).order_by(col(Message.id))
+            return list(session.exec(statement if contact is None else statement.where(Message.contact_id == contact.id)))
+
+    def moves(self, contact: Contact) -> list[Move]:
+        with self.db.reading() as session:
+            ids = select(Enrollment.id).where(Enrollment.contact_id == contact.id)
+            return list(session.exec(select(Move).where(col(Move.enrollment_id).in_(ids)).order_by(col(Move.id))))
+
+    def tasks(self) -> list[Task]:
+        with self.db.reading() as session:
+            return list(session.exec(select(Task)))
+
+
+def _templates() -> dict[str, str]:
+    """Templates of the messages `one`, `two` and `three`, and of the SMS `nudge`."""
+    body = "<mjml><mj-body><mj-section><mj-column><mj-text>{{ greeting }}</mj-text><mj-button href='https://mirai.example/plans'>見る</mj-button><mj-text>{{ legal_footer }}</mj-text></mj-column></mj-section></mj-body></mjml>"
+    text = "{{ greeting }}\n\n{{ legal_footer }}\n"
+    templates = {}
+    for lang in ("ja", "en"):
+        for name in ("one", "two", "three"):
+            templates |= {f"{name}.{lang}.subject.txt": f"{name}", f"{name}.{lang}.text.txt": text, f"{name}.{lang}.mjml": body}
+        templates[f"nudge.{lang}.sms.txt"] = "{{ greeting }} {{ legal_footer }}"
+    return templates
