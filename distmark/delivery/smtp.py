@@ -9,13 +9,13 @@ import threading
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NoReturn
-from weakref import WeakKeyDictionary
 
 import aiosmtplib
-from aiosmtplib import SMTPException, SMTPHeloError, SMTPResponseException, SMTPServerDisconnected, SMTPTimeoutError
+from aiosmtplib import SMTPException, SMTPHeloError, SMTPResponseException, SMTPServerDisconnected
 
 from distmark.clock import stopwatch
 from distmark.delivery.channel import OutgoingMessage, Receipt
+from distmark.delivery.conversation import Conversation, Refusal
 from distmark.delivery.mime import address, build
 from distmark.errors import InvalidInput, PermanentDeliveryError, SettingsError, TemporaryDeliveryError, UncertainDelivery
 
@@ -27,6 +27,7 @@ CHECK_TIMEOUT_SECONDS = 5.0
 # RFC 4954 and RFC 3207: the server wants a login or TLS. That says nothing about the message, so it waits until the setting is mended.
 OUR_LOGIN = frozenset({454, 530, 534, 535, 538})
 SERVICE_CLOSING = 421
+BEFORE_DATA = frozenset({"MAIL FROM", "RCPT TO", "DATA"})
 
 _ADDRESS = re.compile(r"<?[^\s<>@]+@[^\s<>@:,;]+>?")
 
@@ -49,12 +50,10 @@ class _Envelope:
 
 @dataclass(slots=True)
 class _Connection:
-    client: aiosmtplib.SMTP
+    conversation: Conversation
     used_count: int = 0
     idle_since: float = 0.0
     needs_reset: bool = False
-    step: str = ""  # of the conversation under way
-    handed_over: bool = False  # the end-of-data marker may have reached the server and its reply was not read
 
 
 @dataclass(slots=True)
@@ -66,8 +65,8 @@ class _Pool:
     def give_back(self, connection: _Connection) -> None:
         connection.idle_since = stopwatch()
         if self.closed:
-            connection.client.close()
-        elif connection.client.is_connected:
+            connection.conversation.close()
+        elif connection.conversation.is_open:
             self.idle.append(connection)
 
 
@@ -101,7 +100,7 @@ class SmtpChannel:
         self._tls, self._tls_context = TlsMode(tls), tls_context
         self._connections = connections
         self._timeout_seconds = timeout_seconds
-        self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = WeakKeyDictionary()
+        self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
         self._lock = threading.Lock()
 
     async def deliver(self, message: OutgoingMessage) -> Receipt:
@@ -125,12 +124,11 @@ class SmtpChannel:
         """Return the server's reply to NOOP over a fresh connection, logged in as for a message. Errors: TemporaryDeliveryError."""
         connection = await self._fresh()
         try:
-            reply = await connection.client.noop()
-        except (SMTPException, OSError) as error:
+            reply = await connection.conversation.ask(b"NOOP")
+        except (ConnectionError, TimeoutError) as error:
             raise TemporaryDeliveryError(f"The mail server {self.peer} answers, but not to NOOP: {_words(error)}.") from error
-        finally:
-            await _quit(connection)
-        return Receipt(code=str(reply.code), detail=_one_line(reply.message), peer=self.peer)
+        await _quit(connection)
+        return Receipt(code=str(reply.code), detail=_without_addresses(reply.text), peer=self.peer)
 
     async def close(self) -> None:
         """Close the connections of this event loop; those in use close when their message is through."""
@@ -146,10 +144,10 @@ class SmtpChannel:
         # Connections belong to the loop that opened them, so each loop has its own.
         loop = asyncio.get_running_loop()
         with self._lock:
-            pool = self._pools.get(loop)
-            if pool is None:
-                pool = self._pools[loop] = _Pool(asyncio.Semaphore(self._connections))
-            return pool
+            if loop not in self._pools:
+                self._pools = {other: pool for other, pool in self._pools.items() if not other.is_closed()}
+                self._pools[loop] = _Pool(asyncio.Semaphore(self._connections))
+            return self._pools[loop]
 
     async def _reusable(self, pool: _Pool) -> _Connection | None:
         while pool.idle:
@@ -163,13 +161,15 @@ class SmtpChannel:
         try:
             await client.connect()
             await _greet(client)
+            if not isinstance(client.transport, asyncio.WriteTransport):
+                raise SMTPServerDisconnected("Connection lost")
         except (SMTPException, OSError, UnicodeError) as error:
             client.close()
             self._unreachable(error)
         except BaseException:
             client.close()
             raise
-        return _Connection(client)
+        return _Connection(Conversation(client.transport, frozenset(client.esmtp_extensions), self._timeout_seconds))
 
     async def _client(self) -> aiosmtplib.SMTP:
         if self._tls_context is None and self._tls is not TlsMode.off:
@@ -196,37 +196,28 @@ class SmtpChannel:
     async def _hand_over(self, pool: _Pool, connection: _Connection, envelope: _Envelope) -> Receipt:
         reused = connection.used_count > 0
         connection.used_count += 1
-        connection.handed_over = False
         try:
-            reply = await _converse(connection, envelope, self._timeout_seconds)
-        except SMTPResponseException as error:
+            reply = await connection.conversation.send(envelope.sender, envelope.recipient, envelope.data)
+        except Refusal as error:
             self._refused(pool, connection, error, reused)
-        except (SMTPException, OSError) as error:
-            connection.client.close()
-            self._broken(connection, error, reused)
-        except BaseException:  # cancelled in the middle: what comes next on this connection would belong to this message
-            connection.client.close()
-            raise
+        except (ConnectionError, TimeoutError) as error:
+            self._broken(connection.conversation, error, reused)
         pool.give_back(connection)
-        return Receipt(code=str(reply.code), detail=_one_line(reply.message), peer=self.peer)
+        return Receipt(code=str(reply.code), detail=_without_addresses(reply.text), peer=self.peer)
 
-    def _refused(self, pool: _Pool, connection: _Connection, error: SMTPResponseException, reused: bool) -> NoReturn:
-        if not 400 <= error.code <= 599:  # no SMTP reply at all: garbled
-            connection.client.close()
-            self._broken(connection, error, reused)
+    def _refused(self, pool: _Pool, connection: _Connection, error: Refusal, reused: bool) -> NoReturn:
+        step = connection.conversation.step
         if error.code == SERVICE_CLOSING:
-            connection.client.close()
-            if reused and not connection.handed_over:
+            connection.conversation.close()
+            if reused and step in BEFORE_DATA:
                 raise _Stale from error
         connection.needs_reset = True
         pool.give_back(connection)
         kind = PermanentDeliveryError if error.code >= 500 and error.code not in OUR_LOGIN else TemporaryDeliveryError
-        raise kind(
-            f"The mail server {self.peer} refused the message at {connection.step}: {_words(error)}.", code=str(error.code)
-        ) from error
+        raise kind(f"The mail server {self.peer} refused the message at {step}: {_words(error)}.", code=str(error.code)) from error
 
-    def _broken(self, connection: _Connection, error: Exception, reused: bool) -> NoReturn:
-        if connection.handed_over:
+    def _broken(self, conversation: Conversation, error: Exception, reused: bool) -> NoReturn:
+        if conversation.handed_over:
             raise UncertainDelivery(
                 f"The mail server {self.peer} got the whole message and gave no reply ({_words(error)}); it may have been delivered, "
                 "so look there before sending it again."
@@ -234,7 +225,7 @@ class SmtpChannel:
         if reused and isinstance(error, ConnectionError):
             raise _Stale from error
         raise TemporaryDeliveryError(
-            f"The mail server {self.peer} broke off at {connection.step}: {_words(error)}; nothing was handed over."
+            f"The mail server {self.peer} broke off at {conversation.step}: {_words(error)}; nothing was handed over."
         ) from error
 
 
@@ -245,100 +236,39 @@ def _envelope(message: OutgoingMessage) -> _Envelope:
         raise PermanentDeliveryError(f"The message {message.message_id} cannot be written as mail: {error}") from error
 
 
-async def _converse(connection: _Connection, envelope: _Envelope, timeout_seconds: float) -> aiosmtplib.SMTPResponse:
-    client = connection.client
-    connection.step = "MAIL FROM"
-    await _command(client, b"MAIL", b"FROM:<" + envelope.sender.encode() + b">", *_mail_options(client, envelope))
-    connection.step = "RCPT TO"
-    await _command(client, b"RCPT", b"TO:<" + envelope.recipient.encode() + b">")
-    connection.step = "DATA"
-    await _command(client, b"DATA", expected=3)
-    return await _send_data(connection, envelope.data, timeout_seconds)
-
-
-def _mail_options(client: aiosmtplib.SMTP, envelope: _Envelope) -> list[bytes]:
-    options = [b"SIZE=%d" % len(envelope.data)] if client.supports_extension("size") else []
-    if not (envelope.sender.isascii() and envelope.recipient.isascii()):
-        if not client.supports_extension("smtputf8"):
-            raise SMTPResponseException(550, "5.6.7 the address is not ASCII and the server does not offer SMTPUTF8")
-        options.append(b"SMTPUTF8")
-    return options
-
-
-async def _command(client: aiosmtplib.SMTP, *words: bytes, expected: int = 2) -> None:
-    reply = await client.execute_command(*words)
-    if reply.code // 100 != expected:
-        raise SMTPResponseException(reply.code, reply.message)
-
-
-async def _send_data(connection: _Connection, data: bytes, timeout_seconds: float) -> aiosmtplib.SMTPResponse:
-    # Not `client.data()`: it writes the end-of-data marker together with the body, so that after a broken connection nobody can tell
-    # whether the server may have the whole message. Here the marker goes out alone, once everything before it has left.
-    connection.step = "the message's data"
-    protocol, transport = connection.client.protocol, connection.client.transport
-    if protocol is None or not isinstance(transport, asyncio.WriteTransport):
-        raise SMTPServerDisconnected("Connection lost")
-    protocol.write(data.replace(b"\r\n.", b"\r\n.."))
-    await _written(transport, timeout_seconds)
-    protocol.write(b".\r\n")
-    connection.handed_over = True
-    connection.step = "the end of the data"
-    reply = await protocol.read_response(timeout=timeout_seconds)
-    if not 200 <= reply.code <= 299:
-        connection.handed_over = not 400 <= reply.code <= 599
-        raise SMTPResponseException(reply.code, reply.message)
-    return reply
-
-
-async def _written(transport: asyncio.WriteTransport, timeout_seconds: float) -> None:
-    deadline = stopwatch() + timeout_seconds
-    pause = 0.0  # the first turn of the loop is free: it notices a connection that is already closed
-    while True:
-        await asyncio.sleep(pause)
-        if transport.is_closing():
-            raise SMTPServerDisconnected("Connection lost")
-        if not transport.get_write_buffer_size():
-            return
-        if stopwatch() > deadline:
-            raise SMTPTimeoutError("Timed out writing the message")
-        pause = 0.005
-
-
 async def _usable(connection: _Connection) -> bool:
-    client = connection.client
-    if not client.is_connected:
-        return False
+    conversation = connection.conversation
     idle_seconds = stopwatch() - connection.idle_since
+    if not conversation.is_open or idle_seconds > FORGET_AFTER_SECONDS:
+        conversation.close()
+        return False
     if connection.used_count >= MESSAGES_PER_CONNECTION:
         await _quit(connection)
-        return False
-    if idle_seconds > FORGET_AFTER_SECONDS:
-        client.close()
         return False
     return await _reset(connection) if connection.needs_reset or idle_seconds > CHECK_AFTER_SECONDS else True
 
 
 async def _reset(connection: _Connection) -> bool:
     try:
-        await connection.client.rset(timeout=CHECK_TIMEOUT_SECONDS)
-    except (SMTPException, OSError):  # it was only a spare; a fresh one takes its place
-        connection.client.close()
+        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+            reply = await connection.conversation.ask(b"RSET")
+    except (ConnectionError, TimeoutError):  # it was only a spare; a fresh one takes its place
         return False
-    except BaseException:
-        connection.client.close()
-        raise
+    if reply.code // 100 != 2:
+        connection.conversation.close()
+        return False
     connection.needs_reset = False
     return True
 
 
 async def _quit(connection: _Connection) -> None:
     try:
-        if connection.client.is_connected:
-            await connection.client.quit(timeout=CHECK_TIMEOUT_SECONDS)
-    except (SMTPException, OSError):  # a goodbye that nobody hears changes nothing
+        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+            await connection.conversation.ask(b"QUIT")
+    except (ConnectionError, TimeoutError):  # a goodbye that nobody hears changes nothing
         pass
     finally:
-        connection.client.close()
+        connection.conversation.close()
 
 
 async def _greet(client: aiosmtplib.SMTP) -> None:
@@ -360,10 +290,10 @@ def _own_name() -> str:
 
 def _words(error: Exception) -> str:
     if isinstance(error, SMTPResponseException):
-        return f"{error.code} {_one_line(error.message)}"
-    return _one_line(str(error)) or type(error).__name__
+        return _without_addresses(f"{error.code} {error.message}")
+    return _without_addresses(str(error)) or type(error).__name__
 
 
-def _one_line(text: str) -> str:
+def _without_addresses(text: str) -> str:
     # Servers quote the recipient in their replies; these words are stored and shown where addresses must not be.
     return _ADDRESS.sub("(address)", " ".join(text.split()))[:500]

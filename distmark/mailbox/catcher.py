@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import re
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,8 @@ from distmark.mailbox.store import Incoming, MailboxStore, MessageKind
 MAX_MESSAGE_BYTES = 33_554_432
 IDLE_SECONDS = 0.5  # after so long without mail, what has come is decoded for those who will read it
 READ_AT_ONCE = 20
+
+_PLAIN_ADDRESS = re.compile(r"<([A-Za-z0-9_+.-]+@[A-Za-z0-9.-]+)>(.*)\Z")
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +123,10 @@ class _Answers:
 
     keeper: _Keeper
 
+    async def handle_EHLO(self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]) -> list[str]:
+        session.host_name = hostname
+        return ["250-PIPELINING", *responses]  # commands are read from a buffer one by one, so they may come in one piece
+
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         incoming = Incoming(
             kind=MessageKind.mail,
@@ -159,6 +166,11 @@ class _Conversation(SMTP):
     def connection_lost(self, error: Exception | None) -> None:
         self._transports.discard(self.transport)
         super().connection_lost(error)
+
+    def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
+        # The parser of `email` takes a quarter of a millisecond for each of the two addresses of a message.
+        plain = _PLAIN_ADDRESS.match(arg)
+        return (plain.group(1), plain.group(2)) if plain else super()._getaddr(arg)
 
     async def smtp_DATA(self, arg: str) -> None:
         """Read the message, store it, answer."""

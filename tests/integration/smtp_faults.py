@@ -30,6 +30,7 @@ class FaultySmtpServer:
     """`accepted` holds (sender, recipient, bytes) of what was kept. `password` turns on AUTH for the user "brand"."""
 
     password: str = ""
+    pipelining: bool = False
     tls_context: ssl.SSLContext | None = None
     accepted: list[tuple[str, str, bytes]] = field(default_factory=list)
     opened_count: int = 0
@@ -64,6 +65,11 @@ class FaultySmtpServer:
                 conversation.transport.close()
         while self._open:
             await asyncio.sleep(0)
+
+    async def say(self, words: str) -> None:
+        """Send words that nobody asked for over every connection."""
+        for conversation in self._open:
+            await conversation.push(words)
 
     async def reached(self, moment: Moment, times: int = 1) -> None:
         """Return once `moment` has come `times` times."""
@@ -149,6 +155,10 @@ class _Conversation(SMTP):
 @dataclass
 class _Keep:
     server: FaultySmtpServer
+
+    async def handle_EHLO(self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]) -> list[str]:
+        session.host_name = hostname
+        return ["250-PIPELINING", *responses] if self.server.pipelining else responses
 
     async def handle_DATA(self, conversation: _Conversation, session: Session, envelope: Envelope) -> str:
         fault = self.server._faults[Moment.dot][0] if self.server._faults[Moment.dot] else ""

@@ -40,9 +40,9 @@ def message(number: int) -> OutgoingMessage:
     return replace(MESSAGE, message_id=make_message_id(str(number), "mail.brand.example"))
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[FaultySmtpServer]:
-    server = FaultySmtpServer()
+@pytest.fixture(params=[False, True], ids=["one by one", "pipelined"])
+async def server(request: pytest.FixtureRequest) -> AsyncIterator[FaultySmtpServer]:
+    server = FaultySmtpServer(pipelining=request.param)
     await server.start()
     yield server
     await server.stop()
@@ -187,6 +187,53 @@ async def test_reused_connection_that_turns_out_closed_is_replaced(
 
     assert len(server.accepted) == 2
     assert server.opened_count == 2
+
+
+async def test_farewell_on_an_idle_connection_is_not_taken_for_a_reply(server: FaultySmtpServer, channel: SmtpChannel) -> None:
+    await channel.deliver(message(1))
+    await server.say("250 2.0.0 this is not about your next message")
+    await asyncio.wait_for(_until_heard(channel), 5)
+
+    await channel.deliver(message(2))
+
+    assert len(server.accepted) == 2
+    assert server.opened_count == 2
+
+
+async def _until_heard(channel: SmtpChannel) -> None:
+    [pool] = channel._pools.values()
+    while pool.idle[0].conversation.is_open:
+        await asyncio.sleep(0)
+
+
+async def test_server_that_says_go_on_after_a_refusal_gets_no_message(server: FaultySmtpServer, channel: SmtpChannel) -> None:
+    server.at(Moment.RCPT, "550 5.1.1 no such user")
+    server.at(Moment.DATA, "354 go on")
+
+    with pytest.raises(PermanentDeliveryError) as failure:
+        await channel.deliver(message(1))
+    server._faults.clear()
+    await channel.deliver(message(2))
+
+    assert failure.value.code == "550"
+    assert [message_from_bytes(data)["Message-ID"] for _, _, data in server.accepted] == [message(2).message_id]
+
+
+async def test_reply_of_several_lines_is_one_reply(server: FaultySmtpServer, channel: SmtpChannel) -> None:
+    server.at(Moment.RCPT, "550-5.1.1 no such user\r\n550-here\r\n550 5.1.1 sorry")
+
+    with pytest.raises(PermanentDeliveryError, match=r"550 5\.1\.1 no such user here 5\.1\.1 sorry"):
+        await channel.deliver(message(1))
+    await channel.deliver(message(2))
+
+    assert server.opened_count == 1
+
+
+async def test_reply_without_an_end_is_given_up(server: FaultySmtpServer, channel: SmtpChannel) -> None:
+    server.at(Moment.MAIL, "250 " + "x" * 100_000)
+
+    with pytest.raises(TemporaryDeliveryError, match="no end"):
+        await channel.deliver(MESSAGE)
 
 
 async def test_fresh_connection_that_breaks_too_is_temporary(server: FaultySmtpServer, channel: SmtpChannel) -> None:
