@@ -1,1 +1,43 @@
-"""The command line. `main` is the entry point."""
+"""The command line `distmark`: one group per subject, each in `distmark.commands`. Errors are translated here, once."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distmark.commands import campaigns, contacts, doctor, enroll, journeys, machine, results
+from distmark.console import guarded, use_running_machine
+
+app = typer.Typer(
+    help="Customer journeys written once by a brand, sent by the people who know the customer.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(journeys.app, name="journeys")
+app.add_typer(contacts.app, name="contacts")
+app.add_typer(campaigns.app, name="campaigns")
+for command, function, example in (*machine.COMMANDS, *enroll.COMMANDS, *results.COMMANDS, *doctor.COMMANDS):
+    app.command(command, epilog=f"Example: {example}")(function)
+
+
+@app.callback()
+def settings(
+    data_dir: Annotated[Path | None, typer.Option("--data-dir", envvar="DISTMARK_DATA_DIR", help="Where everything is kept.")] = None,
+) -> None:
+    """Take settings from the environment, then from a machine that runs on the same data folder, then from .env."""
+    use_running_machine(data_dir or Path(".distmark"))
+    if data_dir is not None:
+        import os
+
+        os.environ["DISTMARK_DATA_DIR"] = str(data_dir)
+
+
+def main() -> None:
+    """Run the command line; exits with 0, 1 (what went wrong is on stderr) or 2 (it was called wrongly)."""
+    sys.exit(guarded(app))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""`distmark doctor`: what is wrong with this installation, and how to mend it."""
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+import httpx2
+import typer
+from rich.text import Text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import Session, col, func, select
+
+from distmark.clock import wall_now
+from distmark.commands.acting import Json
+from distmark.console import out, print_json
+from distmark.db import Database, get_database
+from distmark.enrollments.model import EnrollmentStatus
+from distmark.enrollments.table import Enrollment
+from distmark.errors import SettingsError
+from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
+from distmark.partners.table import User
+from distmark.settings import Mode, Settings, get_settings
+
+LATE_AFTER_WALL = timedelta(minutes=2)
+SILENT_AFTER = timedelta(minutes=2)  # a worker says every 30 seconds that it lives
+MOST_NAMED = 5
+
+
+class State(StrEnum):
+    """How one thing is."""
+
+    good = "good"
+    warning = "warning"
+    bad = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One thing that was looked at; `mend` says what to do unless it is good."""
+
+    subject: str
+    state: State
+    found: str
+    mend: str = ""
+
+
+STYLE = {State.good: ("✓ ", "green"), State.warning: ("! ", "yellow"), State.bad: ("✗ ", "bold red")}
+
+
+def doctor(json_: Json = False) -> None:
+    """Look at everything this installation needs and say how to mend what is wrong. Exits with 1 when something is."""
+    settings = get_settings()
+    worst = State.good
+    for diagnosis in examine(settings):
+        worst = max(worst, diagnosis.state, key=list(State).index)
+        print_json(asdict(diagnosis)) if json_ else _print(diagnosis)
+    if worst is State.bad:
+        raise typer.Exit(1)
+
+
+def _print(diagnosis: Diagnosis) -> None:
+    out.print(Text.assemble(STYLE[diagnosis.state], (f"{diagnosis.subject}: ", "bold"), diagnosis.found))
+    if diagnosis.mend:
+        out.print(Text(f"    {diagnosis.mend}", "italic"))
+
+
+def examine(settings: Settings) -> Iterator[Diagnosis]:
+    """Yield one diagnosis per thing; what depends on something that is broken is left out."""
+    yield from (_settings(settings), _clock(settings), _data_dir(settings))
+    database = _database(settings)
+    yield database
+    if database.state is State.good:
+        yield from _rows(get_database(), settings)
+    server = _server(settings)
+    yield server
+    if server.state is State.good:
+        yield from _pools(settings)
+    yield _smtp(settings)
+
+
+def _settings(settings: Settings) -> Diagnosis:
+    if settings.mode is Mode.production and settings.base_url.startswith("http://127."):
+        return Diagnosis(
+            "Public address",
+            State.warning,
+            f"{settings.base_url} stands in every mail, and no recipient can reach it",
+            "Set DISTMARK_PUBLIC_URL to the address that recipients reach, such as https://mail.example.com.",
+        )
+    if settings.mode is Mode.production and settings.mail_from.endswith("distmark.example"):
+        return Diagnosis(
+            "Sender",
+            State.warning,
+            f"mail comes from {settings.mail_from}",
+            "Set DISTMARK_MAIL_FROM and DISTMARK_MAIL_DOMAIN to a domain of yours.",
+        )
+    return Diagnosis("Settings", State.good, f"mode {settings.mode.value}, public address {settings.base_url}")
+
+
+def _clock(settings: Settings) -> Diagnosis:
+    if settings.clock_speed == 1.0:
+        return Diagnosis("Clock", State.good, "real time")
+    return Diagnosis("Clock", State.good, f"{settings.clock_speed:g} times faster; it is {settings.clock().now():%Y-%m-%d %H:%M} UTC there")
+
+
+def _data_dir(settings: Settings) -> Diagnosis:
+    probe = settings.data_dir / ".probe"
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        mend = f"Give this user the right to write there, or set DISTMARK_DATA_DIR to another folder than {settings.data_dir}."
+        return Diagnosis("Data folder", State.bad, f"{settings.data_dir} cannot be written to ({error.strerror})", mend)
+    return Diagnosis("Data folder", State.good, str(settings.data_dir.absolute()))
+
+
+def _database(settings: Settings) -> Diagnosis:
+    from distmark.migrations import require_newest
+
+    database = get_database()
+    kind = database.engine.dialect.name
+    try:
+        require_newest(database)
+    except SettingsError as error:
+        return Diagnosis("Database", State.bad, str(error), "Run `distmark init`; it upgrades the tables and changes nothing else.")
+    except SQLAlchemyError as error:
+        words = str(getattr(error, "orig", error)).strip().splitlines()[0]
+        return Diagnosis("Database", State.bad, f"{kind} does not answer ({words})", "Start it, or correct DISTMARK_DATABASE_URL.")
+    return Diagnosis("Database", State.good, f"{kind}, tables up to date")
+
+
+def _rows(db: Database, settings: Settings) -> Iterator[Diagnosis]:
+    with db.reading() as session:
+        yield _users(session)
+        yield _deployments(session)
+        yield _overdue(session, settings)
+        yield _outbox(session, settings)
+        yield _parked(session)
+
+
+def _users(session: Session) -> Diagnosis:
+    users = session.exec(select(func.count(col(User.id))).where(col(User.active))).one()
+    if users:
+        return Diagnosis("People", State.good, f"{users} may sign in")
+    return Diagnosis("People", State.warning, "nobody can sign in", "Make the first brand and user with `distmark init`.")
+
+
+def _deployments(session: Session) -> Diagnosis:
+    query = (
+        select(Journey.key, JourneyVersion.number)
+        .join(Journey, col(Journey.id) == JourneyVersion.journey_id)
+        .where(JourneyVersion.status == VersionStatus.registered, col(JourneyVersion.deployment_id).is_(None))
+    )
+    missing = [f"{key} version {number}" for key, number in session.exec(query)]
+    if not missing:
+        return Diagnosis("Deployments", State.good, "every registered version has one")
+    return Diagnosis("Deployments", State.bad, f"none for {_some(missing)}", "Run `distmark journeys register KEY` for each.")
+
+
+def _overdue(session: Session, settings: Settings) -> Diagnosis:
+    late = timedelta(seconds=LATE_AFTER_WALL.total_seconds() * settings.clock_speed)
+    query = select(func.count(col(Enrollment.id)), func.min(col(Enrollment.due_at))).where(
+        Enrollment.status == EnrollmentStatus.waiting, col(Enrollment.due_at) < settings.clock().now() - late
+    )
+    count, oldest = session.exec(query).one()
+    if not count:
+        return Diagnosis("Due enrollments", State.good, "none is late")
+    found = f"{count:,} are late, the oldest since {oldest:%Y-%m-%d %H:%M} UTC"
+    return Diagnosis(
+        "Due enrollments",
+        State.bad,
+        found,
+        "See whether a worker runs and the work pool is not paused; all of them go on by themselves then.",
+    )
+
+
+def _outbox(session: Session, settings: Settings) -> Diagnosis:
+    late = timedelta(seconds=LATE_AFTER_WALL.total_seconds() * settings.clock_speed)
+    query = select(func.count(col(Enrollment.id))).where(
+        col(Enrollment.flow_run_id).is_(None),
+        Enrollment.status == EnrollmentStatus.waiting,
+        col(Enrollment.entered_at) < settings.clock().now() - late,
+    )
+    count = session.exec(query).one()
+    if not count:
+        return Diagnosis("Runs", State.good, "every enrollment has its flow run")
+    return Diagnosis(
+        "Runs", State.bad, f"{count:,} enrollments have no flow run yet", "Start the worker and the Prefect server; the runs are made then."
+    )
+
+
+def _parked(session: Session) -> Diagnosis:
+    query = (
+        select(Enrollment.error, func.count(col(Enrollment.id)))
+        .where(Enrollment.status == EnrollmentStatus.parked)
+        .group_by(Enrollment.error)
+    )
+    parked = list(session.exec(query))
+    if not parked:
+        return Diagnosis("Failing steps", State.good, "no enrollment is parked")
+    found = f"{sum(count for _, count in parked):,} enrollments are parked: {_some([error for error, _ in parked])}"
+    return Diagnosis("Failing steps", State.bad, found, "Mend what the error says; then resume them on their pages.")
+
+
+def _server(settings: Settings) -> Diagnosis:
+    mend = "Start it with `distmark up`, or set DISTMARK_PREFECT_API_URL to where it runs; enrolling works meanwhile and runs start later."
+    try:
+        version = httpx2.get(f"{settings.prefect_api_url}/admin/version", timeout=5, trust_env=False)
+        version.raise_for_status()
+    except httpx2.HTTPError as error:
+        return Diagnosis("Prefect server", State.bad, f"{settings.prefect_api_url} does not answer ({type(error).__name__})", mend)
+    return Diagnosis("Prefect server", State.good, f"{version.json()} at {settings.dashboard_url}")
+
+
+def _pools(settings: Settings) -> Iterator[Diagnosis]:
+    for name, what in ((settings.work_pool, "journeys"), (settings.system_pool, "results and upkeep")):
+        yield _pool(settings, name, what)
+
+
+def _pool(settings: Settings, name: str, what: str) -> Diagnosis:
+    subject = f"Work pool {name}"
+    found = _ask(httpx2.get, f"{settings.prefect_api_url}/work_pools/{name}")
+    if found is None:
+        return Diagnosis(subject, State.bad, "does not exist", "Run `distmark init`; it registers the pools and the system flows.")
+    if found.get("is_paused"):
+        return Diagnosis(
+            subject,
+            State.warning,
+            f"is paused, so {what} stand still",
+            "Resume the pool in the Prefect dashboard when everybody may go on.",
+        )
+    beats = [
+        worker["last_heartbeat_time"] for worker in _ask(httpx2.post, f"{settings.prefect_api_url}/work_pools/{name}/workers/filter") or []
+    ]
+    alive = [beat for beat in beats if beat and _age(beat) < SILENT_AFTER]
+    if not alive:
+        silent = f"last heard of {max(beats)}" if beats else "never heard of"
+        return Diagnosis(
+            subject,
+            State.bad,
+            f"has no worker ({silent})",
+            f"Start one: `distmark up`, or `prefect worker start --pool {name} --type journey`.",
+        )
+    return Diagnosis(subject, State.good, f"{len(alive)} {'worker' if len(alive) == 1 else 'workers'} at work")
+
+
+def _ask(method: Callable[..., httpx2.Response], url: str) -> Any:
+    with suppress(httpx2.HTTPError):
+        body: dict[str, Any] = {"json": {}} if method is httpx2.post else {}
+        answer = method(url, timeout=5, trust_env=False, **body)
+        return answer.json() if answer.status_code == 200 else None
+    return None
+
+
+def _age(beat: str) -> timedelta:
+    from datetime import datetime
+
+    return wall_now() - datetime.fromisoformat(beat)
+
+
+def _smtp(settings: Settings) -> Diagnosis:
+    address = f"{settings.smtp_host}:{settings.smtp_port}"
+    mend = "Start the mail server or correct DISTMARK_SMTP_HOST and DISTMARK_SMTP_PORT; mail waits meanwhile and nothing is lost."
+    try:
+        with socket.create_connection((settings.smtp_host, settings.smtp_port), timeout=5) as connection:
+            greeting = b"" if settings.smtp_tls == "on" else connection.recv(512)
+    except OSError as error:
+        return Diagnosis("Mail server", State.bad, f"{address} does not answer ({error.strerror or error})", mend)
+    if settings.smtp_tls != "on" and not greeting.startswith(b"220"):
+        return Diagnosis("Mail server", State.bad, f"{address} does not greet as a mail server does", mend)
+    return Diagnosis("Mail server", State.good, f"{address} greets")
+
+
+def _some(items: list[str]) -> str:
+    return ", ".join(items[:MOST_NAMED]) + (f" and {len(items) - MOST_NAMED} more" if len(items) > MOST_NAMED else "")
+
+
+COMMANDS = (("doctor", doctor, "distmark doctor --json"),)

@@ -1,0 +1,168 @@
+"""How the command line speaks: tables and progress for people, JSON for scripts, one clear line on stderr for errors."""
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy.exc import OperationalError, ProgrammingError
+
+from distmark.errors import DistmarkError
+from distmark.machine import News, is_running, read_state
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+STATE_STYLE = {
+    "starting": "yellow",
+    "ready": "green",
+    "ended": "bold red",
+    "restarting": "yellow",
+    "stopping": "yellow",
+    "stopped": "dim",
+}
+PART_TITLE = {
+    "server": "Prefect server",
+    "catcher": "Mailbox (SMTP)",
+    "web": "Web",
+    "worker": "Journey worker",
+    "leftovers": "Processes left over",
+}
+
+
+def print_json(content: Any) -> None:
+    """Print one JSON document on one line, in its own letters."""
+    sys.stdout.write(json.dumps(content, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]], title: str = "", numbers: bool = False) -> Table:
+    """Return a table for people. With `numbers` every column but the first is right-aligned."""
+    made = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    for place, heading in enumerate(headings):
+        made.add_column(heading, justify="right" if numbers and place else "left")
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+    return made
+
+
+def show(rows: Sequence[Mapping[str, Any]], headings: Mapping[str, str], *, as_json: bool, nothing: str) -> None:
+    """Print rows: as JSON, one object a line, or as a table of the columns in `headings` (field -> heading)."""
+    if as_json:
+        for row in rows:
+            print_json(row)
+    elif rows:
+        out.print(table(list(headings.values()), [[_plain(row[name]) for name in headings] for row in rows]))
+    else:
+        out.print(nothing)
+
+
+def _plain(value: object) -> str:
+    return "–" if value in (None, "") else str(value)
+
+
+def speak_of(news: News) -> str:
+    """Return news of a process as one line."""
+    return f"{PART_TITLE.get(news.part, news.part)}: {news.state}" + (f" ({news.detail})" if news.detail else "")
+
+
+class Board:
+    """What the processes are doing: a live picture on a terminal, one line per change elsewhere. Use as a context manager."""
+
+    def __init__(self, console: Console = err) -> None:
+        self.console = console
+        self._news: dict[str, News] = {}
+        self._note = ""
+        self._lock = threading.Lock()
+        self._live = (
+            Live(console=console, refresh_per_second=8, transient=False, get_renderable=self._picture) if console.is_terminal else None
+        )
+
+    def __enter__(self) -> "Board":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def tell(self, news: News) -> None:
+        """Show news of a process."""
+        with self._lock:
+            self._news[news.part] = news
+        if self._live is None:
+            self.console.print(speak_of(news), style=None)
+
+    def note(self, text: str, *, keep: bool = False) -> None:
+        """Show what is going on as a whole; where there is no live picture only what is to be kept is printed."""
+        with self._lock:
+            self._note = text
+        if self._live is None and keep:
+            self.console.print(text)
+
+    def _picture(self) -> Table:
+        with self._lock:
+            news, note = list(self._news.values()), self._note
+        grid = Table.grid(padding=(0, 2))
+        for each in news:
+            grid.add_row(
+                Text(PART_TITLE.get(each.part, each.part)),
+                Text(each.state, style=STATE_STYLE.get(each.state, "")),
+                Text(each.detail, "dim"),
+            )
+        if note:
+            grid.add_row(Text(note), "", "")
+        return grid
+
+
+def use_running_machine(data_dir: Path) -> None:
+    """Settings that nobody gave are those of the machine that runs on this data folder, so that a second terminal sees the same."""
+    if is_running(data_dir):
+        for name, value in read_state(data_dir).get("environment", {}).items():
+            os.environ.setdefault(name, value)
+
+
+def guarded(run: Callable[[], None]) -> int:
+    """Run a command and return its exit code: 1 and one line on stderr for what a person can mend."""
+    try:
+        run()
+    except DistmarkError as error:
+        return fail(str(error))
+    except ValidationError as error:
+        return fail("; ".join(_setting(problem) for problem in error.errors()))
+    except (OperationalError, ProgrammingError) as error:
+        return fail(_database_trouble(error))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+def fail(message: str) -> int:
+    """Say on stderr what is wrong and return the exit code of failure."""
+    err.print(Text.assemble(("Error: ", "bold red"), message))
+    return 1
+
+
+def _setting(problem: Any) -> str:
+    place = ".".join(str(part) for part in problem["loc"])
+    name = f"The setting DISTMARK_{place.upper()} cannot be used: " if place else ""
+    return f"{name}{problem['msg'].removeprefix('Value error, ')}"
+
+
+def _database_trouble(error: Exception) -> str:
+    words = str(getattr(error, "orig", error)).strip().splitlines()[0]
+    missing = "no such table" in words or "does not exist" in words
+    mend = "run `distmark init` to make or update its tables" if missing else "check DISTMARK_DATABASE_URL and that the server runs"
+    return f"The database cannot be used ({words}): {mend}."
