@@ -22,8 +22,9 @@ from distmark.journeys.steps.branch import BranchStep, TestOf
 from distmark.journeys.steps.journey import JourneyStep
 from distmark.journeys.steps.send import SendStep
 from distmark.journeys.steps.update import UpdateStep
-from distmark.journeys.steps.wait import ENGAGEMENT_EVENTS, WaitStep
+from distmark.journeys.steps.wait import WaitStep
 from distmark.journeys.steps.webhook import WebhookStep
+from distmark.journeys.waits import ENGAGEMENT_EVENTS
 from distmark.journeys.words import DateOf
 
 EVENT_ATTRIBUTES = ("name", "at", "data", "value")

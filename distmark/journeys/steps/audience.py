@@ -37,4 +37,12 @@ def decide(step: AudienceStep, visit: Visit) -> Decision:
     return Act(ChangeAudience(step.id, action, step.audience.add or step.audience.remove or ""))
 
 
-KIND = StepKind("audience", AudienceStep, decide, {"ja": "広告オーディエンス", "en": "Ad audience"}, "megaphone")
+def describe(step: AudienceStep, lang: str) -> tuple[str, str]:
+    """Return a title and a second line in `lang`."""
+    audience = step.audience
+    if audience.add:
+        return ("広告オーディエンスに追加" if lang == "ja" else "Add to ad audience"), audience.add
+    return ("広告オーディエンスから外す" if lang == "ja" else "Remove from ad audience"), str(audience.remove)
+
+
+KIND = StepKind("audience", AudienceStep, decide, describe, {"ja": "広告オーディエンス", "en": "Ad audience"}, "megaphone", "#be185d")

@@ -21,6 +21,11 @@ class Path:
     label: str
     steps: "tuple[Step, ...]"
     share: float | None = None
+    name: Words | None = None
+
+    def words(self, lang: str) -> str:
+        """Return how people call the arm in `lang`."""
+        return self.name.text(lang) if self.name is not None else self.label
 
     def first(self, after: str | None) -> str | None:
         """Return the id of the arm's first step, or of the step after the split when the arm is empty."""
@@ -66,13 +71,15 @@ class Step(Part):
 
 @dataclass(frozen=True, slots=True)
 class StepKind:
-    """A row of the registry: how a kind is read, decided and shown. `label` is per language, `icon` is a lucide name."""
+    """A row of the registry: how a kind is read, decided and shown. `label` is per language, `icon` is a lucide name, `colour` marks its nodes in pictures."""
 
     key: str
     model: type[Step]
     decide: Callable[[Any, Visit], Decision]
+    describe: Callable[[Any, str], tuple[str, str]]
     label: Mapping[str, str]
     icon: str
+    colour: str = "#52606d"
 
 
 def read_step(value: object) -> Step:

@@ -7,8 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PlainValidator, TypeAdapter, WithJsonSchema, model_validator
 
-from distmark.journeys.expressions import Expression, namespace
+from distmark.journeys.expressions import ENGAGEMENT_FUNCTIONS, Expression, namespace
 from distmark.journeys.model import Decision, Go, Sleep, Visit, Why
+from distmark.journeys.phrases import listed
 from distmark.journeys.reading import Part, problem, reference
 from distmark.journeys.steps.base import Path, Step, StepKind, Steps
 from distmark.journeys.times import Duration, add
@@ -19,6 +20,15 @@ LATE_WINNER_CHECK = {"auto": timedelta(hours=1), "manual": timedelta(days=1)}
 LATE_WINNER_PATIENCE = timedelta(days=7)
 SHORTEST_TEST, LONGEST_TEST = timedelta(hours=1), timedelta(days=99)
 ROUNDING = 1e-9
+
+PEOPLE_ONLY = {"ja": "人の操作だけで判定", "en": "people's actions only"}
+OTHERWISE = Words.read({"ja": "それ以外", "en": "otherwise"})
+METRICS = {
+    "click": {"ja": "クリック", "en": "clicks"},
+    "conversion": {"ja": "成果", "en": "conversions"},
+    "revenue": {"ja": "金額", "en": "revenue"},
+    "open": {"ja": "開封", "en": "opens"},
+}
 
 
 class Condition(Part):
@@ -39,6 +49,11 @@ class Condition(Part):
     def label(self) -> str:
         """What people call the arm: its name, its condition, or "otherwise"."""
         return str(self.name or self.when or "otherwise")
+
+    @property
+    def shown_name(self) -> Words | None:
+        """The arm's name per language; None for a condition without one."""
+        return self.name or (OTHERWISE if self.otherwise else None)
 
 
 class Arm(Part):
@@ -156,7 +171,7 @@ class BranchStep(Step):
 
     def paths(self) -> tuple[Path, ...]:
         if isinstance(self.branch, tuple):
-            return tuple(Path(arm.label, arm.steps) for arm in self.branch)
+            return tuple(Path(arm.label, arm.steps, name=arm.shown_name) for arm in self.branch)
         return tuple(Path(arm.name, arm.steps, share) for arm, share in zip(self.split, shares_of(self.split), strict=True))
 
     def dead_arms(self) -> tuple[tuple[tuple[str | int, ...], str], ...]:
@@ -261,4 +276,21 @@ def _next_check(evaluated_at: datetime, now: datetime, every: timedelta) -> date
     return evaluated_at + every * ((now - evaluated_at) // every + 1)
 
 
-KIND = StepKind("branch", BranchStep, decide, {"ja": "分岐", "en": "Split"}, "split")
+def describe(step: BranchStep, lang: str) -> tuple[str, str]:
+    """Return a title and a second line in `lang`."""
+    labels = listed([path.words(lang) for path in step.paths()], lang)
+    if isinstance(step.branch, Random):
+        return ("ランダムに分ける" if lang == "ja" else "Random split"), labels
+    if isinstance(step.branch, TestOf):
+        metric = METRICS[step.branch.test.metric][lang]
+        return (f"テスト（{metric}で判定）" if lang == "ja" else f"Test by {metric}"), labels
+    return ("条件で分ける" if lang == "ja" else "Split by condition"), (PEOPLE_ONLY[lang] if _judges_people(step.branch) else labels)
+
+
+def _judges_people(conditions: Conditions | Random | TestOf) -> bool:
+    whens = [arm.when for arm in conditions if arm.when is not None] if isinstance(conditions, tuple) else []
+    calls = [call for when in whens for call in when.uses.called(*ENGAGEMENT_FUNCTIONS)]
+    return bool(calls) and not any(call.named.get("by") == "any" for call in calls)
+
+
+KIND = StepKind("branch", BranchStep, decide, describe, {"ja": "分岐", "en": "Split"}, "split", "#8b5cf6")

@@ -9,6 +9,8 @@ from distmark.journeys.model import Decision, End, Outcome, Visit
 from distmark.journeys.steps.base import Step, StepKind
 from distmark.journeys.words import Words
 
+OUTCOMES = {"exit": {"ja": "離脱", "en": "exit"}, "completed": {"ja": "完了", "en": "completed"}, "goal": {"ja": "目標", "en": "goal"}}
+
 
 def _read_exit(value: object) -> Words:
     return Words.read(value["reason"] if isinstance(value, Mapping) and set(value) == {"reason"} else value)
@@ -37,4 +39,9 @@ def decide(step: ExitStep, visit: Visit) -> Decision:
     return End(Outcome(step.outcome), str(step.exit))
 
 
-KIND = StepKind("exit", ExitStep, decide, {"ja": "終了", "en": "End"}, "log-out")
+def describe(step: ExitStep, lang: str) -> tuple[str, str]:
+    """Return a title and a second line in `lang`."""
+    return step.exit.text(lang), OUTCOMES[step.outcome][lang]
+
+
+KIND = StepKind("exit", ExitStep, decide, describe, {"ja": "終了", "en": "End"}, "log-out", "#b3261e")

@@ -29,4 +29,10 @@ def decide(step: GotoStep, visit: Visit) -> Decision:
     return Go(step.goto) if step.at_most is None or visit.number <= step.at_most else Go()
 
 
-KIND = StepKind("goto", GotoStep, decide, {"ja": "移動", "en": "Go to"}, "corner-down-right")
+def describe(step: GotoStep, lang: str) -> tuple[str, str]:
+    """Return a title and a second line in `lang`."""
+    often = "" if step.at_most is None else (f"{step.at_most} 回まで" if lang == "ja" else f"at most {step.at_most} times")
+    return (f"「{step.goto}」へ" if lang == "ja" else f"Go to {step.goto}"), often
+
+
+KIND = StepKind("goto", GotoStep, decide, describe, {"ja": "移動", "en": "Go to"}, "corner-down-right", "#7b8794")

@@ -26,4 +26,9 @@ def decide(step: JourneyStep, visit: Visit) -> Decision:
     return Act(EnterJourney(step.id, step.journey, {field: filled(value, names) for field, value in step.data.items()}))
 
 
-KIND = StepKind("journey", JourneyStep, decide, {"ja": "別のジャーニーへ", "en": "Enter journey"}, "route")
+def describe(step: JourneyStep, lang: str) -> tuple[str, str]:
+    """Return a title and a second line in `lang`."""
+    return ("別のジャーニーを始める" if lang == "ja" else "Enter another journey"), step.journey
+
+
+KIND = StepKind("journey", JourneyStep, decide, describe, {"ja": "別のジャーニーへ", "en": "Enter journey"}, "route", "#0e7490")

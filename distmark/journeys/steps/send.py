@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field
 
 from distmark.journeys.model import Act, Decision, IfHeld, SendMessage, Visit
+from distmark.journeys.phrases import listed
 from distmark.journeys.steps.base import Defaults, Step, StepKind
 from distmark.journeys.words import Identifier, Name
 
@@ -51,4 +52,19 @@ def decide(step: SendStep, visit: Visit) -> Decision:
     return Act(SendMessage(step.id, step.send, step.message, step.editable, step.if_held, step.purpose == "transactional"))
 
 
-KIND = StepKind("send", SendStep, decide, {"ja": "送信", "en": "Send"}, "mail")
+def describe(step: SendStep, lang: str) -> tuple[str, str]:
+    """Return a title and a second line in `lang`."""
+    channel = CHANNEL_LABELS[step.send][lang]
+    title = f"{step.message} {channel}" if lang == "ja" else f"{channel}: {step.message}"
+    notes = []
+    if step.editable:
+        count = len(step.editable)
+        notes.append(f"差し込み {count} か所" if lang == "ja" else f"{count} editable {'block' if count == 1 else 'blocks'}")
+    if step.purpose == "transactional":
+        notes.append("取引メッセージ" if lang == "ja" else "transactional")
+    if step.if_held == "skip":
+        notes.append("送れない時は飛ばす" if lang == "ja" else "skipped when held")
+    return title, listed(notes, lang)
+
+
+KIND = StepKind("send", SendStep, decide, describe, {"ja": "送信", "en": "Send"}, "mail", "#0b6e69")

@@ -6,9 +6,12 @@ from pydantic import Field
 
 from distmark.journeys.expressions import Texts, namespace
 from distmark.journeys.model import Act, CreateTask, Decision, Visit
+from distmark.journeys.phrases import duration_words, without_slots
 from distmark.journeys.reading import Part
 from distmark.journeys.steps.base import Step, StepKind
 from distmark.journeys.times import Duration, add
+
+WHO = {"partner": {"ja": "担当者", "en": "partner"}, "marketer": {"ja": "本部", "en": "marketer"}}
 
 
 class Task(Part):
@@ -36,4 +39,13 @@ def decide(step: TaskStep, visit: Visit) -> Decision:
     return Act(CreateTask(step.id, task.for_, task.title.text(lang).render(names), add(visit.now, task.due, visit.zone), note))
 
 
-KIND = StepKind("task", TaskStep, decide, {"ja": "担当者タスク", "en": "Task"}, "phone-call")
+def describe(step: TaskStep, lang: str) -> tuple[str, str]:
+    """Return a title and a second line in `lang`."""
+    due = duration_words(step.task.due, lang)
+    who = WHO[step.task.for_][lang]
+    return without_slots(step.task.title.text(lang).text, lang), (
+        f"{who}のタスク・{due}以内" if lang == "ja" else f"task for the {who}, within {due}"
+    )
+
+
+KIND = StepKind("task", TaskStep, decide, describe, {"ja": "担当者タスク", "en": "Task"}, "phone-call", "#d97706")

@@ -44,4 +44,16 @@ def decide(step: UpdateStep, visit: Visit) -> Decision:
     return Act(UpdateContact(step.id, {field: filled(value, names) for field, value in step.update.items()}))
 
 
-KIND = StepKind("update", UpdateStep, decide, {"ja": "項目の更新", "en": "Update"}, "user-pen")
+def _shown(value: Text | Scalar) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "—" if value is None else str(value)
+
+
+def describe(step: UpdateStep, lang: str) -> tuple[str, str]:
+    """Return a title and a second line in `lang`."""
+    changes = ", ".join(f"{name} = {_shown(value)}" for name, value in step.update.items())
+    return ("お客様の項目を更新" if lang == "ja" else "Update the contact"), changes
+
+
+KIND = StepKind("update", UpdateStep, decide, describe, {"ja": "項目の更新", "en": "Update"}, "user-pen", "#1c6fd6")

@@ -49,4 +49,9 @@ def decide(step: WebhookStep, visit: Visit) -> Decision:
     return Act(CallWebhook(step.id, hook.url.render(names), hook.method, headers, body, hook.secret, hook.timeout_seconds, hook.if_fails))
 
 
-KIND = StepKind("webhook", WebhookStep, decide, {"ja": "Webhook", "en": "Webhook"}, "webhook")
+def describe(step: WebhookStep, lang: str) -> tuple[str, str]:
+    """Return a title and a second line in `lang`."""
+    return ("外部システムを呼ぶ" if lang == "ja" else "Call a webhook"), f"{step.webhook.method} {step.webhook.url}"
+
+
+KIND = StepKind("webhook", WebhookStep, decide, describe, {"ja": "Webhook", "en": "Webhook"}, "webhook", "#475569")
