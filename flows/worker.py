@@ -10,7 +10,7 @@ import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 import anyio
@@ -30,7 +30,7 @@ from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.service import cancelled_runs
 from distmark.enrollments.table import Enrollment
 from distmark.errors import DistmarkError
-from distmark.settings import get_settings
+from distmark.settings import Settings, get_settings
 from flows.launch import launch
 from flows.ownership import QueueOwnership
 from flows.runtime import get_world
@@ -59,11 +59,10 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
     _description = "Runs customer journeys: many runs concurrently in one process, asleep between steps at no cost."
     _display_name = "Journey"
 
-    _system_flows: ClassVar[dict[str, str]] = {}
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, world: World | None = None, settings: Settings | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.settings = get_settings()
+        self.settings = settings or get_settings()
+        self._world = world
         self.queue = next(iter(sorted(self._work_queues)), self.settings.work_queue)
         self._work_queues = {self.queue}
         self._slots = asyncio.Semaphore(self._limit or self.settings.worker_concurrency)
@@ -108,7 +107,8 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
 
     @property
     def world(self) -> World:
-        return get_world()
+        """What wakes work on; this process's own unless another was given."""
+        return self._world or get_world()
 
     @property
     def is_system(self) -> bool:

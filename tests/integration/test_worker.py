@@ -1,0 +1,279 @@
+"""The journey worker against a real Prefect server: what ops see and do there, and what becomes of the contacts."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.objects import StateType
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelled, Pending, Running
+from sqlalchemy import update
+
+from distmark.campaigns.table import Campaign
+from distmark.clock import FixedClock, stopwatch, wall_now
+from distmark.db import Database
+from distmark.engagement.service import record_event
+from distmark.enrollments.model import EnrollmentStatus
+from distmark.journeys.table import JourneyVersion
+from distmark.settings import Mode, Settings
+from flows.launch import launch
+from flows.states import claiming, running, waiting
+from flows.worker import JourneyWorker
+from tests.driver import Stage
+
+pytestmark = [pytest.mark.prefect, pytest.mark.filterwarnings("default")]
+
+STEPS = "  - {id: first, send: email, message: one}\n  - {id: booking, wait: {event: booked, timeout: 7 days}}\n  - {id: second, send: email, message: two}\n"
+EVENTS = "events: [booked]"
+
+
+@dataclass
+class Shop:
+    """A stage whose runs live in Prefect, in a work pool of its own."""
+
+    stage: Stage
+    client: PrefectClient
+    pool: str
+    settings: Settings
+
+    async def open(self, steps: str = STEPS, head: str = EVENTS, **campaign: object) -> Campaign:
+        made = self.stage.journey(steps, head, **campaign)
+        flow_id = await self.client.create_flow_from_name(f"trial-{self.pool}")
+        deployment_id = await self.client.create_deployment(
+            flow_id=flow_id, name=uuid.uuid4().hex, work_pool_name=self.pool, work_queue_name="default", enforce_parameter_schema=False
+        )
+        with self.stage.db.writing() as session:
+            session.execute(update(JourneyVersion).where(JourneyVersion.journey_id == made.journey_id).values(deployment_id=str(deployment_id)))
+        return made
+
+    @asynccontextmanager
+    async def worker(self) -> AsyncIterator[JourneyWorker]:
+        worker = JourneyWorker(
+            work_pool_name=self.pool, work_queues=["default"], name=f"worker-{self.pool}", world=self.stage.world, settings=self.settings
+        )
+        task = asyncio.create_task(worker.start(printer=lambda *_: None))
+        try:
+            yield worker
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def run_of(self, contact: Any) -> Any:
+        return await self.client.read_flow_run(uuid.UUID(self.stage.enrollment(contact).flow_run_id))
+
+
+@pytest.fixture
+async def shop(prefect_api: str, db: Database, tmp_path: Path) -> AsyncIterator[Shop]:
+    pool = f"pool-{uuid.uuid4().hex[:8]}"
+    clock = FixedClock(wall_now())
+    settings = Settings(mode=Mode.test, data_dir=tmp_path, prefect_api_url=prefect_api, poll_seconds=0.1, work_pool=pool)
+    with temporary_settings({PREFECT_API_URL: prefect_api}):
+        async with get_client() as client:
+            await client.create_work_pool(WorkPoolCreate(name=pool, type=JourneyWorker.type))
+            yield Shop(Stage(db, clock), client, pool, settings)
+
+
+async def until(what: Callable[[], bool | Awaitable[bool]], seconds: float = 30.0) -> None:
+    """Wait until `what` holds; fail when it does not in time."""
+    deadline = stopwatch() + seconds
+    while stopwatch() < deadline:
+        held = what()
+        if await held if asyncio.iscoroutine(held) else held:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"It did not come true within {seconds} s.")
+
+
+async def test_contact_sleeps_as_waiting_and_is_shown_with_step_and_reason(shop: Shop) -> None:
+    campaign, hanako = await shop.open(), shop.stage.contact()
+    shop.stage.enrol(campaign, hanako)
+
+    async with shop.worker():
+        await until(lambda: shop.stage.enrollment(hanako).step_id == "booking" and shop.stage.enrollment(hanako).claimed_by is None)
+
+        async def asleep() -> bool:
+            return (await shop.run_of(hanako)).state_name == "Waiting"
+
+        await until(asleep)
+
+    run = await shop.run_of(hanako)
+    assert run.state.state_details.scheduled_time == shop.stage.enrollment(hanako).due_at
+    assert "booking · waits for booked until" in run.state.message
+    assert {tag.split(":")[0] for tag in run.tags} == {"journey", "version", "campaign", "partner"}
+    assert set(run.parameters) == {"run_key"}
+    assert run.infrastructure_pid is None
+
+
+async def test_event_wakes_the_run_early_and_it_completes(shop: Shop) -> None:
+    campaign, hanako = await shop.open(), shop.stage.contact()
+    shop.stage.enrol(campaign, hanako)
+
+    async with shop.worker():
+        await until(lambda: shop.stage.enrollment(hanako).step_id == "booking")
+        with shop.stage.db.writing() as session:
+            record_event(session, shop.stage.brand.id, "booked", shop.stage.clock.now(), contact_id=hanako.id)
+
+        async def over() -> bool:
+            return (await shop.run_of(hanako)).state.is_completed()
+
+        await until(over)
+
+    assert [message.subject for message in shop.stage.mail.accepted] == ["one", "two"]
+    assert "completed" in (await shop.run_of(hanako)).state.message
+
+
+async def test_steps_show_on_the_page_of_the_run(shop: Shop) -> None:
+    campaign, hanako = await shop.open("  - {id: first, send: email, message: one}\n", ""), shop.stage.contact()
+    shop.stage.enrol(campaign, hanako)
+
+    async def shown() -> bool:
+        flow_run_id = shop.stage.enrollment(hanako).flow_run_id
+        if flow_run_id is None:
+            return False
+        found = await shop.client.request("POST", "/task_runs/filter", json={"flow_runs": {"id": {"any_": [flow_run_id]}}})
+        return [run["name"] for run in found.json()] == ["first · send"]
+
+    async with shop.worker():
+        await until(shown)
+
+
+async def test_cancelling_a_sleeping_run_ends_the_enrollment(shop: Shop) -> None:
+    campaign, hanako = await shop.open(), shop.stage.contact()
+    shop.stage.enrol(campaign, hanako)
+
+    async with shop.worker():
+        await until(lambda: shop.stage.enrollment(hanako).step_id == "booking")
+
+        async def asleep() -> bool:
+            return (await shop.run_of(hanako)).state_name == "Waiting"
+
+        await until(asleep)
+        await shop.client.set_flow_run_state(uuid.UUID(shop.stage.enrollment(hanako).flow_run_id), Cancelled())
+        await until(lambda: shop.stage.enrollment(hanako).status is EnrollmentStatus.ended)
+
+    assert "dashboard" in shop.stage.enrollment(hanako).reason
+
+
+async def test_paused_pool_holds_everybody_and_loses_nobody(shop: Shop) -> None:
+    campaign, people = await shop.open(), [shop.stage.contact() for _ in range(5)]
+    await shop.client.update_work_pool(shop.pool, WorkPoolUpdate(is_paused=True))
+    shop.stage.enrol(campaign, *people)
+
+    async with shop.worker():
+        await until(lambda: all(shop.stage.enrollment(person).flow_run_id for person in people))
+        with shop.stage.db.writing() as session:
+            record_event(session, shop.stage.brand.id, "booked", shop.stage.clock.now(), contact_id=people[0].id)
+        await asyncio.sleep(1.5)
+        held = list(shop.stage.mail.accepted)
+        await shop.client.update_work_pool(shop.pool, WorkPoolUpdate(is_paused=False))
+        await until(lambda: len(shop.stage.mail.accepted) >= 5)
+
+    assert held == []
+
+
+async def test_runs_of_a_dead_worker_go_on_when_the_next_one_starts(shop: Shop) -> None:
+    """L1, L2"""
+    campaign, people = await shop.open(), [shop.stage.contact() for _ in range(3)]
+    shop.stage.enrol(campaign, *people)
+    await launch(shop.stage.db, shop.client, "default", wall_now())
+    pending, begun, claimed = (uuid.UUID(shop.stage.enrollment(person).flow_run_id) for person in people)
+    await shop.client.set_flow_run_state(pending, claiming())
+    await shop.client.set_flow_run_state(begun, claiming())
+    await shop.client.set_flow_run_state(begun, running())
+    with shop.stage.db.writing() as session:
+        row = session.get_one(type(shop.stage.enrollment(people[2])), shop.stage.enrollment(people[2]).id)
+        row.claimed_by = "default@gone:1:dead"
+        session.add(row)
+
+    async with shop.worker():
+        await until(lambda: len(shop.stage.mail.accepted) == 3)
+
+    assert len({message.to_address for message in shop.stage.mail.accepted}) == 3
+
+
+async def test_launching_twice_makes_one_run(shop: Shop) -> None:
+    campaign, hanako = await shop.open(), shop.stage.contact()
+    shop.stage.enrol(campaign, hanako)
+    await launch(shop.stage.db, shop.client, "default", wall_now())
+    first = shop.stage.enrollment(hanako).flow_run_id
+    with shop.stage.db.writing() as session:
+        row = session.get_one(type(shop.stage.enrollment(hanako)), shop.stage.enrollment(hanako).id)
+        row.flow_run_id = None  # as if we had died between Prefect's answer and our note of it
+        session.add(row)
+
+    created = await launch(shop.stage.db, shop.client, "default", wall_now())
+
+    assert (created, shop.stage.enrollment(hanako).flow_run_id) == (1, first)
+
+
+async def test_only_one_worker_owns_a_queue(shop: Shop) -> None:
+    """D1"""
+    campaign, people = await shop.open("  - {id: first, send: email, message: one}\n", ""), [shop.stage.contact() for _ in range(10)]
+    shop.stage.enrol(campaign, *people)
+
+    async with shop.worker() as one, shop.worker() as two:
+        await until(lambda: len(shop.stage.mail.accepted) == 10)
+        await asyncio.sleep(0.5)
+
+    assert sorted([one.wakes > 0, two.wakes > 0]) == [False, True]
+    assert len(shop.stage.mail.accepted) == 10
+
+
+async def test_cohort_of_many_contacts_is_one_run(shop: Shop) -> None:
+    campaign, people = await shop.open(contacts_per_run=50), [shop.stage.contact() for _ in range(20)]
+    shop.stage.enrol(campaign, *people)
+
+    async with shop.worker():
+        await until(lambda: len(shop.stage.mail.accepted) == 20)
+
+    assert len({shop.stage.enrollment(person).flow_run_id for person in people}) == 1
+
+
+class TestWhatWeRelyOnInPrefect:
+    """Behaviour of Prefect that is not promised by its documentation; an upgrade that changes it fails here first."""
+
+    async def _run(self, shop: Shop) -> uuid.UUID:
+        campaign, hanako = await shop.open(), shop.stage.contact()
+        shop.stage.enrol(campaign, hanako)
+        await launch(shop.stage.db, shop.client, "default", wall_now())
+        return uuid.UUID(shop.stage.enrollment(hanako).flow_run_id)
+
+    async def test_second_claim_is_refused(self, shop: Shop) -> None:
+        run = await self._run(shop)
+        first = await shop.client.set_flow_run_state(run, Pending())
+        second = await shop.client.set_flow_run_state(run, Pending())
+        assert (first.status.value, second.status.value) == ("ACCEPT", "ABORT")
+
+    async def test_running_goes_back_to_waiting_and_sleeps_for_years(self, shop: Shop) -> None:
+        run = await self._run(shop)
+        for state in (claiming(), running(), waiting(wall_now() + timedelta(days=800), "asleep")):
+            answer = await shop.client.set_flow_run_state(run, state)
+            assert answer.status.value == "ACCEPT"
+        assert (await shop.client.read_flow_run(run)).state_name == "Waiting"
+
+    async def test_sleeping_run_can_be_claimed_before_its_time(self, shop: Shop) -> None:
+        run = await self._run(shop)
+        for state in (claiming(), running(), waiting(wall_now() + timedelta(days=800), "asleep"), claiming(), running()):
+            answer = await shop.client.set_flow_run_state(run, state)
+        assert (answer.status.value, (await shop.client.read_flow_run(run)).state_type) == ("ACCEPT", StateType.RUNNING)
+
+    async def test_cancelled_run_refuses_the_claim(self, shop: Shop) -> None:
+        run = await self._run(shop)
+        await shop.client.set_flow_run_state(run, Cancelled())
+        answer = await shop.client.set_flow_run_state(run, claiming())
+        assert answer.status.value in ("ABORT", "REJECT")
+
+    async def test_running_is_no_lock(self, shop: Shop) -> None:
+        run = await self._run(shop)
+        await shop.client.set_flow_run_state(run, claiming())
+        await shop.client.set_flow_run_state(run, Running())
+        answer = await shop.client.set_flow_run_state(run, Running())
+        assert answer.status.value == "ACCEPT"
