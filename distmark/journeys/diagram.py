@@ -1,7 +1,8 @@
 """A journey as a picture (SVG) and as a list, drawn without any other program.
 
 The picture needs no style sheet: colours are presentation attributes. A page may dress it by class: `journey-picture`, `journey-node`,
-`journey-node-<kind>`, `journey-edge`, `journey-box`, `journey-name`, `journey-count`, `journey-note`, `journey-link`, `journey-line`, `journey-arm`.
+`journey-node-<kind>`, `journey-edge`, `journey-box`, `journey-name`, `journey-count`, `journey-note`, `journey-link`, `journey-line`, `journey-arm`,
+`journey-jump`, `journey-arrow`.
 """
 
 from collections.abc import Mapping
@@ -22,7 +23,8 @@ NAME_SIZE, NAME_LINE, NOTE_SIZE, NOTE_LINE = 14, 20, 12, 17
 LINK_HEIGHT, FORK_HEIGHT, ARM_LABEL_HEIGHT, JOIN_HEIGHT = 26, 22, 18, 16
 WIDEST_LINK, NARROWEST_LINK, PLAIN_LINK = 120, 2, 3
 MOST_LINES = 2
-NARROW_EM = 0.56
+NARROW_EM = 0.66  # bold Latin of a wide font: better too much room than a cut number
+LANE, ARROW = 12, 5
 INK, INK_SOFT, LINE, PAPER, LINK, GOAL_COLOUR = "#1d2733", "#616e7c", "#cbd2d9", "#ffffff", "#cfe8e5", "#1f7a4d"
 FONT = "system-ui, 'Hiragino Sans', 'Yu Gothic UI', 'Noto Sans CJK JP', 'Noto Sans JP', sans-serif"
 WAITING_KINDS = ("wait",)
@@ -138,6 +140,9 @@ def _fitting(text: str, width: float, size: float) -> int:
         end -= 1
     if end == len(text):
         return end
+    pause = text.rfind("・", 0, end) + 1
+    if pause > end // 2:
+        return pause
     space = text.rfind(" ", 0, end + 1)
     # Japanese has no spaces to break at: only a Latin word is kept whole.
     return space if space > 0 and text[end - 1].isascii() and text[end].isascii() else end
@@ -182,18 +187,21 @@ class _Picture:
     lang: str
     counts: Counts | None
     parts: list[str] = field(default_factory=list)
+    boxes: dict[str, tuple[float, float]] = field(default_factory=dict)  # step id -> x of its right side, y of its middle
 
     def draw(self) -> str:
         steps = self.program.definition.steps
         width = self.width_of(steps, 0) + 2 * MARGIN
         bottom = self.sequence(steps, width / 2, MARGIN, 0)
         bottom = self.goal(width / 2, bottom, _falls_through(steps)) + MARGIN
+        jumps = self.jumps(width - MARGIN)
+        width += LANE * len(jumps)
         name = escape(self.program.definition.name.text(self.lang))
         about = escape(WORDS["about"][self.lang].format(count=len(self.program.steps)))
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" class="journey-picture" role="img" aria-label="{name}" lang="{self.lang}"'
             f' width="{width:g}" height="{bottom:g}" viewBox="0 0 {width:g} {bottom:g}" font-family="{FONT}">'
-            f"<title>{name}</title><desc>{about}</desc>{''.join(self.parts)}</svg>"
+            f"<title>{name}</title><desc>{about}</desc>{''.join([*jumps, *self.parts])}</svg>"
         )
 
     def width_of(self, steps: tuple[Step, ...], depth: int) -> int:
@@ -218,6 +226,7 @@ class _Picture:
         kind = KINDS[step.kind]
         node = _Node(step.id, step.kind, kind.colour, name, (count.note if count else "") or note, shown, _node_width(depth))
         bottom = self.node(node, x, y)
+        self.boxes[step.id] = (x + node.width / 2, (y + bottom) / 2)
         arms = _arms(step, self.lang)
         return self.split(arms, x, bottom, depth) if arms else bottom
 
@@ -297,6 +306,20 @@ class _Picture:
 
     def line(self, path: str) -> None:
         self.parts.append(f'<path class="journey-line" d="{path}" fill="none" stroke="{LINE}" stroke-width="2"/>')
+
+    def jumps(self, right: float) -> list[str]:
+        """Return the dashed lines from steps to the steps that they name, each in its own lane beside the journey, behind the nodes."""
+        named = [(step.id, target) for step in self.program.steps.values() for _, target in step.targets() if target in self.boxes]
+        lines = []
+        for number, (step_id, target) in enumerate(named):
+            (start_x, start_y), (end_x, end_y) = self.boxes[step_id], self.boxes[target]
+            lane = right + LANE * (number + 1)
+            lines.append(
+                f'<path class="journey-jump" d="M{start_x:g} {start_y:g}H{lane:g}V{end_y:g}H{end_x + 1:g}" fill="none" stroke="{INK_SOFT}"'
+                f' stroke-width="1.5" stroke-dasharray="4 4"/>'
+                f'<path class="journey-arrow" d="M{end_x + 1:g} {end_y:g}l{ARROW * 1.6:g} {-ARROW}v{2 * ARROW}z" fill="{INK_SOFT}"/>'
+            )
+        return lines
 
     def goal(self, x: float, y: float, is_reached: bool) -> float:
         goal = self.program.definition.goal
