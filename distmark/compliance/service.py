@@ -8,9 +8,10 @@ from sqlmodel import Session, col, select
 
 from distmark.compliance.table import AuditEntry
 from distmark.errors import InvalidInput, NotAllowed, Refused
+from distmark.journeys.check import check
 from distmark.journeys.definition import parse
 from distmark.journeys.findings import Finding, Severity
-from distmark.journeys.service import get_version, name_journey, newest_registered, source_of
+from distmark.journeys.service import get_version, list_journeys, name_journey, newest_registered, source_of
 from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
 from distmark.partners.model import Permission, Role, Viewer
 from distmark.partners.scope import visible
@@ -45,11 +46,10 @@ class CheckFailed(Refused):
 def submit(session: Session, viewer: Viewer, version_id: int, now: datetime) -> JourneyVersion:
     """Hand the version to the approvers; from now on its text is frozen. CheckFailed lists the errors of a text that cannot be sent."""
     require(viewer, Permission.write_journeys)
-    from distmark.journeys.check import check
-
     version = _in_hand(session, viewer, version_id, "submit")
     source = source_of(version)
-    errors = [found for found in check(source) if found.severity is Severity.error]
+    others = {journey.key for journey in list_journeys(session, viewer)}
+    errors = [found for found in check(source, now=now, journeys=others) if found.severity is Severity.error]
     if errors:
         raise CheckFailed(version.number, errors)
     version.status, version.submitted_at, version.content_hash = VersionStatus.submitted, now, source.content_hash

@@ -51,7 +51,8 @@ def sign_in(session: Session, email: str, password: str, now: datetime) -> tuple
     """
     nobody = _hash_of_nobody()
     user = session.exec(select(User).where(User.email == _email_key(email))).first()
-    right, better_hash = _passwords.verify_and_update(password[:LONGEST_PASSWORD], user.password_hash if user else nobody)
+    tried = password if len(password) <= LONGEST_PASSWORD else ""
+    right, better_hash = _passwords.verify_and_update(tried, user.password_hash if user else nobody)
     if user is None or user.id is None or not right or not _works_here(session, user):
         raise NotAllowed(WRONG)
     if better_hash:
