@@ -80,7 +80,7 @@ def filled_url(template: UrlTemplate, facts: dict[str, object]) -> str:
     written = [part if isinstance(part, str) else _value(part(facts), whole=at == 0) for at, part in enumerate(template.parts)]
     url = "".join(written)
     if not _is_web_url(url) or not urlsplit(url).hostname or " " in url or not url.isprintable():
-        raise ValueError(f"is {url!r}, which is no http(s) URL")
+        raise ValueError("comes out as no http(s) URL")
     return url
 
 

@@ -96,12 +96,18 @@ def _refuse_forbidden(node: nodes.Node, depth: int) -> None:
         raise TemplateSyntaxError(
             f"{kind.lower()} is not part of the template language; use slots, conditions, loops and filters", node.lineno
         )
+    if isinstance(node, nodes.Filter | nodes.Test) and node.name not in (filters := _known(node)):
+        raise TemplateSyntaxError(f"there is no {kind.lower()} {node.name}; use one of {', '.join(filters)}", node.lineno)
     if isinstance(node, nodes.For):
         depth += 1
         if node.recursive or depth > MAX_LOOP_DEPTH:
             raise TemplateSyntaxError(f"loops nest deeper than {MAX_LOOP_DEPTH}; prepare the list in the data instead", node.lineno)
     for child in node.iter_child_nodes():
         _refuse_forbidden(child, depth)
+
+
+def _known(node: nodes.Filter | nodes.Test) -> list[str]:
+    return sorted(name for name in (TEXT.filters if isinstance(node, nodes.Filter) else TEXT.tests) if not name.startswith("_"))
 
 
 def _bounded(values: Iterable[object]) -> list[object]:
@@ -116,6 +122,8 @@ def _bounded(values: Iterable[object]) -> list[object]:
 def _shown(value: object) -> object:
     if value is None:
         raise UndefinedError("a slot came out empty")
+    if isinstance(value, bool | Mapping | list | tuple):
+        raise UndefinedError(f"a slot holds a {type(value).__name__.lower()}, which cannot be shown; name one of its values")
     return value
 
 
@@ -175,7 +183,11 @@ def template_tree(source: str, filename: str) -> nodes.Template:
     if len(source) > MAX_TEMPLATE_CHARACTERS:
         raise TemplateRefused(filename, None, f"is {len(source)} characters long; at most {MAX_TEMPLATE_CHARACTERS} are allowed")
     try:
-        return TEXT.parse(source)
+        tree = TEXT.parse(source)
+        raw = next((line for line, kind, _ in TEXT.lex(source) if kind == "raw_begin"), None)
+        if raw is not None:
+            raise TemplateSyntaxError("raw would show slots unfilled", raw)
+        return tree
     except TemplateSyntaxError as error:
         raise TemplateRefused(filename, error.lineno, str(error.message)) from error
 

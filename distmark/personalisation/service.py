@@ -13,6 +13,8 @@ from distmark.personalisation.footer import FooterIncomplete, LegalFooter, legal
 from distmark.personalisation.greeting import greeting_for
 from distmark.personalisation.model import (
     MAX_OUTPUT_CHARACTERS,
+    BlockKind,
+    BlockValue,
     CompiledMessage,
     RenderContext,
     RenderedMessage,
@@ -55,13 +57,14 @@ def compile_message(templates: Mapping[str, str], message: str, lang: str, chann
         _need_footer(sources)
         html, found = _compiled_html(sources[2])
         targets |= found
+    text = sources[1 if channel == EMAIL else 0]
     names = frozenset().union(*(source.names for source in sources))
     return CompiledMessage(
         message=message,
         lang=lang,
         channel=channel,
         subject=sandbox.compiled_text(sources[0].text, sources[0].filename) if channel == EMAIL else None,
-        text=sandbox.compiled_text(sources[1 if channel == EMAIL else 0].text, sources[-1].filename),
+        text=sandbox.compiled_text(text.text, text.filename),
         html=html,
         link_targets=targets,
         blocks=frozenset(name.removeprefix("blocks.") for name in names if name.startswith("blocks.")),
@@ -185,6 +188,8 @@ class _Rendering:
         return RenderError(self._compiled.message, self._compiled.lang, slot, problem)
 
     def result(self) -> RenderedMessage:
+        if self._context.unsubscribe_url is not None and not self._context.unsubscribe_url.startswith(("https://", "http://")):
+            raise self._error("unsubscribe_url", f"is {self._context.unsubscribe_url!r}, which is no URL")
         targets = self._targets()
         tracked = self._context.tracked or targets.__getitem__
         footer = self._footer()
@@ -211,8 +216,6 @@ class _Rendering:
         context = self._context
         if "legal_footer" not in self._compiled.names:
             return None
-        if context.unsubscribe_url is not None and not context.unsubscribe_url.startswith(("https://", "http://")):
-            raise self._error("unsubscribe_url", f"is {context.unsubscribe_url!r}, which is no URL")
         try:
             return legal_footer(context.brand, context.partner, context.lang, context.unsubscribe_url, context.why)
         except FooterIncomplete as error:
@@ -223,7 +226,7 @@ class _Rendering:
             return ""
         subject = self._filled(self._compiled.subject, "subject", self._facts | {"blocks": self._plain_blocks()}).strip()
         if not subject.replace("\u3000", "").isprintable():
-            raise self._error("subject", f"holds a line break or control character ({subject!r}); no header may")
+            raise self._error("subject", "holds a line break or control character; no header may")
         if not subject or len(subject) > MAX_SUBJECT_CHARACTERS:
             raise self._error("subject", f"is {len(subject)} characters long; it needs 1 to {MAX_SUBJECT_CHARACTERS}")
         return subject
@@ -235,7 +238,7 @@ class _Rendering:
     def _html(self, footer: LegalFooter | None) -> str:
         if self._compiled.html is None:
             return ""
-        blocks = {name: block_html(name, block, self._context.mark_blocks) for name, block in self._context.blocks.items()}
+        blocks = {name: self._block_html(name, block) for name, block in self._blocks()}
         facts = self._facts | {
             "blocks": Facts("blocks", blocks),
             "legal_footer": footer.html if footer else Markup(""),
@@ -243,8 +246,16 @@ class _Rendering:
         }
         return self._filled(self._compiled.html, "html", facts)
 
+    def _blocks(self) -> list[tuple[str, BlockValue]]:
+        return [(name, block) for name, block in self._context.blocks.items() if name in self._compiled.blocks]
+
+    def _block_html(self, name: str, block: BlockValue) -> Markup:
+        if block.kind is BlockKind.IMAGE and block.value and not block.value.startswith("https://"):
+            raise self._error(f"blocks.{name}", "is a picture without an https address")
+        return block_html(name, block, self._context.mark_blocks)
+
     def _plain_blocks(self) -> Facts:
-        return Facts("blocks", {name: plain_text(block.kind, block.value) for name, block in self._context.blocks.items()})
+        return Facts("blocks", {name: plain_text(block.kind, block.value) for name, block in self._blocks()})
 
     def _filled(self, template: Template, part: str, facts: dict[str, object]) -> str:
         try:
