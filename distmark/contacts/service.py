@@ -18,7 +18,7 @@ from distmark.contacts.consents import (
 )
 from distmark.contacts.fields import ContactInput, FieldRefused, read_contact, tidy, typed
 from distmark.contacts.imports import ImportReport, Rejected, import_contacts
-from distmark.contacts.model import address_hash, address_key
+from distmark.contacts.model import SuppressionReason, SuppressionScope, address_hash, address_key
 from distmark.contacts.table import Contact
 from distmark.contacts.writing import changes, new_contact
 from distmark.errors import InvalidInput, NotFound, Refused
@@ -33,6 +33,8 @@ __all__ = [
     "ImportReport",
     "Page",
     "Rejected",
+    "SuppressionReason",
+    "SuppressionScope",
     "address_hash",
     "address_key",
     "attributes_of",
@@ -73,7 +75,7 @@ def create_contact(session: Session, viewer: Viewer, written: ContactInput, now:
     require(viewer, Permission.write_contacts)
     partner = _locked_partner(session, viewer, partner_id or viewer.partner_id)
     contact = new_contact(partner, written, now)
-    _check_addresses(session, contact)
+    _check_addresses(session, contact, {"email": contact.email, "email_key": contact.email_key})
     session.add(contact)
     session.flush()
     return contact
@@ -100,14 +102,13 @@ def change_contact(session: Session, contact_id: int, values: Mapping[str, Any],
 
 def _changed(session: Session, contact: Contact, written: ContactInput, now: datetime) -> Contact:
     changed = changes(contact, written)
-    for name, value in changed.items():
+    if not changed:
+        return contact
+    _check_addresses(session, contact, changed)
+    for name, value in {**changed, "updated_at": now}.items():
         setattr(contact, name, value)
-    if changed:
-        contact.updated_at = now
-        with session.no_autoflush:
-            _check_addresses(session, contact)
-        session.add(contact)
-        session.flush()
+    session.add(contact)
+    session.flush()
     return contact
 
 
@@ -119,14 +120,15 @@ def _locked_partner(session: Session, viewer: Viewer, partner_id: int | None) ->
     return partner
 
 
-def _check_addresses(session: Session, contact: Contact) -> None:
-    if not contact.email and not contact.phone:
+def _check_addresses(session: Session, contact: Contact, changed: Mapping[str, Any]) -> None:
+    if not changed.get("email", contact.email) and not changed.get("phone", contact.phone):
         raise InvalidInput("The contact has neither a mail address nor a phone number; give one of them.")
-    if contact.email_key is None:
+    key = changed.get("email_key")
+    if key is None:
         return
-    same = select(Contact.id).where(Contact.partner_id == contact.partner_id, Contact.email_key == contact.email_key)
+    same = select(Contact.id).where(Contact.partner_id == contact.partner_id, Contact.email_key == key)
     if session.exec(same if contact.id is None else same.where(Contact.id != contact.id)).first() is not None:
-        raise Refused(f"The mail address {contact.email} is already in this book; change the contact that has it.")
+        raise Refused(f"The mail address {changed['email']} is already in this book; change the contact that has it.")
 
 
 def get_contact(session: Session, viewer: Viewer, contact_id: int) -> Contact:
