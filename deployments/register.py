@@ -2,18 +2,19 @@
 
 from datetime import timedelta
 
-from distmark.compliance.service import mark_registered, require_sendable
-from distmark.journeys.service import program_of
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
+from distmark.compliance.service import mark_registered, require_approved
 from distmark.db import Database
 from distmark.errors import NotFound, Refused
+from distmark.journeys.service import program_of
 from distmark.journeys.table import JourneyVersion
 from distmark.partners.model import Viewer
 from distmark.settings import get_settings
+from flows.connection import prefect_client
 from flows.journey import ENTRYPOINT, compile_journey
 from flows.worker import JourneyWorker
 
@@ -30,10 +31,10 @@ def register_version(db: Database, version_id: int, viewer: Viewer | None = None
         version = session.get(JourneyVersion, version_id)
         if version is None:
             raise NotFound(f"There is no journey version {version_id}.")
-        require_sendable(version)
+        require_approved(version)
         program = program_of(session, version_id)
         flow = compile_journey(version, program)
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         ensure_pool(client, settings.work_pool, "Customer journeys. Pausing this pool holds everybody where they are.")
         flow_id = client.create_flow_from_name(flow.name)
         deployment_id = client.create_deployment(
@@ -60,7 +61,7 @@ def register_system_flows() -> None:
     from flows.upkeep import upkeep
 
     every = {"results": timedelta(seconds=settings.results_every_seconds), "upkeep": UPKEEP_EVERY}
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         ensure_pool(client, settings.system_pool, "distmark's own flows: results and upkeep.")
         for flow in (results, upkeep):
             client.create_deployment(
@@ -78,7 +79,7 @@ def register_system_flows() -> None:
 
 def run_now(flow_name: str) -> str:
     """Ask for one run of a system flow at once, and return the run's id."""
-    with get_client(sync_client=True) as client:
+    with prefect_client() as client:
         try:
             deployment = client.read_deployment_by_name(f"{flow_name}/system")
         except ObjectNotFound as error:

@@ -45,5 +45,5 @@ def describe(program: Program) -> str:
     lines = [f"# {program.definition.name.text('en')}", ""]
     for placed in program.order:
         step = program.steps[placed.step_id]
-        lines.append(f"{'  ' * placed.depth}- **{placed.step_id}** · {KINDS[step.kind].labels['en']}")
+        lines.append(f"{'  ' * placed.depth}- **{placed.step_id}** · {KINDS[step.kind].label['en']}")
     return "\n".join(lines)

@@ -1,5 +1,7 @@
 """The results flow: rolls new engagement up to journey metrics, and publishes one artifact per journey."""
 
+from collections.abc import Sequence
+
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
@@ -14,14 +16,16 @@ def results(publish: bool = True) -> dict[str, int]:
     """Roll up everything new, and publish the funnel of each journey that changed. Cost follows what is new, not the history."""
     db, clock = get_database(), get_settings().clock()
     rolled = roll_up(db, clock.now())
-    published = publish_results(db, clock) if publish and (rolled.events or rolled.moves) else 0
+    published = publish_results(db, clock, rolled.journey_ids) if publish else 0
     return {"events": rolled.events, "moves": rolled.moves, "published": published}
 
 
-def publish_results(db: Database, clock: Clock) -> int:
-    """Publish one Prefect artifact per journey with results and return how many. Counts only; nobody's data."""
+def publish_results(db: Database, clock: Clock, journey_ids: Sequence[int]) -> int:
+    """Publish one Prefect artifact for each of these journeys and return how many. Counts only; nobody's data."""
+    if not journey_ids:
+        return 0
     with db.reading() as session:
-        tables = {key: results_markdown(found, "en") for key, found in journeys_with_results(session, clock.now())}
+        tables = {key: results_markdown(found, "en") for key, found in journeys_with_results(session, clock.now(), journey_ids)}
     for key, table in tables.items():
         create_markdown_artifact(markdown=table, key=f"journey-{key}", description=f"Results of {key}")
     return len(tables)

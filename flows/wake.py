@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from distmark.journeys.service import program_of, source_of
 from sqlalchemy import func, or_, update
 from sqlmodel import Session, col, select
 
@@ -26,6 +25,7 @@ from distmark.errors import NotFound
 from distmark.journeys.definition import Kind
 from distmark.journeys.model import Act, End, Facts, Outcome, SendMessage, SentFact, Sleep, Why
 from distmark.journeys.program import Program
+from distmark.journeys.service import program_of, source_of
 from distmark.journeys.source import Source
 from distmark.journeys.table import JourneyVersion
 from distmark.journeys.walk import Position, Trace, leaving, passed, start, walk

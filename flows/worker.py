@@ -31,6 +31,7 @@ from distmark.enrollments.service import cancelled_runs
 from distmark.enrollments.table import Enrollment
 from distmark.errors import DistmarkError
 from distmark.settings import Settings, get_settings
+from flows.connection import connected
 from flows.launch import launch
 from flows.ownership import QueueOwnership
 from flows.runtime import get_world
@@ -421,7 +422,8 @@ def main() -> None:
     """Run until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    asyncio.run(serve())
+    with connected():
+        asyncio.run(serve())
 
 
 if __name__ == "__main__":

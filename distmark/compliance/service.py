@@ -115,6 +115,12 @@ def retire(session: Session, viewer: Viewer, version_id: int, now: datetime) -> 
     return _done(session, viewer, version, "retired", now)
 
 
+def require_approved(version: JourneyVersion) -> None:
+    """Return when the version may be registered: approved, and its text to the letter what was approved; Refused otherwise."""
+    _check_possible(version, "register")
+    _check_hashes(version)
+
+
 def require_sendable(version: JourneyVersion) -> None:
     """Return when the version's text is, to the letter, what was approved and registered; Refused otherwise."""
     if version.status not in SENDABLE:

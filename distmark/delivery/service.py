@@ -14,12 +14,12 @@ from distmark.contacts.model import address_hash
 from distmark.contacts.table import Contact
 from distmark.delivery.channel import Channel, OutgoingMessage
 from distmark.delivery.mime import make_message_id
-from distmark.delivery.rules import CAP_DAYS, CapPolicy, IfHeld, SendDecision, SendFacts, SendVerdict, decide_send
+from distmark.delivery.rules import CAP_DAYS, CapPolicy, SendDecision, SendFacts, SendVerdict, decide_send
 from distmark.enrollments.service import address_of
 from distmark.enrollments.table import Enrollment
 from distmark.errors import DeliveryError, DistmarkError, PermanentDeliveryError, Refused, TemporaryDeliveryError, UncertainDelivery
 from distmark.journeys.definition import JourneyDefinition, Kind
-from distmark.journeys.model import SendMessage
+from distmark.journeys.model import IfHeld, SendMessage
 from distmark.journeys.source import Source
 from distmark.journeys.table import JourneyVersion
 from distmark.journeys.times import next_allowed, zone_for

@@ -170,9 +170,12 @@ async def _stock(stage: object, campaign: object) -> float:
     from distmark.enrollments.table import Enrollment
 
     deployment_id = await _deployment(
-        "stock", "process", "stock", entrypoint="tests/bench/stock_flow.py:stock", path=str(ROOT), pull_steps=[
-            {"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}
-        ],
+        "stock",
+        "process",
+        "stock",
+        entrypoint="tests/bench/stock_flow.py:stock",
+        path=str(ROOT),
+        pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}],
     )
     await _enrolled(stage, campaign, STOCK_RUNS, deployment_id)
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "stock", "--type", "process", "--limit", "4"]

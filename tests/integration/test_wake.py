@@ -23,14 +23,18 @@ def stage(db: Database, clock: FixedClock) -> Stage:
 
 
 async def test_contact_gets_each_message_once_and_completes(stage: Stage) -> None:
-    campaign = stage.journey("  - {id: first, send: email, message: one}\n  - {id: pause, wait: {for: 3 days, until: '09:00'}}\n  - {id: second, send: email, message: two}\n")
+    campaign = stage.journey(
+        "  - {id: first, send: email, message: one}\n  - {id: pause, wait: {for: 3 days, until: '09:00'}}\n  - {id: second, send: email, message: two}\n"
+    )
     hanako = stage.contact()
     stage.enrol(campaign, hanako)
 
     await stage.run_for(10 * DAY)
 
     assert [message.subject for message in stage.mail.accepted] == ["one", "two"]
-    assert stage.mail.accepted[1].sent_at == datetime(2026, 11, 28, 0, 0, tzinfo=UTC)  # 24 Nov 10:00 + 3 days -> 27 Nov 10:00 -> 28 Nov 09:00 JST
+    assert stage.mail.accepted[1].sent_at == datetime(
+        2026, 11, 28, 0, 0, tzinfo=UTC
+    )  # 24 Nov 10:00 + 3 days -> 27 Nov 10:00 -> 28 Nov 09:00 JST
     enrollment = stage.enrollment(hanako)
     assert (enrollment.status, enrollment.outcome) == (EnrollmentStatus.ended, "completed")
     assert [message.status for message in stage.messages(hanako)] == [MessageStatus.sent] * 2
@@ -101,7 +105,10 @@ async def test_opens_by_machines_are_kept_but_open_no_branch(stage: Stage) -> No
 
 
 async def test_unsubscribe_ends_a_waiting_enrollment_at_once(stage: Stage) -> None:
-    campaign = stage.journey("  - {id: first, send: email, message: one}\n  - {id: pause, wait: {for: 30 days}}\n  - {id: second, send: email, message: two}\n", "entry: {reentry: any_time}")
+    campaign = stage.journey(
+        "  - {id: first, send: email, message: one}\n  - {id: pause, wait: {for: 30 days}}\n  - {id: second, send: email, message: two}\n",
+        "entry: {reentry: any_time}",
+    )
     hanako = stage.contact()
     stage.enrol(campaign, hanako)
     await stage.run_for(DAY)
@@ -117,7 +124,10 @@ async def test_unsubscribe_ends_a_waiting_enrollment_at_once(stage: Stage) -> No
 
 async def test_unsubscribed_between_enrolling_and_sending_gets_nothing(stage: Stage) -> None:
     """U4"""
-    campaign = stage.journey("  - {id: first, send: email, message: one}\n  - {id: pause, wait: {for: 1 day}}\n  - {id: text, send: sms, message: nudge}\n", "entry: {reentry: any_time}")
+    campaign = stage.journey(
+        "  - {id: first, send: email, message: one}\n  - {id: pause, wait: {for: 1 day}}\n  - {id: text, send: sms, message: nudge}\n",
+        "entry: {reentry: any_time}",
+    )
     hanako = stage.contact()
     stage.enrol(campaign, hanako)
     await stage.run_for(timedelta(minutes=1))
@@ -132,7 +142,10 @@ async def test_unsubscribed_between_enrolling_and_sending_gets_nothing(stage: St
 
 
 async def test_goal_ends_the_journey_in_the_middle_of_a_wait(stage: Stage) -> None:
-    campaign = stage.journey("  - {id: pause, wait: {for: 30 days}}\n  - {id: first, send: email, message: one}\n", "goal: {when: \"converted('opened_account')\"}\nevents: [opened_account]")
+    campaign = stage.journey(
+        "  - {id: pause, wait: {for: 30 days}}\n  - {id: first, send: email, message: one}\n",
+        "goal: {when: \"converted('opened_account')\"}\nevents: [opened_account]",
+    )
     hanako = stage.contact()
     stage.enrol(campaign, hanako)
     await stage.run_for(DAY)
@@ -193,7 +206,10 @@ async def test_temporary_refusal_is_tried_again_on_the_same_row(stage: Stage) ->
 
 async def test_refused_for_good_is_recorded_and_the_journey_goes_on(stage: Stage) -> None:
     """D4, L4"""
-    campaign = stage.journey("  - {id: first, send: email, message: one}\n  - {id: pause, wait: {for: 1 day}}\n  - {id: second, send: email, message: two}\n", contacts_per_run=10)
+    campaign = stage.journey(
+        "  - {id: first, send: email, message: one}\n  - {id: pause, wait: {for: 1 day}}\n  - {id: second, send: email, message: two}\n",
+        contacts_per_run=10,
+    )
     hanako, taro = stage.contact(), stage.contact()
     stage.mail.fail_address(hanako.email, Fault.permanent, times=1)
     stage.enrol(campaign, hanako, taro)
@@ -221,7 +237,7 @@ async def test_what_nobody_can_know_is_uncertain_and_never_sent_again(stage: Sta
 
 async def test_step_that_raises_parks_its_member_and_no_other(stage: Stage) -> None:
     campaign = stage.journey(
-        "  - id: odd\n    branch:\n      - {when: \"contact.amount > 5\", steps: [{id: out, exit: rich}]}\n  - {id: first, send: email, message: one}\n",
+        '  - id: odd\n    branch:\n      - {when: "contact.amount > 5", steps: [{id: out, exit: rich}]}\n  - {id: first, send: email, message: one}\n',
         "contact_fields: {amount: number}",
         contacts_per_run=10,
     )
@@ -297,7 +313,9 @@ async def test_person_in_two_books_is_written_to_once_and_the_second_partner_is_
 
 async def test_dead_worker_between_claim_and_answer_leaves_an_uncertain_message(stage: Stage) -> None:
     """D3"""
-    campaign = stage.journey("  - {id: first, send: email, message: one}\n  - {id: pause, wait: {for: 1 day}}\n  - {id: second, send: email, message: two}\n")
+    campaign = stage.journey(
+        "  - {id: first, send: email, message: one}\n  - {id: pause, wait: {for: 1 day}}\n  - {id: second, send: email, message: two}\n"
+    )
     hanako = stage.contact()
     stage.enrol(campaign, hanako)
 

@@ -51,7 +51,9 @@ class Shop:
             flow_id=flow_id, name=uuid.uuid4().hex, work_pool_name=self.pool, work_queue_name="default", enforce_parameter_schema=False
         )
         with self.stage.db.writing() as session:
-            session.execute(update(JourneyVersion).where(JourneyVersion.journey_id == made.journey_id).values(deployment_id=str(deployment_id)))
+            session.execute(
+                update(JourneyVersion).where(JourneyVersion.journey_id == made.journey_id).values(deployment_id=str(deployment_id))
+            )
         return made
 
     @asynccontextmanager
