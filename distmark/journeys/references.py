@@ -18,7 +18,7 @@ from distmark.journeys.expressions import (
 )
 from distmark.journeys.findings import Finding, closest
 from distmark.journeys.positions import Path as Place
-from distmark.journeys.steps.branch import BranchStep, TestOf
+from distmark.journeys.steps.branch import BranchStep, SplitTestOf
 from distmark.journeys.steps.journey import JourneyStep
 from distmark.journeys.steps.send import SendStep
 from distmark.journeys.steps.update import UpdateStep
@@ -47,7 +47,7 @@ def check_references(checked: Checked, journeys: frozenset[str] | None = None) -
             yield from _wait(checked, step)
         elif isinstance(step, UpdateStep):
             yield from _update(checked, step)
-        elif isinstance(step, BranchStep) and isinstance(step.branch, TestOf):
+        elif isinstance(step, BranchStep) and isinstance(step.branch, SplitTestOf):
             yield from _test(checked, step, step.branch)
         elif isinstance(step, JourneyStep) and journeys is not None and step.journey not in journeys:
             near = closest(step.journey, journeys)
@@ -222,7 +222,7 @@ def _update(checked: Checked, step: UpdateStep) -> Iterator[Finding]:
             yield _unknown_attribute(checked, step.id, ("update", name), "contact", name)
 
 
-def _test(checked: Checked, step: BranchStep, branch: TestOf) -> Iterator[Finding]:
+def _test(checked: Checked, step: BranchStep, branch: SplitTestOf) -> Iterator[Finding]:
     test = branch.test
     if test.event is not None:
         yield from _event(checked, step.id, ("branch", "test", "event"), test.event)

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from distmark.journeys.definition import JourneyDefinition
 from distmark.journeys.reading import REFERENCE
 from distmark.journeys.steps import KINDS
-from distmark.journeys.steps.branch import Arm, Condition, Test
+from distmark.journeys.steps.branch import Arm, Condition, SplitTest
 
 SCHEMA_ID = "https://distmark.example/schemas/journey.json"
 DEFS = "#/$defs/{model}"
@@ -17,7 +17,7 @@ def json_schema() -> dict[str, Any]:
     """Return the schema (JSON Schema 2020-12) of a journey's definition; `Step` is one of the kinds of the registry."""
     schema = JourneyDefinition.model_json_schema(by_alias=True, ref_template=DEFS)
     defs: dict[str, Any] = schema.setdefault("$defs", {})
-    models: list[type[BaseModel]] = [*(kind.model for kind in KINDS.values()), Arm, Condition, Test]
+    models: list[type[BaseModel]] = [*(kind.model for kind in KINDS.values()), Arm, Condition, SplitTest]
     for model in models:
         described = model.model_json_schema(by_alias=True, ref_template=DEFS)
         defs.update(described.pop("$defs", {}))

@@ -75,7 +75,7 @@ class Random(Part):
         return self
 
 
-class Test(Part):
+class SplitTest(Part):
     """What decides a test: the metric, how many wait for the result, and when it is read."""
 
     metric: Literal["click", "conversion", "revenue", "open"] = Field(description="What the winner has most of, per contact.")
@@ -98,10 +98,10 @@ class Test(Part):
         return self
 
 
-class TestOf(Part):
+class SplitTestOf(Part):
     """A test; its arms stand beside it in the step."""
 
-    test: Test
+    test: SplitTest
 
 
 def _bad(reason: str, reason_ja: str) -> Exception:
@@ -112,13 +112,13 @@ Conditions = tuple[Condition, ...]
 _CONDITIONS: TypeAdapter[Conditions] = TypeAdapter(Conditions)
 
 
-def _read_branch(value: object) -> Conditions | Random | TestOf:
+def _read_branch(value: object) -> Conditions | Random | SplitTestOf:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return _CONDITIONS.validate_python(value)
     if isinstance(value, Mapping) and "random" in value:
         return Random.model_validate(value)
     if isinstance(value, Mapping) and "test" in value:
-        return TestOf.model_validate(value)
+        return SplitTestOf.model_validate(value)
     raise problem("bad-branch")
 
 
@@ -139,7 +139,7 @@ BRANCH_SCHEMA: dict[str, Any] = {
     "anyOf": [
         {"type": "array", "items": reference("Condition"), "minItems": 1},
         {"type": "object", "properties": {"random": _ARM_REF}, "required": ["random"], "additionalProperties": False},
-        {"type": "object", "properties": {"test": reference("Test")}, "required": ["test"], "additionalProperties": False},
+        {"type": "object", "properties": {"test": reference("SplitTest")}, "required": ["test"], "additionalProperties": False},
     ]
 }
 
@@ -149,12 +149,12 @@ class BranchStep(Step):
 
     kind: ClassVar[str] = "branch"
 
-    branch: Annotated[Conditions | Random | TestOf, PlainValidator(_read_branch), WithJsonSchema(BRANCH_SCHEMA)]
+    branch: Annotated[Conditions | Random | SplitTestOf, PlainValidator(_read_branch), WithJsonSchema(BRANCH_SCHEMA)]
     arms: tuple[Arm, ...] = Field((), description="The arms of a test.")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if isinstance(self.branch, TestOf):
+        if isinstance(self.branch, SplitTestOf):
             check_arms(self.arms)
         elif self.arms:
             raise _bad("arms go with a test", "arms は test と一緒に使います")
@@ -232,7 +232,7 @@ def decide(step: BranchStep, visit: Visit) -> Decision:
     """Return the way into the arm, or the sleep of a contact held out of a test."""
     if isinstance(step.branch, tuple):
         return _by_condition(step.branch, visit)
-    if isinstance(step.branch, TestOf):
+    if isinstance(step.branch, SplitTestOf):
         return _by_test(step, step.branch.test, visit)
     return _into(_drawn(step.split, visit))
 
@@ -259,7 +259,7 @@ def _into(arm: Arm, **detail: object) -> Go:
     return Go(arm.steps[0].id if arm.steps else None, {"arm": arm.name, **detail})
 
 
-def _by_test(step: BranchStep, test: Test, visit: Visit) -> Decision:
+def _by_test(step: BranchStep, test: SplitTest, visit: Visit) -> Decision:
     if winner := next((arm for arm in step.arms if arm.name == visit.facts.winners.get(step.id)), None):
         return _into(winner, winner=True)
     if draw(visit.facts.random_key, f"{step.id}:hold_out") >= test.hold_out.rate:
@@ -281,13 +281,13 @@ def describe(step: BranchStep, lang: str) -> tuple[str, str]:
     labels = listed([path.words(lang) for path in step.paths()], lang)
     if isinstance(step.branch, Random):
         return ("ランダムに分ける" if lang == "ja" else "Random split"), labels
-    if isinstance(step.branch, TestOf):
+    if isinstance(step.branch, SplitTestOf):
         metric = METRICS[step.branch.test.metric][lang]
         return (f"テスト（{metric}で判定）" if lang == "ja" else f"Test by {metric}"), labels
     return ("条件で分ける" if lang == "ja" else "Split by condition"), (PEOPLE_ONLY[lang] if _judges_people(step.branch) else labels)
 
 
-def _judges_people(conditions: Conditions | Random | TestOf) -> bool:
+def _judges_people(conditions: Conditions | Random | SplitTestOf) -> bool:
     whens = [arm.when for arm in conditions if arm.when is not None] if isinstance(conditions, tuple) else []
     calls = [call for when in whens for call in when.uses.called(*ENGAGEMENT_FUNCTIONS)]
     return bool(calls) and not any(call.named.get("by") == "any" for call in calls)
