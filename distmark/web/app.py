@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from distmark.clock import Clock
 from distmark.db import Database
 from distmark.errors import DistmarkError
+from distmark.partners.model import Viewer
 from distmark.settings import Mode, Settings
 from distmark.web import faults, templating
 from distmark.web.pages import PAGES
@@ -30,7 +31,7 @@ class Static(StaticFiles):
         return response
 
 
-def create_app(settings: Settings, db: Database, clock: Clock, *, register: Callable[[int], str] | None = None) -> FastAPI:
+def create_app(settings: Settings, db: Database, clock: Clock, *, register: Callable[[int, Viewer], str] | None = None) -> FastAPI:
     """Return the application. `register` hands an approved version to Prefect and returns the deployment's id."""
     app = FastAPI(title="distmark", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(refuse_cross_site)])
     app.state.site = Site(

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from sqlmodel import Session, col, func, select
 
 from distmark.campaigns import service as campaigns
-from distmark.campaigns.table import Campaign, Member, MemberStatus
+from distmark.campaigns.table import Campaign, Member, MemberStatus, PartnerBlocks
 from distmark.contacts.service import attributes_of
 from distmark.contacts.table import Contact, Suppression
 from distmark.engagement.model import EventKind, Verdict
@@ -167,3 +167,23 @@ def first_message(session: Session, program: Program, contact: Contact, now: dat
 def campaigns_by_id(session: Session, viewer: Viewer) -> dict[int, Campaign]:
     """Return the campaigns that the viewer may see."""
     return {row.id: row for row in session.exec(visible(select(Campaign), Campaign, viewer)) if row.id is not None}
+
+
+def partners_with_words(session: Session, campaign_id: int) -> frozenset[int]:
+    """Return the partners who say something of their own to everybody in the campaign."""
+    rows = session.exec(select(PartnerBlocks).where(PartnerBlocks.campaign_id == campaign_id))
+    return frozenset(row.partner_id for row in rows if row.blocks)
+
+
+def live_by_journey(session: Session, viewer: Viewer) -> dict[int, int]:
+    """Return how many enrollments are live, per journey."""
+    statement = visible(select(Enrollment.journey_id, func.count()), Enrollment, viewer).where(Enrollment.status != EnrollmentStatus.ended)
+    return dict(session.exec(statement.group_by(col(Enrollment.journey_id))).all())
+
+
+def partners_using(session: Session, viewer: Viewer, journey_id: int, since: datetime) -> tuple[int, int]:
+    """Return how many partners enrolled somebody in the journey since then, and how many active partners there are."""
+    using = visible(select(func.count(func.distinct(Enrollment.partner_id))), Enrollment, viewer)
+    using = using.where(Enrollment.journey_id == journey_id, col(Enrollment.entered_at) >= since)
+    everybody = select(func.count()).select_from(Partner).where(Partner.brand_id == viewer.brand_id, col(Partner.active).is_(True))
+    return int(session.exec(using).one()), int(session.exec(everybody).one())

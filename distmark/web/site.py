@@ -54,7 +54,7 @@ class Site:
     clock: Clock
     secret: str
     pages: Mapping[str, Environment]  # language -> templates
-    register: Callable[[int], str] | None = None
+    register: Callable[[int, Viewer], str] | None = None
     limiter: partners.SignInLimiter = field(default_factory=partners.SignInLimiter)
 
     @property

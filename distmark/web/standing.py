@@ -1,22 +1,15 @@
 """Where a contact stands in a journey, in words: what step, until when, and why. Pure."""
 
 from dataclasses import dataclass
-from typing import Any
-
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
+from distmark.journeys.describe import describe_step
 from distmark.journeys.model import Outcome, Why
 from distmark.journeys.program import Program
-from distmark.journeys.steps import KINDS, Step
-from distmark.journeys.steps.send import CHANNEL_LABELS, SendStep
-from distmark.journeys.steps.wait import WaitStep
-from distmark.journeys.times import RULE_WORDS, Duration, describe_rule
+from distmark.journeys.steps import Step
+from distmark.journeys.times import RULE_WORDS, describe_rule
 from distmark.web.i18n import N_, Tongue
-from distmark.web.words import ENROLLMENT, EVENT, OUTCOME, Said
-
-MINUTES_PER_HOUR = 60
-DAYS_PER_WEEK = 7
-MONTHS_PER_YEAR = 12
+from distmark.web.words import ENROLLMENT, EVENT, OUTCOME, STEP, Said
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,39 +80,7 @@ def _ended(enrollment: Enrollment, tongue: Tongue) -> Standing:
 
 
 def step_name(step: Step, tongue: Tongue) -> str:
-    """Return what people call a step: its own name, else what it does."""
-    if step.name:
-        return step.name.text(tongue.language)
-    if isinstance(step, SendStep):
-        return f"{CHANNEL_LABELS[step.send].get(tongue.language, step.send)}: {step.message}"
-    if isinstance(step, WaitStep):
-        return _wait_name(step, tongue)
-    label = KINDS[step.kind].labels.get(tongue.language, step.kind)
-    task: Any = getattr(step, "task", None)
-    return f"{label}: {step.id}" if task is None else label
-
-
-def _wait_name(step: WaitStep, tongue: Tongue) -> str:
-    wait = step.wait
-    if wait.event is not None:
-        return tongue.say(N_("Waits for “%(event)s”"), event=event_name(wait.event, tongue))
-    if wait.for_ is not None:
-        return tongue.say(N_("Waits %(duration)s"), duration=duration(wait.for_, tongue))
-    if wait.on is not None:
-        return tongue.say(N_("Waits for a date"))
-    if wait.until is not None:
-        return tongue.say(N_("Waits for the hour"))
-    return tongue.say(N_("Waits"))
-
-
-def duration(length: Duration, tongue: Tongue) -> str:
-    """Return a duration in words: 3 days, 2 weeks, 1 month."""
-    counts = (
-        (N_("%(n)s year"), N_("%(n)s years"), length.months // MONTHS_PER_YEAR),
-        (N_("%(n)s month"), N_("%(n)s months"), length.months % MONTHS_PER_YEAR),
-        (N_("%(n)s day"), N_("%(n)s days"), length.days),
-        (N_("%(n)s hour"), N_("%(n)s hours"), length.minutes // MINUTES_PER_HOUR),
-        (N_("%(n)s minute"), N_("%(n)s minutes"), length.minutes % MINUTES_PER_HOUR),
-    )
-    said = [tongue.count(one, many, count) for one, many, count in counts if count]
-    return " ".join(said)
+    """Return what people call a step: its own name, else what it does. A task's title holds slots for the person, so it is called a task."""
+    if step.kind == "task" and not step.name:
+        return tongue.say(STEP["task"])
+    return describe_step(step, tongue.language)[0]

@@ -94,8 +94,8 @@ LAYER: dict[str, str] = {
     "journey": N_("Brand's default"),
     "brand": N_("Brand's default"),
     "campaign": N_("This campaign"),
-    "group": N_("All my members"),
-    "partner": N_("All my members"),
+    "group": N_("For all my members"),
+    "partner": N_("For all my members"),
     "member": N_("This person only"),
 }
 
@@ -132,7 +132,24 @@ EVENT: dict[str, str] = {
     "custom": N_("Event"),
 }
 
+CHANGE: dict[str, str] = {
+    "added": N_("added"),
+    "removed": N_("removed"),
+    "changed": N_("changed"),
+    "moved": N_("moved"),
+}
+
+ACTION: dict[str, str] = {
+    "submitted": N_("Submitted"),
+    "approved": N_("Approved"),
+    "sent_back": N_("Sent back"),
+    "registered": N_("Published"),
+    "retired": N_("Retired"),
+}
+
 TABLES = {
+    "change_words": CHANGE,
+    "action_words": ACTION,
     "role_words": ROLE,
     "campaign_words": CAMPAIGN,
     "member_words": MEMBER,

@@ -1,13 +1,17 @@
 """One module of function views per page."""
 
-from distmark.web.pages import assets, campaigns, contacts, people, recipient, sign_in, today
+from distmark.web.pages import api, approvals, assets, campaigns, contacts, journeys, people, recipient, results, sign_in, today
 
 PAGES = (
     assets.router,
     sign_in.router,
     recipient.router,
+    api.router,
     today.router,
     people.router,
     campaigns.router,
     contacts.router,
+    journeys.router,
+    approvals.router,
+    results.router,
 )

@@ -71,6 +71,7 @@ class Desk:
     version: JourneyVersion | None
     program: Program | None
     sends: list[SendStep] = field(default_factory=list)
+    said_to_all: frozenset[int] = frozenset()  # partners who say something to all their members
 
 
 @router.get("/campaigns")
@@ -90,7 +91,7 @@ def campaign_list(visit: Visit = needs(Permission.see_campaigns)) -> Response:
 @router.get("/campaigns/new")
 def new_campaign(visit: Visit = needs(Permission.publish_campaigns)) -> Response:
     """The form that opens a campaign."""
-    return _new_page(visit, {}, "")
+    return _new_page(visit, dict.fromkeys(("journey", "key", "name", "partner"), ""), "")
 
 
 @router.post("/campaigns/new")
@@ -189,7 +190,7 @@ def desk_of(session: Session, visit: Visit, campaign_id: int) -> Desk:
     version = journeys.newest_registered(session, campaign.journey_id)
     program = journeys.program_of(session, version.id or 0) if version else None
     sends = [step for step in program.steps.values() if isinstance(step, SendStep)] if program else []
-    return Desk(campaign, journey, version, program, sends)
+    return Desk(campaign, journey, version, program, sends, queries.partners_with_words(session, campaign_id))
 
 
 def _programs(session: Session, rows: Any, desk: Desk) -> dict[int, Program]:
@@ -208,7 +209,14 @@ def _row(
     else:
         said = MEMBER[member.status]
         stands = Standing(said, "–", member.error or visit.say(N_("Has not begun")))
-    return Row(member, contact, stands, "member" if member.blocks else ("campaign" if desk.campaign.blocks else "journey"))
+    return Row(member, contact, stands, _layer(desk, member))
+
+
+def _layer(desk: Desk, member: Member) -> str:
+    """Return the topmost layer that says something for this member."""
+    if member.blocks:
+        return "member"
+    return "partner" if member.partner_id in desk.said_to_all else ("campaign" if desk.campaign.blocks else "journey")
 
 
 def _shown(
@@ -250,9 +258,17 @@ def _preview(session: Session, visit: Visit, desk: Desk, contact_id: int, step_i
         return None, visit.say(N_("This journey sends no message."))
     step = step_id if step_id in {send.id for send in desk.sends} else desk.sends[0].id
     try:
-        return messages.preview(session, visit.viewer, desk.campaign.id or 0, contact_id, step, lang or None), ""
+        preview = messages.preview(
+            session, visit.viewer, desk.campaign.id or 0, contact_id, step, lang or None, unsubscribe_url=no_address(visit)
+        )
+        return preview, ""
     except Refused as error:
         return None, faults.explain(error, visit.language)
+
+
+def no_address(visit: Visit) -> str:
+    """Return where the unsubscribe link of a preview leads: a page that says there is nothing to unsubscribe."""
+    return f"{visit.site.settings.base_url}/u/preview"
 
 
 def _first_at(session: Session, visit: Visit, desk: Desk, rows: Sequence[Row]) -> tuple[datetime, ZoneInfo] | None:
@@ -273,7 +289,7 @@ def preview_frame(
 ) -> Response:
     """The mail itself, for the sandboxed frame: its own policy, no scripts, remote images only when asked for."""
     with visit.reading() as session:
-        preview = messages.preview(session, visit.viewer, campaign_id, contact, step, lang or None)
+        preview = messages.preview(session, visit.viewer, campaign_id, contact, step, lang or None, unsubscribe_url=no_address(visit))
     return mail_document(preview.html, preview.text, remote_images=images)
 
 

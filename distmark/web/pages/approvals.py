@@ -1,0 +1,102 @@
+"""Approvals: exactly what changed and what will be sent; approve, or send back with a reason. Never one's own text."""
+
+from collections.abc import Mapping
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from sqlmodel import Session
+from starlette.datastructures import FormData
+
+from distmark.compliance import service as compliance
+from distmark.errors import InvalidInput
+from distmark.journeys import service as journeys
+from distmark.journeys.definition import JourneyDefinition
+from distmark.journeys.service import source_of
+from distmark.journeys.table import JourneyVersion, VersionStatus
+from distmark.partners.model import Permission
+from distmark.web import faults, queries
+from distmark.web.i18n import N_
+from distmark.web.pages.journeys import changes_between
+from distmark.web.sample import samples_of
+from distmark.web.site import Visit, needs, text, the_form
+
+router = APIRouter()
+
+
+@router.get("/approvals")
+def approval_list(visit: Visit = needs(Permission.approve_journeys)) -> Response:
+    """What waits, the longest waiting first."""
+    with visit.reading() as session:
+        waiting = compliance.waiting_approvals(session, visit.viewer)
+        known = queries.journeys_by_id(session, visit.viewer)
+        names = queries.names_of_users(session, visit.viewer, [row.author_id for row in waiting])
+    return visit.page("approvals/list.html", waiting=waiting, journeys=known, names=names)
+
+
+@router.get("/approvals/{version_id}")
+def approval_page(version_id: int, visit: Visit = needs(Permission.approve_journeys)) -> Response:
+    """The version against the one that people enter now: what changed, and every message old and new."""
+    return _page(visit, version_id)
+
+
+def _page(visit: Visit, version_id: int, *, wrong: str = "", note: str = "", status: int = 200) -> Response:
+    with visit.reading() as session:
+        version = journeys.get_version(session, visit.viewer, version_id)
+        journey = queries.journeys_by_id(session, visit.viewer)[version.journey_id]
+        before = _before(session, version)
+        definition = journeys.program_of(session, version.id or 0).definition
+        changes = changes_between(session, visit, before, version) if before else None
+        names = queries.names_of_users(session, visit.viewer, [version.author_id, version.decided_by_id])
+        trail = compliance.trail(session, visit.viewer, "journey_version", version_id)
+    return visit.page(
+        "approvals/page.html",
+        status=status,
+        version=version,
+        journey=journey,
+        before=before,
+        changes=changes,
+        pairs=_pairs(definition, changes),
+        definition_text=source_of(version).definition,
+        names=names,
+        trail=trail,
+        own=version.author_id == visit.viewer.user_id,
+        waiting=version.status is VersionStatus.submitted,
+        wrong=wrong,
+        note=note,
+    )
+
+
+def _before(session: Session, version: JourneyVersion) -> JourneyVersion | None:
+    """Return what people get now: the newest published version before this one, else the one before it."""
+    older = [row for row in journeys.versions_of(session, version.journey_id) if row.number < version.number]
+    return next((row for row in older if row.status is VersionStatus.registered), older[0] if older else None)
+
+
+def _pairs(definition: JourneyDefinition, changes: object) -> list[Mapping[str, object]]:
+    """Return each message and language with whether its templates changed, the changed ones first."""
+    touched = {tuple(change.name.split(".")[:2]) for change in getattr(changes, "templates", ())}
+    pairs: list[Mapping[str, object]] = [
+        {"message": sample.message, "lang": lang, "channel": sample.channel, "changed": changes is None or (sample.message, lang) in touched}
+        for sample in samples_of(definition)
+        for lang in definition.languages
+    ]
+    return sorted(pairs, key=lambda pair: not pair["changed"])
+
+
+@router.post("/approvals/{version_id}/approve")
+def approve(version_id: int, visit: Visit = needs(Permission.approve_journeys), form: FormData = the_form) -> Response:
+    """Agree to exactly this text."""
+    with visit.writing() as session:
+        compliance.approve(session, visit.viewer, version_id, text(form, "note"), visit.now)
+    return visit.go("/approvals", N_("Approved. A marketer can publish it now."))
+
+
+@router.post("/approvals/{version_id}/send-back")
+def send_back(version_id: int, visit: Visit = needs(Permission.approve_journeys), form: FormData = the_form) -> Response:
+    """Return the text to its author with the reason."""
+    try:
+        with visit.writing() as session:
+            compliance.send_back(session, visit.viewer, version_id, text(form, "note"), visit.now)
+    except InvalidInput as error:
+        return _page(visit, version_id, wrong=faults.explain(error, visit.language), status=422)
+    return visit.go("/approvals", N_("Sent back to its author."))

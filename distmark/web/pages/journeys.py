@@ -1,0 +1,362 @@
+"""Journeys for those who write them: the picture with people on it, the versions, the text with its findings, and every message."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from markupsafe import Markup
+from sqlmodel import Session
+from starlette.datastructures import FormData, UploadFile
+
+from distmark.compliance import service as compliance
+from distmark.compliance.service import CheckFailed
+from distmark.enrollments import service as enrollments
+from distmark.errors import DistmarkError, InvalidInput, NotFound, Refused
+from distmark.journeys import service as journeys
+from distmark.journeys.check import check, has_errors
+from distmark.journeys.diagram import StepCounts, diagram, outline
+from distmark.journeys.findings import DefinitionError, Finding
+from distmark.journeys.service import source_of
+from distmark.journeys.source import DEFINITION_FILE, Source
+from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
+from distmark.metrics import service as metrics
+from distmark.metrics.model import Metric, Results, rate
+from distmark.partners.model import Permission
+from distmark.web import faults, queries
+from distmark.web.frames import mail_document
+from distmark.web.i18n import N_
+from distmark.web.pages.results import sentence_of, step_rows, worst_of
+from distmark.web.sample import render_sample, samples_of
+from distmark.web.site import Visit, needs, text, the_form
+
+router = APIRouter()
+CONTEXT = 2
+MOST_FILES = 200
+MOST_FILE_BYTES = 200_000
+OPEN = (VersionStatus.draft, VersionStatus.sent_back)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A finding with the lines around it, for showing beside them."""
+
+    finding: Finding
+    words: str
+    hint: str
+    lines: tuple[tuple[int, str], ...]
+
+
+@router.get("/journeys")
+def journey_list(visit: Visit = needs(Permission.see_journeys)) -> Response:
+    """Every journey of the brand with its newest and its published version."""
+    with visit.reading() as session:
+        found = journeys.list_journeys(session, visit.viewer)
+        newest = queries.newest_by_journey(session, visit.viewer, tuple(VersionStatus))
+        published = queries.newest_by_journey(session, visit.viewer, (VersionStatus.registered,))
+        live = queries.live_by_journey(session, visit.viewer)
+    return visit.page("journeys/list.html", journeys=found, newest=newest, published=published, live=live)
+
+
+@router.get("/journeys/new")
+def new_journey(visit: Visit = needs(Permission.write_journeys)) -> Response:
+    """An empty text to begin with, or files to upload."""
+    brand = visit.brand.key if visit.brand else ""
+    return _editor(visit, Source(STARTER.format(brand=brand), dict(STARTER_TEMPLATES)), None, checked=False)
+
+
+@router.post("/journeys/new")
+def store_new(visit: Visit = needs(Permission.write_journeys), form: FormData = the_form) -> Response:
+    """Check the text, or keep it as a draft."""
+    return _store(visit, form, None)
+
+
+@router.get("/journeys/{key}")
+def journey_page(key: str, visit: Visit = needs(Permission.see_journeys), v: int | None = None) -> Response:
+    """Where people are and where they leave, in the published version or the one asked for."""
+    with visit.reading() as session:
+        journey = journeys.get_journey(session, visit.viewer, key)
+        versions = journeys.versions_of(session, journey.id or 0)
+        version = _chosen(versions, v)
+        source = source_of(version)
+        findings = check(source, now=visit.now)
+        program = None if has_errors(findings) else journeys.program_of(session, version.id or 0)
+        here = enrollments.step_counts(session, visit.viewer, version_id=version.id)
+        found = metrics.results(session, visit.viewer, key, version=version.number) if program and version.registered_at else None
+        rows = step_rows(visit, found, program, here) if found else []
+        page = {
+            "numbers": queries.partners_using(session, visit.viewer, journey.id or 0, visit.now - timedelta(days=30)),
+            "names": queries.names_of_users(session, visit.viewer, [row.author_id for row in versions] + [row.decided_by_id for row in versions]),
+            "trail": [entry for row in versions[:6] for entry in compliance.trail(session, visit.viewer, "journey_version", row.id or 0)],
+        }
+    counts = people_at(found, here) if found else None
+    return visit.page(
+        "journeys/page.html",
+        journey=journey,
+        versions=versions,
+        version=version,
+        program=program,
+        definition_of=program.definition if program else None,
+        picture=Markup(diagram(program, visit.language, counts)) if program else None,  # noqa: S704  (its maker escapes every text)
+        outline=outline(program, visit.language, counts) if program else (),
+        findings=_shown(findings, source, visit.language),
+        has_errors=has_errors(findings),
+        results=found,
+        converted=rate(found.totals, Metric.converted, Metric.entered) if found else None,
+        sentence=sentence_of(visit, found, program) if found and program else "",
+        worst=worst_of(rows),
+        open_statuses=OPEN,
+        can_register=visit.site.register is not None,
+        **page,
+    )
+
+
+def people_at(found: Results, here: Mapping[str, int]) -> dict[str, StepCounts]:
+    """Return for each step how many ever came, are there now, and went on."""
+    passed = {step.step_id: step.count(Metric.passed) for step in found.steps}
+    return {
+        step_id: StepCounts(arrived=count + here.get(step_id, 0), here=here.get(step_id, 0), passed=count) for step_id, count in passed.items()
+    }
+
+
+def _chosen(versions: Sequence[JourneyVersion], number: int | None) -> JourneyVersion:
+    if not versions:
+        raise NotFound("This journey has no version.")
+    if number is not None:
+        found = next((row for row in versions if row.number == number), None)
+        if found is None:
+            raise NotFound(f"This journey has no version {number}.")
+        return found
+    return next((row for row in versions if row.status is VersionStatus.registered), versions[0])
+
+
+@router.get("/journeys/{key}/edit")
+def edit_page(key: str, visit: Visit = needs(Permission.write_journeys), v: int | None = None) -> Response:
+    """The text of a version; saving it makes a new draft, or renews the open one."""
+    with visit.reading() as session:
+        journey = journeys.get_journey(session, visit.viewer, key)
+        versions = journeys.versions_of(session, journey.id or 0)
+        version = _chosen(versions, v if v is not None else versions[0].number)
+    return _editor(visit, source_of(version), journey)
+
+
+@router.post("/journeys/{key}/edit")
+def store(key: str, visit: Visit = needs(Permission.write_journeys), form: FormData = the_form) -> Response:
+    """Check the text, or keep it as a draft of this journey."""
+    with visit.reading() as session:
+        journey = journeys.get_journey(session, visit.viewer, key)
+    return _store(visit, form, journey)
+
+
+def _store(visit: Visit, form: FormData, journey: Journey | None) -> Response:
+    source = _source_from(form)
+    if text(form, "action") != "save":
+        return _editor(visit, source, journey)
+    try:
+        with visit.writing() as session:
+            version = journeys.save_draft(session, visit.viewer.brand_id, source, visit.viewer.user_id, visit.now)
+            key, number = session.get_one(Journey, version.journey_id).key, version.number
+            if journey is not None and key != journey.key:
+                raise Refused(f'The key "{key}" is another journey\'s; write {journey.key}, or make a new journey of it.')
+    except DefinitionError:
+        return _editor(visit, source, journey, status=422)  # its findings are those of the check
+    except (InvalidInput, Refused) as error:
+        return _editor(visit, source, journey, wrong=faults.explain(error, visit.language), status=422)
+    return visit.go(f"/journeys/{key}?v={number}", N_("Saved as a draft."))
+
+
+def _source_from(form: FormData) -> Source:
+    definition = str(form.get("definition", "")).replace("\r\n", "\n")
+    templates = {
+        name.removeprefix("template:"): str(value).replace("\r\n", "\n")
+        for name, value in form.multi_items()
+        if name.startswith("template:") and isinstance(value, str)
+    }
+    for file in [value for value in form.getlist("files") if isinstance(value, UploadFile) and value.filename][:MOST_FILES]:
+        name = str(file.filename).replace("\\", "/").rpartition("/")[2]
+        content = file.file.read(MOST_FILE_BYTES + 1).decode("utf-8-sig", "replace").replace("\r\n", "\n")
+        if name.endswith((".yaml", ".yml")):
+            definition = content
+        elif name.endswith((".txt", ".mjml")):
+            templates[name] = content
+    removed = {str(name) for name in form.getlist("remove")}
+    return Source(definition, {name: content for name, content in templates.items() if name not in removed})
+
+
+def _editor(
+    visit: Visit, source: Source, journey: Journey | None, *, wrong: str = "", checked: bool = True, status: int = 200
+) -> Response:
+    findings = check(source, now=visit.now) if checked else []
+    missing = [found.values["file"].rpartition("/")[2] for found in findings if found.code == "missing-template" and "file" in found.values]
+    return visit.page(
+        "journeys/edit.html",
+        status=status,
+        source=source,
+        journey=journey,
+        findings=_shown(findings, source, visit.language),
+        checked=checked,
+        has_errors=has_errors(findings),
+        missing=missing,
+        wrong=wrong,
+    )
+
+
+def _shown(findings: Sequence[Finding], source: Source, language: str) -> list[Shown]:
+    return [
+        Shown(found, found.message(language), found.hint(language), _around(_text_of(source, found.file), found.line))
+        for found in findings
+    ]
+
+
+def _text_of(source: Source, file: str) -> str:
+    name = file.rpartition("/")[2]
+    return source.definition if file in (source.file, DEFINITION_FILE) else source.templates.get(name, "")
+
+
+def _around(content: str, line: int) -> tuple[tuple[int, str], ...]:
+    lines = content.splitlines()
+    first, last = max(1, line - CONTEXT), min(len(lines), line + CONTEXT)
+    return tuple((number, lines[number - 1]) for number in range(first, last + 1))
+
+
+@router.get("/journeys/{key}/{number}/messages")
+def messages_page(key: str, number: int, visit: Visit = needs(Permission.see_journeys), message: str = "", lang: str = "") -> Response:
+    """Every message of a version in each language, as a made-up person would get it."""
+    with visit.reading() as session:
+        journey = journeys.get_journey(session, visit.viewer, key)
+        version = _chosen(journeys.versions_of(session, journey.id or 0), number)
+        definition = journeys.program_of(session, version.id or 0).definition
+    samples = samples_of(definition)
+    chosen = next((each for each in samples if each.message == message), samples[0] if samples else None)
+    language = lang if lang in definition.languages else (visit.language if visit.language in definition.languages else definition.languages[0])
+    rendered, problem = None, ""
+    if chosen and visit.brand:
+        try:
+            rendered = render_sample(source_of(version), definition, visit.brand, chosen.message, language, visit.site.settings.base_url)
+        except DistmarkError as error:
+            problem = faults.explain(error, visit.language)
+    return visit.page(
+        "journeys/messages.html",
+        journey=journey,
+        version=version,
+        samples=samples,
+        chosen=chosen,
+        language=language,
+        languages_of_journey=definition.languages,
+        rendered=rendered,
+        problem=problem,
+    )
+
+
+@router.get("/journeys/{key}/{number}/message.html")
+def message_frame(key: str, number: int, message: str, lang: str, visit: Visit = needs(Permission.see_journeys), images: bool = False) -> Response:
+    """One message of a version, for the sandboxed frame."""
+    with visit.reading() as session:
+        journey = journeys.get_journey(session, visit.viewer, key)
+        version = _chosen(journeys.versions_of(session, journey.id or 0), number)
+        definition = journeys.program_of(session, version.id or 0).definition
+    if visit.brand is None:
+        raise NotFound("There is no brand to show this message for.")
+    rendered = render_sample(source_of(version), definition, visit.brand, message, lang, visit.site.settings.base_url)
+    return mail_document(rendered.html, rendered.text, remote_images=images)
+
+
+@router.post("/journeys/versions/{version_id}/submit")
+def submit(version_id: int, visit: Visit = needs(Permission.write_journeys)) -> Response:
+    """Hand the version to the approvers; one with errors stays here and says where they are."""
+    key, number = _address_of(visit, version_id)
+    try:
+        with visit.writing() as session:
+            compliance.submit(session, visit.viewer, version_id, visit.now)
+    except CheckFailed:
+        return visit.go(f"/journeys/{key}/edit?v={number}", N_("The errors shown here must be corrected first."), kind="bad")
+    return visit.go(f"/journeys/{key}?v={number}", N_("Submitted. An approver looks at it next."))
+
+
+@router.post("/journeys/versions/{version_id}/register")
+def register(version_id: int, visit: Visit = needs(Permission.register_journeys)) -> Response:
+    """Hand the approved version to Prefect, so that contacts can enter it; without Prefect nothing is lost and it can be tried again."""
+    key, number = _address_of(visit, version_id)
+    if visit.site.register is None:
+        raise Refused("This process cannot reach Prefect; run `distmark journeys register` instead.")
+    visit.site.register(version_id, visit.viewer)
+    return visit.go(f"/journeys/{key}?v={number}", N_("Published. Contacts can enter this version now."))
+
+
+@router.post("/journeys/versions/{version_id}/retire")
+def retire(version_id: int, visit: Visit = needs(Permission.register_journeys)) -> Response:
+    """Let nobody enter the version any more; those inside finish it."""
+    key, number = _address_of(visit, version_id)
+    with visit.writing() as session:
+        compliance.retire(session, visit.viewer, version_id, visit.now)
+    return visit.go(f"/journeys/{key}?v={number}", N_("Retired. Nobody enters it any more; those inside finish it."))
+
+
+def _address_of(visit: Visit, version_id: int) -> tuple[str, int]:
+    with visit.reading() as session:
+        version = journeys.get_version(session, visit.viewer, version_id)
+        return session.get_one(Journey, version.journey_id).key, version.number
+
+
+@router.get("/journeys/{key}/compare")
+def compare(key: str, old: int, new: int, visit: Visit = needs(Permission.see_journeys)) -> Response:
+    """What changed between two versions."""
+    with visit.reading() as session:
+        journey = journeys.get_journey(session, visit.viewer, key)
+        versions = journeys.versions_of(session, journey.id or 0)
+        before, after = _chosen(versions, old), _chosen(versions, new)
+        changes = changes_between(session, visit, before, after)
+    return visit.page("journeys/compare.html", journey=journey, old=before, new=after, changes=changes, versions=versions)
+
+
+def changes_between(session: Session, visit: Visit, old: JourneyVersion, new: JourneyVersion) -> object:
+    """Return the difference of two versions that the viewer may see; None when one of them cannot be read."""
+    try:
+        return journeys.diff_of(session, visit.viewer, old.id or 0, new.id or 0)
+    except DefinitionError:
+        return None
+
+
+STARTER = """key: first-steps
+name: {{ja: はじめてのご案内, en: First steps}}
+description: {{ja: お電話のあとに, en: After a phone call}}
+brand: {brand}
+languages: [ja, en]
+kind: marketing
+entry: {{reentry: after_exit, cooldown: 30 days}}
+send_policy: {{quiet_hours: "21:00-08:00", days: weekdays, holidays: JP, caps: marketing}}
+links: {{more: "https://example.com/"}}
+blocks:
+  personal_note:
+    label: {{ja: 個別の一言, en: Personal note}}
+    max_length: 300
+    default: {{ja: お気軽にご相談ください。, en: Ask me anything.}}
+steps:
+  - {{id: welcome, send: email, message: welcome, editable: [personal_note]}}
+  - {{id: time-to-read, wait: {{for: 3 days, until: "09:00"}}}}
+  - {{id: call, task: {{for: partner, title: "{{{{ contact.full_name }}}}", due: 1 day}}}}
+"""
+_TEXT = "{{ greeting }}\n\n{{ blocks.personal_note }}\n\n{{ links.more }}\n\n{{ legal_footer }}\n"
+_MJML = """<mjml>
+  <mj-body>
+    <mj-section>
+      <mj-column>
+        <mj-text>{{ greeting }}</mj-text>
+        <mj-text>{{ blocks.personal_note }}</mj-text>
+        <mj-button href="{{ links.more }}">%s</mj-button>
+        <mj-text>{{ legal_footer }}</mj-text>
+      </mj-column>
+    </mj-section>
+  </mj-body>
+</mjml>
+"""
+STARTER_TEMPLATES: Mapping[str, str] = {
+    "welcome.ja.subject.txt": "{{ contact.last_name }}様へご案内\n",
+    "welcome.ja.text.txt": _TEXT,
+    "welcome.ja.mjml": _MJML % "くわしく見る",
+    "welcome.en.subject.txt": "For you, {{ contact.first_name }}\n",
+    "welcome.en.text.txt": _TEXT,
+    "welcome.en.mjml": _MJML % "Read more",
+}
+__all__ = ["changes_between", "router"]

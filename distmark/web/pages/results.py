@@ -1,0 +1,166 @@
+"""Results: few large numbers, where people stop, and how it went day by day. Every number says what it counts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from sqlmodel import Session
+
+from distmark.campaigns import service as campaigns
+from distmark.enrollments import service as enrollments
+from distmark.errors import NotFound
+from distmark.journeys import service as journeys
+from distmark.journeys.program import Program
+from distmark.journeys.table import Journey, VersionStatus
+from distmark.metrics import service as metrics
+from distmark.metrics.definitions import outcome_name
+from distmark.metrics.model import Metric, Results, rate
+from distmark.partners.model import Permission
+from distmark.web import charts, queries
+from distmark.web.charts import Series
+from distmark.web.i18n import N_
+from distmark.web.site import Visit, needs
+from distmark.web.standing import step_name
+
+router = APIRouter()
+DAYS = (7, 30, 90)
+DAILY = (Metric.entered, Metric.sent, Metric.clicked)
+SHOWN = (Metric.sent, Metric.opened, Metric.clicked, Metric.unsubscribed)
+TROUBLE = (Metric.failed, Metric.suppressed, Metric.uncertain, Metric.bounced)
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """One step of the table: how many got here and what came of it. `share` is of all who entered."""
+
+    step_id: str
+    name: str
+    kind: str
+    reached: int
+    share: float | None
+    here: int
+    counts: dict[str, int]
+    rates: dict[str, float | None]
+    trouble: int
+
+
+@router.get("/results")
+def results_list(visit: Visit = needs(Permission.see_results)) -> Response:
+    """Each journey with its few most telling numbers."""
+    with visit.reading() as session:
+        found = [(journey, metrics.results(session, visit.viewer, journey.key)) for journey in _journeys(session, visit)]
+    return visit.page("results/list.html", found=found, rate=rate, Metric=Metric)
+
+
+def _journeys(session: Session, visit: Visit) -> list[Journey]:
+    published = queries.newest_by_journey(session, visit.viewer, (VersionStatus.registered, VersionStatus.retired))
+    return [journey for journey in journeys.list_journeys(session, visit.viewer) if journey.id in published]
+
+
+@router.get("/results/{key}")
+def results_page(
+    key: str,
+    visit: Visit = needs(Permission.see_results),
+    version: int | None = None,
+    campaign: int | None = None,
+    days: int = 30,
+) -> Response:
+    """A journey's results, narrowed to a version or a campaign."""
+    days = days if days in DAYS else DAYS[1]
+    with visit.reading() as session:
+        journey = journeys.get_journey(session, visit.viewer, key)
+        offered = [row for row in campaigns.list_campaigns(session, visit.viewer) if row.journey_id == journey.id]
+        if campaign is not None and campaign not in {row.id for row in offered}:
+            raise NotFound(f"There is no campaign {campaign} of this journey among yours.")
+        found = metrics.results(session, visit.viewer, key, version=version, campaign_id=campaign, days=days)
+        versions = [row for row in journeys.versions_of(session, journey.id or 0) if row.registered_at is not None]
+        newest = next((row for row in versions if version in (None, row.number)), None)
+        program = journeys.program_of(session, newest.id or 0) if newest else None
+        here = _here(session, visit, newest.id if newest else None, campaign)
+    rows = step_rows(visit, found, program, here)
+    daily = [Series(visit.tongue.named(_name(metric)), tuple(float(day.count(metric)) for day in found.days)) for metric in DAILY]
+    return visit.page(
+        "results/page.html",
+        journey=journey,
+        results=found,
+        campaigns=offered,
+        versions=versions,
+        chosen_version=version,
+        chosen_campaign=campaign,
+        days=days,
+        all_days=DAYS,
+        rows=rows,
+        worst=worst_of(rows),
+        sentence=sentence_of(visit, found, program),
+        goal=program.definition.goal if program else None,
+        converted=rate(found.totals, Metric.converted, Metric.entered),
+        daily=daily,
+        daily_metrics=DAILY,
+        chart=charts.lines(daily),
+        chart_top=charts.top_of(daily),
+        chart_key=charts.key,
+        bar=charts.bar,
+        shown=SHOWN,
+        outcome_name=outcome_name,
+    )
+
+
+def _name(metric: Metric) -> dict[str, str]:
+    from distmark.metrics.definitions import define
+
+    return define(metric).name
+
+
+def _here(session: Session, visit: Visit, version_id: int | None, campaign_id: int | None) -> dict[str, int]:
+    if campaign_id is not None:
+        return enrollments.step_counts(session, visit.viewer, campaign_id=campaign_id)
+    return enrollments.step_counts(session, visit.viewer, version_id=version_id) if version_id is not None else {}
+
+
+def step_rows(visit: Visit, found: Results, program: Program | None, here: dict[str, int]) -> list[StepRow]:
+    """Return one row per step in the order of the definition."""
+    entered = found.count(Metric.entered)
+    rows = []
+    for step in found.steps:
+        placed = program.steps.get(step.step_id) if program else None
+        reached = step.count(Metric.passed) + here.get(step.step_id, 0)
+        rows.append(
+            StepRow(
+                step_id=step.step_id,
+                name=step_name(placed, visit.tongue) if placed else step.step_id,
+                kind=step.kind,
+                reached=reached,
+                share=min(1.0, reached / entered) if entered else None,
+                here=here.get(step.step_id, 0),
+                counts={metric: step.count(metric) for metric in SHOWN},
+                rates={metric: step.rate(metric) for metric in SHOWN},
+                trouble=sum(step.count(metric) for metric in TROUBLE),
+            )
+        )
+    return rows
+
+
+def worst_of(rows: Sequence[StepRow]) -> StepRow | None:
+    """Return the step where most people stand now, when anybody stands anywhere."""
+    standing = [row for row in rows if row.here]
+    return max(standing, key=lambda row: row.here, default=None)
+
+
+def sentence_of(visit: Visit, found: Results, program: Program | None) -> str:
+    """Say how it goes, in one sentence."""
+    entered = found.count(Metric.entered)
+    if not entered:
+        return visit.say(N_("Nobody has begun this journey yet."))
+    text = visit.tongue.count("%(n)s person began.", "%(n)s people began.", entered)
+    goal = program.definition.goal if program else None
+    if goal is None:
+        return text
+    reached = rate(found.totals, Metric.converted, Metric.entered)
+    if goal.target is None:
+        return text + " " + visit.say(N_("%(rate)s reached the goal."), rate=visit.tongue.percent(reached))
+    return text + " " + visit.say(
+        N_("%(rate)s reached the goal; the target is %(target)s."),
+        rate=visit.tongue.percent(reached),
+        target=visit.tongue.percent(goal.target.rate),
+    )

@@ -1,0 +1,70 @@
+"""The web process: `python -m distmark.web.serve`. Puts the application together; the only place here that reaches Prefect, and late."""
+
+import argparse
+import logging
+
+import uvicorn
+from fastapi import FastAPI
+
+from distmark.db import get_database
+from distmark.errors import DistmarkError, Refused
+from distmark.partners.model import Viewer
+from distmark.settings import Settings, get_settings
+from distmark.web.app import create_app
+
+
+class PrefectUnreachable(Refused):
+    """Prefect did not answer; nothing was changed."""
+
+
+def register(version_id: int, viewer: Viewer) -> str:
+    """Make the version's Prefect deployment and return its id; PrefectUnreachable when Prefect does not answer."""
+    from deployments.register import register_version
+
+    try:
+        return register_version(get_database(), version_id, viewer)
+    except DistmarkError:
+        raise
+    except Exception as error:
+        # Whatever the client raises (connection refused, timeout, a 5xx of the server) means the same to the person: try again later.
+        logging.getLogger("distmark.web").exception("registering failed")
+        raise PrefectUnreachable("Prefect did not answer, so nothing was changed; check that it runs and try again.") from error
+
+
+def build(settings: Settings | None = None) -> FastAPI:
+    """Return the application of this installation."""
+    settings = settings or get_settings()
+    return create_app(settings, get_database(), settings.clock(), register=register)
+
+
+def main() -> None:
+    """Serve until told to stop. Our own request log holds no query strings and no tokens, so the server's is off."""
+    settings = get_settings()
+    parser = argparse.ArgumentParser(description="Serve the pages of distmark.")
+    parser.add_argument("--host", default=settings.host)
+    parser.add_argument("--port", type=int, default=settings.port)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("distmark.web").addFilter(_in_words)
+    uvicorn.run(
+        build(settings),
+        host=arguments.host,
+        port=arguments.port,
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        proxy_headers=True,
+        forwarded_allow_ips="127.0.0.1",
+    )
+
+
+def _in_words(record: logging.LogRecord) -> bool:
+    """Add to a request's log line what it was, since plain logging drops the extra fields."""
+    if record.msg == "request":
+        fields = ("method", "route", "status", "milliseconds", "request_id")
+        record.msg = "request " + " ".join(f"{name}={getattr(record, name, '-')}" for name in fields)
+    return True
+
+
+if __name__ == "__main__":
+    main()
