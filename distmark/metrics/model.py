@@ -95,6 +95,7 @@ AT_STEP: dict[MoveKind, Metric] = {
 }
 OF_JOURNEY: dict[MoveKind, Metric] = {MoveKind.entered: Metric.entered, MoveKind.ended: Metric.ended}
 
+# A person's is what no sign, or only one, speaks against; the pages and the branches of a journey take it the same way.
 ONCE_BY_HUMANS: dict[EventKind, Metric] = {
     EventKind.opened: Metric.opened,
     EventKind.clicked: Metric.clicked,
@@ -136,7 +137,7 @@ def once_metric(kind: EventKind, verdict: Verdict) -> Metric | None:
     """Return the metric that counts this event at most once per message (per enrollment for what has no message)."""
     if kind in ONCE_BY_ANYBODY:
         return ONCE_BY_ANYBODY[kind]
-    return ONCE_BY_HUMANS.get(kind) if verdict is Verdict.human else None
+    return ONCE_BY_HUMANS.get(kind) if verdict is not Verdict.machine else None
 
 
 def metrics_of_event(event: RawEvent) -> list[tuple[str, Tally]]:
@@ -147,7 +148,7 @@ def metrics_of_event(event: RawEvent) -> list[tuple[str, Tally]]:
         return [(EVENT_PREFIX + event.name, Tally(1, event.value or 0.0))]
     if event.verdict is Verdict.machine:
         return [(ALL_BY_MACHINES[event.kind], Tally(1))] if event.kind in ALL_BY_MACHINES else []
-    if event.verdict is not Verdict.human or event.kind not in ALL_BY_HUMANS:
+    if event.kind not in ALL_BY_HUMANS:
         return []
     counts: list[tuple[str, Tally]] = [(ALL_BY_HUMANS[event.kind], Tally(1))]
     if event.kind is EventKind.clicked and event.first and event.link:

@@ -52,12 +52,12 @@ SELECT version_id, step_id, campaign_id, partner_id, date(at),
             ELSE 'clicks' END,
        count(*), sum(CASE WHEN kind IN ('converted', 'custom') THEN coalesce(value, 0.0) ELSE 0.0 END)
 FROM placed
-WHERE kind IN ('converted', 'custom') OR (kind IN ('opened', 'clicked') AND verdict IN ('human', 'machine'))
+WHERE kind IN ('converted', 'custom') OR kind IN ('opened', 'clicked')
 GROUP BY 1, 2, 3, 4, 5, 6
 UNION ALL
 SELECT version_id, step_id, campaign_id, partner_id, date(at), 'link:' || link, count(*), 0.0
 FROM placed
-WHERE kind = 'clicked' AND verdict = 'human' AND first AND link <> ''
+WHERE kind = 'clicked' AND verdict <> 'machine' AND first AND link <> ''
 GROUP BY 1, 2, 3, 4, 5, 6
 """
 # Once per message on the day of the earliest; conversions, and what has no message, once per enrollment.
@@ -66,7 +66,7 @@ SELECT version_id, step_id, campaign_id, partner_id, day, CAST(kind AS TEXT), co
 FROM (
   SELECT version_id, step_id, campaign_id, partner_id, kind, date(min(at)) AS day
   FROM placed
-  WHERE (kind IN ('unsubscribed', 'bounced', 'complained', 'converted') OR (kind IN ('opened', 'clicked', 'replied') AND verdict = 'human'))
+  WHERE (kind IN ('unsubscribed', 'bounced', 'complained', 'converted') OR (kind IN ('opened', 'clicked', 'replied') AND verdict <> 'machine'))
     AND coalesce(message_id, enrollment_id) IS NOT NULL
   GROUP BY version_id, step_id, campaign_id, partner_id, kind,
            CASE WHEN enrollment_id IS NOT NULL AND (kind = 'converted' OR message_id IS NULL) THEN -enrollment_id ELSE message_id END

@@ -199,7 +199,7 @@ def _counted_at(session: Session, subjects: Iterable[Subject]) -> dict[Subject, 
 
 
 def _once() -> Any:
-    by_humans = col(Event.kind).in_(list(ONCE_BY_HUMANS)) & (col(Event.verdict) == Verdict.human)
+    by_humans = col(Event.kind).in_(list(ONCE_BY_HUMANS)) & (col(Event.verdict) != Verdict.machine)
     return or_(col(Event.kind).in_(list(ONCE_BY_ANYBODY)), by_humans)
 
 
