@@ -363,7 +363,14 @@ def _parse(text: str) -> nodes.Expr:
     if not parser.stream.eos:
         raise TemplateSyntaxError(f"unexpected {parser.stream.current}", parser.stream.current.lineno, None, None)
     tree.set_environment(SANDBOX)
+    _refuse_self(nodes.Output([tree]))
     return tree
+
+
+def _refuse_self(tree: nodes.Node) -> None:
+    # The only name that Jinja itself puts into every template.
+    if mention := next((name for name in tree.find_all(nodes.Name) if name.name == "self"), None):
+        raise TemplateSyntaxError("there is no name self", mention.lineno, None, None)
 
 
 class Expression(Written):
@@ -426,7 +433,8 @@ class Expression(Written):
         try:
             for _ in self._run(names.context):
                 pass
-            found = names.context.vars["result"]
+            # Taken out, or the next expression could read it.
+            found = names.context.vars.pop("result")
         except (TemplateError, TypeError, ValueError, ArithmeticError, DistmarkError) as error:
             raise ExpressionError(
                 f'The expression "{self.text}" cannot be evaluated: {error}; correct it or the value it reads.'
@@ -451,6 +459,7 @@ class Text(Written):
     def __init__(self, text: str) -> None:
         self.text = text
         self._tree = SANDBOX.parse(text)
+        _refuse_self(self._tree)
         self._template = SANDBOX.from_string(text)
         self._only = Expression(inner) if (inner := _only_slot(text)) else None
 
