@@ -16,7 +16,7 @@ SYSTEM_FLOWS: dict[str, Flow[..., Any]] = {"results": results, "upkeep": upkeep}
 
 async def run_in_thread(flow_run: FlowRun) -> None:
     """Run the claimed flow run to its end in a thread of its own; the engine records how it ended."""
-    flow = SYSTEM_FLOWS[(flow_run.labels or {}).get("distmark.flow") or _name_in(flow_run)]
+    flow = SYSTEM_FLOWS[_name_in(flow_run)]
     # The engine starts a thread, a socket and two blocking waits for every run that has a deployment, to watch for suspension.
     local = flow_run.model_copy(update={"deployment_id": None})
     call: Callable[..., Any] = run_flow

@@ -114,4 +114,4 @@ def _wake_now(client: SyncPrefectClient, run_id: str) -> None:
         "message": "Overdue; woken by upkeep.",
         "state_details": {"scheduled_time": wall_now().isoformat()},
     }
-    client.request("POST", f"/flow_runs/{run_id}/set_state", json={"state": state, "force": False})
+    client.request("POST", "/flow_runs/{id}/set_state", path_params={"id": run_id}, json={"state": state, "force": False})

@@ -68,6 +68,7 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
         self._work_queues = {self.queue}
         self._slots = asyncio.Semaphore(self._limit or self.settings.worker_concurrency)
         self._in_flight: set[UUID] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._unsettled: dict[UUID, str] = {}
         self._loops: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
@@ -87,14 +88,13 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        deadline = stopwatch() + DRAIN_SECONDS
-        while self._in_flight and stopwatch() < deadline:
-            await asyncio.sleep(0.05)
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=DRAIN_SECONDS)
         await super().teardown(*exc_info)
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Prefect's polling loop calls this too seldom for us; our own loop does the work, and this only says that we are alive."""
-        self._last_polled_time = wall_now()  # type: ignore[assignment]
+        self._last_polled_time = wall_now()
         return []
 
     async def run(
@@ -318,7 +318,8 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
         await self._slots.acquire()
         self._in_flight.add(flow_run.id)
         task = asyncio.create_task(self._serve_and_free(flow_run))
-        task.add_done_callback(lambda done: done.exception() if not done.cancelled() else None)
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
 
     async def _serve_and_free(self, flow_run: FlowRun) -> None:
         try:
@@ -396,7 +397,7 @@ async def serve() -> None:
         JourneyWorker(work_pool_name=settings.system_pool, work_queues=["default"], name="system", limit=2),
     ]
     running_workers = [asyncio.create_task(worker.start(printer=log.info)) for worker in workers]
-    stopped = asyncio.create_task(stop.wait())
+    stopped = asyncio.create_task(_until_set(stop))
     done, _pending = await asyncio.wait([*running_workers, stopped], return_when=asyncio.FIRST_COMPLETED)
     for task in running_workers:
         task.cancel()
@@ -406,6 +407,10 @@ async def serve() -> None:
     for task in done:
         if task is not stopped:
             task.result()
+
+
+async def _until_set(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 async def _wait_for_prefect(stop: asyncio.Event) -> None:

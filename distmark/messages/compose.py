@@ -20,6 +20,10 @@ from distmark.personalisation.model import BlockValue, CompiledMessage, RenderCo
 from distmark.personalisation.service import compile_message, render
 
 COMPILED_KEPT = 512
+WHY_SERVICE = {
+    "ja": "このメールは、お手続きやご予約など、お客様に必要なご連絡としてお送りしています。",
+    "en": "You receive this message because it concerns your own request, booking or contract.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,8 @@ def partner_attributes(partner: Partner) -> dict[str, Any]:
 
 def brand_attributes(brand: Brand) -> dict[str, Any]:
     """Return what templates and expressions see as `brand`."""
-    return {name: getattr(brand, name) for name in ("key", "name", "legal_name", "address", "contact", "website", "zone")}
+    own = {name: getattr(brand, name) for name in ("key", "name", "legal_name", "address", "contact", "website", "zone")}
+    return own | {f"{name}_{lang}": text for lang, texts in brand.translations.items() for name, text in texts.items()}
 
 
 def campaign_attributes(campaign: Campaign | None) -> dict[str, Any]:
@@ -154,6 +159,7 @@ def render_for(
             unsubscribe_url=unsubscribe,
             pixel_url=links.pixel if links else None,
             mark_blocks=mark_blocks,
+            why="" if marketing else WHY_SERVICE.get(parts.lang, WHY_SERVICE["en"]),
         ),
     )
 

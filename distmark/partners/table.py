@@ -26,6 +26,7 @@ class Brand(SQLModel, table=True):
     tokens: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # the look: {"brand": "#0b6e69", "brand_soft": ...}
     image_domains: list[Any] = Field(default_factory=list, sa_type=JSON_TYPE)
     mail_from: str = ""  # empty: the installation's
+    translations: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # language -> name, legal_name, address, contact in it
 
 
 class Partner(SQLModel, table=True):
