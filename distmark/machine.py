@@ -7,13 +7,14 @@ a killed machine can be ended), the settings handed to the processes (so that ot
 import fcntl
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -63,7 +64,14 @@ POLL_INDEX = "CREATE INDEX IF NOT EXISTS ix_flow_run__distmark_poll ON flow_run 
 
 
 # In a process of its own: importing Prefect here would cost the watcher 100 MB for as long as it lives.
-REGISTER = "from deployments.register import register_system_flows; register_system_flows()"
+REGISTER = """
+import sys
+from deployments.register import register_system_flows, register_version
+from distmark.db import get_database
+register_system_flows()
+for version_id in sys.argv[1:]:
+    register_version(get_database(), int(version_id))
+"""
 
 
 class MachineStopped(DistmarkError):
@@ -107,6 +115,7 @@ class Machine:
 
     settings: Settings
     speed: float = 1.0
+    afresh: bool = False  # forget everything in the data folder first
     tell: Callable[[News], None] = lambda news: None
     children: dict[str, Child] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
@@ -123,8 +132,9 @@ class Machine:
 
     # --- what happens, in order -------------------------------------------------------------------------------------------------------
 
-    def start(self, meanwhile: Callable[[Settings], None] = lambda settings: None) -> None:
-        """Every process runs and answers. `meanwhile` is called while the Prefect server starts, with the settings everybody was given.
+    def start(self, meanwhile: Callable[[Settings], Sequence[int]] = lambda settings: ()) -> None:
+        """Every process runs and answers. `meanwhile` is called while the Prefect server starts, with the settings everybody was given; it
+        returns the journey versions to register once the server answers.
 
         Raises Refused when this data folder's machine runs already, MachineStopped when it was told to stop.
         """
@@ -132,14 +142,16 @@ class Machine:
         self._take_lock()
         try:
             self._end_leftovers()
+            if self.afresh:
+                self._empty()
             self._choose()
             self._launch("server")
-            meanwhile(self.settings)
+            version_ids = meanwhile(self.settings)
             for name in ("catcher", "web") if self.is_demo else ("web",):
                 self._launch(name)
             self._wait_for(*self.children)
             self._add_poll_index()
-            self._register_system_flows()
+            self.run_once("registration", [sys.executable, "-c", REGISTER, *map(str, version_ids)])
             self._launch("worker")
             self._wait_for("worker")
         except BaseException:
@@ -221,6 +233,13 @@ class Machine:
             end_groups(ours, 10.0)
             self.tell(News("leftovers", "stopped"))
 
+    def _empty(self) -> None:
+        for path in self.data_dir.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != LOCK_FILE:
+                path.unlink()
+
     # --- ports, settings, time --------------------------------------------------------------------------------------------------------
 
     def _choose(self) -> None:
@@ -281,7 +300,7 @@ class Machine:
             return Part(name, command, lambda: greets(host, port), f"{host}:{port}")
         if name == "web":
             url = f"http://{host}:{self.ports['web']}"
-            return Part(name, (python, "-m", "distmark.web.serve"), lambda: answers(f"{url}/sign-in"), url)
+            return Part(name, (python, "-m", "distmark.web.serve"), lambda: answers(f"{url}/healthz"), url)
         return Part(name, (python, "-m", "flows.worker"), self._worker_is_heard)
 
     def _worker_is_heard(self) -> bool:
@@ -337,9 +356,6 @@ class Machine:
         if url.get_backend_name() == "sqlite" and url.database:
             with sqlite3.connect(url.database, timeout=60) as connection:
                 connection.execute(POLL_INDEX)
-
-    def _register_system_flows(self) -> None:
-        self.run_once("registration", [sys.executable, "-c", REGISTER])
 
     def run_once(self, name: str, command: list[str]) -> None:
         """Run a short command of ours with everybody's settings; raises SettingsError with its last words when it fails."""

@@ -51,6 +51,7 @@ def demo(
     day: Annotated[
         float | None, typer.Option("--day", metavar="SECONDS", help="How long a day of the journeys lasts; 60 when left out.")
     ] = None,
+    audience: Annotated[bool, typer.Option("--audience", help="Enrol some contacts and simulate those who read the mail.")] = False,
 ) -> None:
     """Run everything with sample brands, partners, contacts, a mailbox that catches all mail, and time that runs faster.
 
@@ -59,7 +60,7 @@ def demo(
     """
     from distmark.demo.run import run_demo, run_once
 
-    code = run_once(day) if once else run_demo(day or DEMO_SECONDS_PER_DAY)
+    code = run_once(day) if once else run_demo(day or DEMO_SECONDS_PER_DAY, audience=audience)
     if code:
         raise typer.Exit(code)
 
@@ -107,12 +108,13 @@ BRAND_QUESTIONS = {
 }
 
 
-def prepare_database(settings: Settings) -> None:
-    """The database has every table at its newest revision."""
+def prepare_database(settings: Settings) -> tuple[int, ...]:
+    """The database has every table at its newest revision. No journey version waits for its deployment."""
     from distmark.migrations import upgrade
 
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     upgrade(settings.database)
+    return ()
 
 
 def _register_system_flows(settings: Settings) -> None:

@@ -1,9 +1,218 @@
-"""The demo's two ways: for a person until Ctrl-C, and once without one."""
+"""The demo's two ways: for a person until Ctrl-C, and once without one, from enrolling to results, with proof."""
+
+import sys
+from collections.abc import Sequence
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from sqlmodel import col, func, select
+
+from distmark.clock import stopwatch, wall_now
+from distmark.commands.machine import addresses, prepare_database
+from distmark.commands.results import print_results
+from distmark.console import Board, err, fail, out, print_json, table
+from distmark.db import Database
+from distmark.demo.audience import Audience, Booking
+from distmark.demo.brands import BRANDS, PASSWORD
+from distmark.demo.enrolling import PartnerAtWork
+from distmark.demo.proof import Evidence, Prefect, faults, prove, wait_until
+from distmark.demo.samples import SignInCard, cards_of, load_samples, open_campaigns
+from distmark.enrollments.model import EnrollmentStatus
+from distmark.enrollments.table import Enrollment
+from distmark.journeys.table import JourneyVersion
+from distmark.machine import MAILBOX_FILE, Machine, MachineStopped
+from distmark.mailbox.store import MailboxStore
+from distmark.metrics.service import journeys_with_results
+from distmark.partners.table import User
+from distmark.settings import Mode, Settings
+
+SECONDS_PER_DAY = 86_400.0
+ONCE_SECONDS_PER_DAY = 4.0
+ONCE_WAIT_SECONDS = 240.0
+ONCE_MORE = 2  # contacts ticked on the page, beside the members who wait already
+
+# What people may do elsewhere after a click, by brand: what a click leads to, and what may follow in the days after.
+BOOKINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
+    "mirai-securities": (("appointment_booked",), ("account_opened",)),
+    "hinode-insurance": (("account_created", "review_booked"), ()),
+    "genki-fitness": (("visit_booked",), ("joined",)),
+    "aoba-motors": (("visit_booked",), ("order_placed",)),
+    "northwind-cloud": (("demo_booked",), ()),
+    "komorebi-dining": (("table_reserved",), ("coupon_used",)),
+}
 
 
-def run_demo(seconds_per_day: float) -> int:
+def run_demo(seconds_per_day: float, *, audience: bool = False) -> int:
+    """Run until Ctrl-C and return the exit code. Goes on where an earlier demo in the same folder was."""
+    board = Board()
+    machine = Machine(demo_settings(), speed=SECONDS_PER_DAY / seconds_per_day, tell=board.tell)
+    with machine.obeying_signals():
+        try:
+            with board:
+                machine.start(_prepare)
+                db = Database(machine.settings.database)
+                open_campaigns(db, machine.clock.now())
+                _say_hello(machine)
+                people = _audience(machine, db) if audience else None
+                if people is not None:
+                    _enrol_some(machine, db)
+                    people.start()
+                machine.wait()
+                if people is not None:
+                    people.stop()
+                db.close()
+        except MachineStopped:
+            return 128 + (machine.signal_received or 0)
+        finally:
+            machine.stop()
     return 0
 
 
 def run_once(seconds_per_day: float | None) -> int:
-    return 0
+    """Enrol, wait until every enrollment has ended, stop, print the results and the proof; 0 only if everything holds."""
+    started = stopwatch()
+    speed = SECONDS_PER_DAY / (seconds_per_day or ONCE_SECONDS_PER_DAY)
+    settings = demo_settings()
+    settings = settings.model_copy(update={"data_dir": settings.data_dir / "once", "results_every_seconds": 10, "poll_seconds": 0.3})
+    board = Board()
+    machine = Machine(settings, speed=speed, afresh=True, tell=board.tell)
+    with machine.obeying_signals():
+        try:
+            with board:
+                machine.start(_prepare)
+            return _live_once(machine, started)
+        except MachineStopped:
+            return 128 + (machine.signal_received or 0)
+        finally:
+            machine.stop()
+
+
+def demo_settings() -> Settings:
+    """Return the demo's settings: the environment's, but nothing from a .env file, which is about some other installation."""
+    settings = Settings(_env_file=None, mode=Mode.demo)
+    return settings.model_copy(update={"clock_speed": 1.0, "clock_origin": None, "clock_wall_origin": None})
+
+
+def _prepare(settings: Settings) -> Sequence[int]:
+    prepare_database(settings)
+    db = Database(settings.database)
+    try:
+        return load_samples(db, settings.journey_defs_dir, settings.clock().now()).to_register
+    finally:
+        db.close()
+
+
+def _live_once(machine: Machine, started: float) -> int:
+    db = Database(machine.settings.database)
+    mailbox = MailboxStore(machine.data_dir / MAILBOX_FILE)
+    audience = _audience(machine, db, since=mailbox.newest_id())
+    try:
+        open_campaigns(db, machine.clock.now())
+        before = _newest_enrollment(db)
+        since, accepted_before, mailbox_before = wall_now().isoformat(), mailbox.accepted_count(), mailbox.newest_id()
+        audience.start()
+        _enrol_some(machine, db)
+        ids = _enrollments_after(db, before)
+        all_ended = _watch(machine, db, ids)
+        audience.settle()
+        audience.stop()
+        prefect = Prefect(machine.settings.prefect_api_url)
+        prefect.run_results()
+        evidence = Evidence(db, mailbox, prefect, _deployments(db), ids, accepted_before, mailbox_before, since)
+        proof = prove(evidence, 0)
+        wrong = faults(evidence, proof, audience.tally)
+        machine.stop()
+        _print_results(db)
+        if not all_ended:
+            wrong.insert(0, f"not everybody had ended after {ONCE_WAIT_SECONDS:.0f} seconds; the logs are in {machine.data_dir / 'logs'}")
+        for fault in wrong:
+            fail(f"The demo did not hold: {fault}.")
+        print_json({**proof.as_json(), "seconds": round(stopwatch() - started, 1)})
+        return 1 if wrong else 0
+    finally:
+        audience.stop()
+        mailbox.close()
+        db.close()
+
+
+def _audience(machine: Machine, db: Database, since: int = 0) -> Audience:
+    store = MailboxStore(machine.data_dir / MAILBOX_FILE)
+    return Audience(store, machine.speed, machine.settings.base_url, _bookings(machine, db), since)
+
+
+def _bookings(machine: Machine, db: Database) -> dict[str, Booking]:
+    """Return what people may book, by the domain of their address; each partner's system has a token of its own."""
+    from distmark.web.pages.api import api_token
+    from distmark.web.site import Site, secret_of
+
+    site = Site(machine.settings, db, machine.clock, secret_of(machine.settings), pages={})
+    bookings: dict[str, Booking] = {}
+    with db.reading() as session:
+        for brand in BRANDS:
+            for partner in brand.partners:
+                user = session.exec(select(User).where(User.email == f"{partner.roman}@{brand.domain}")).one()
+                books, converts = BOOKINGS[brand.key]
+                bookings[f"{partner.key}.mail.example"] = Booking(api_token(site, user.id or 0), books, converts)
+    return bookings
+
+
+def _enrol_some(machine: Machine, db: Database) -> None:
+    for brand in BRANDS:
+        machine.check_stop()
+        with PartnerAtWork(machine.settings.base_url, f"{brand.partners[0].roman}@{brand.domain}") as partner:
+            sent = partner.enrol(ONCE_MORE)
+        err.print(f"{brand.partners[0].name} ({brand.name}) sent {len(sent.contact_ids)} contacts on their way.")
+
+
+def _newest_enrollment(db: Database) -> int:
+    with db.reading() as session:
+        return session.exec(select(func.max(Enrollment.id))).one() or 0
+
+
+def _enrollments_after(db: Database, newest: int) -> tuple[int, ...]:
+    with db.reading() as session:
+        return tuple(row for row in session.exec(select(Enrollment.id).where(col(Enrollment.id) > newest)) if row)
+
+
+def _deployments(db: Database) -> tuple[str, ...]:
+    with db.reading() as session:
+        return tuple(row for row in session.exec(select(JourneyVersion.deployment_id)) if row)
+
+
+def _watch(machine: Machine, db: Database, ids: tuple[int, ...]) -> bool:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+        bar = progress.add_task("Journeys ended", total=len(ids))
+
+        def everybody_has_ended() -> bool:
+            with db.reading() as session:
+                ended = select(func.count(col(Enrollment.id))).where(
+                    col(Enrollment.id).in_(ids), Enrollment.status == EnrollmentStatus.ended
+                )
+                done = session.exec(ended).one()
+            progress.update(bar, completed=done)
+            return done == len(ids)
+
+        return wait_until(everybody_has_ended, ONCE_WAIT_SECONDS, machine.check_stop)
+
+
+def _print_results(db: Database) -> None:
+    with db.reading() as session:
+        found = journeys_with_results(session, wall_now())
+    for _, results in found:
+        print_results(results)
+        out.print()
+
+
+def _say_hello(machine: Machine) -> None:
+    out.print(addresses(machine))
+    out.print()
+    out.print(table(("Brand", "Role", "Name", "Sign in as"), [_card(card) for brand in BRANDS for card in cards_of(brand)]))
+    out.print(
+        f"\nThe password is [bold]{PASSWORD}[/bold] for all. A day of a journey lasts {SECONDS_PER_DAY / machine.speed:g} seconds here."
+    )
+    out.print(f"Data and logs are in {machine.data_dir}. Ctrl-C stops everything; the next `make demo` goes on where this one was.")
+    sys.stdout.flush()
+
+
+def _card(card: SignInCard) -> tuple[str, str, str, str]:
+    return card.brand, card.role.value, card.name, card.email
