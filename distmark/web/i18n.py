@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 LOCALE_DIR = HERE / "locale"
 CATALOGUE = "LC_MESSAGES/messages.po"
 METHODS = [("**.py", "python"), ("**.html", "jinja2")]
-KEYWORDS = {"_": None, "gettext": None, "ngettext": (1, 2), "N_": None}
+KEYWORDS = {"_": None, "gettext": None, "ngettext": (1, 2), "N_": None, "say": None, "count": (1, 2)}
 
 
 def N_(text: str) -> str:  # noqa: N802  (the name that gettext tools look for)

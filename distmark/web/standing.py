@@ -82,5 +82,5 @@ def _ended(enrollment: Enrollment, tongue: Tongue) -> Standing:
 def step_name(step: Step, tongue: Tongue) -> str:
     """Return what people call a step: its own name, else what it does. A task's title holds slots for the person, so it is called a task."""
     if step.kind == "task" and not step.name:
-        return tongue.say(STEP["task"])
+        return tongue.say(STEP[step.kind])
     return describe_step(step, tongue.language)[0]

@@ -1,5 +1,6 @@
 """The templates of our pages: one environment per language, so that a template says only what is on the page."""
 
+from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from distmark.metrics.definitions import define
 from distmark.web import i18n
 from distmark.web.i18n import Tongue
 from distmark.web.icons import icon
-from distmark.web.words import TABLES
+from distmark.web.words import TABLES, Said
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -35,8 +36,17 @@ def _environment(language: str) -> Environment:
     words = i18n.words(language)
     environment.install_gettext_translations(words, newstyle=True)  # type: ignore[attr-defined]  # added by the extension
     environment.filters |= {"when": when, "short": short, "day": day, "number": number, "percent": percent, "named": named, "person": person}
-    environment.globals |= {"icon": icon, "definition": define, "language_names": i18n.NAMES, **TABLES}
+    environment.globals |= {"icon": icon, "definition": define, "language_names": i18n.NAMES, "chip": _chip_maker(words), **TABLES}
     return environment
+
+
+def _chip_maker(words: i18n.Words) -> Callable[[Said], Markup]:
+    # A global, not a macro: a block that is rendered alone sees no imports of its template.
+    def chip(said: Said) -> Markup:
+        """A value of a closed set as a quiet chip."""
+        return Markup('<span class="chip{}">{}</span>').format(f" {said.chip}" if said.chip else "", words.gettext(said.words))
+
+    return chip
 
 
 @pass_context

@@ -91,8 +91,8 @@ VERDICT: dict[str, str] = {
 }
 
 LAYER: dict[str, str] = {
-    "journey": N_("Brand's default"),
-    "brand": N_("Brand's default"),
+    "journey": N_("Journey"),
+    "brand": N_("Brand"),
     "campaign": N_("This campaign"),
     "group": N_("For all my members"),
     "partner": N_("For all my members"),

@@ -146,7 +146,7 @@ def _page(
     contact_id: int | None = None,
     step_id: str = "",
     lang: str = "",
-    wrong: Mapping[str, str] | None = None,
+    wrong: str = "",
     code: int = 200,
 ) -> Response:
     chosen_status = MemberStatus(status) if status in set(MemberStatus) else None
@@ -165,6 +165,7 @@ def _page(
         status=code,
         desk=desk,
         campaign=desk.campaign,
+        base_path=f"/campaigns/{campaign_id}",
         rows=rows,
         found=found,
         counts=counts,
@@ -178,7 +179,7 @@ def _page(
         shown=shown,
         step_name=lambda step: step_name(step, visit.tongue),
         languages_of_journey=desk.program.definition.languages if desk.program else (),
-        wrong=wrong or {},
+        wrong=wrong,
         may_enrol=visit.viewer.may(Permission.enrol_contacts),
     )
 
@@ -208,7 +209,7 @@ def _row(
         stands = standing(enrollment, programs.get(enrollment.version_id), visit.tongue)
     else:
         said = MEMBER[member.status]
-        stands = Standing(said, "–", member.error or visit.say(N_("Has not begun")))
+        stands = Standing(said, "", member.error or visit.say(N_("Has not begun")))
     return Row(member, contact, stands, _layer(desk, member))
 
 
@@ -299,7 +300,7 @@ def save_blocks(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts
     contact_id = next(iter(numbers(form, "contact")), 0)
     step_id, lang, everybody = text(form, "step"), text(form, "lang"), text(form, "for") == "all"
     blocks = {name.removeprefix("block."): str(value) for name, value in form.items() if name.startswith("block.")}
-    wrong: dict[str, str] = {}
+    wrong = ""
     try:
         with visit.writing() as session:
             if everybody:
@@ -310,7 +311,7 @@ def save_blocks(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts
                     raise NotFound(f"Contact {contact_id} is not a member of this campaign.")
                 campaigns.save_member_blocks(session, visit.viewer, pair[0].id or 0, blocks, visit.now)
     except (InvalidInput, Refused) as error:
-        wrong = {"blocks": faults.explain(error, visit.language)}
+        wrong = faults.explain(error, visit.language)
     if wrong or visit.request.headers.get("hx-request") == "true":
         return _page(visit, campaign_id, contact_id=contact_id, step_id=step_id, lang=lang, wrong=wrong, code=422 if wrong else 200)
     return visit.go(f"/campaigns/{campaign_id}?contact={contact_id}&step={step_id}", N_("Saved. The preview shows the new words."))
@@ -347,7 +348,7 @@ def confirm_page(campaign_id: int, visit: Visit = needs(Permission.enrol_contact
             sending = _sending(session, visit, desk, people)
         except Refused as error:
             problem = faults.explain(error, visit.language)
-    return visit.page("campaigns/send.html", desk=desk, campaign=desk.campaign, sending=sending, problem=problem, most=SEND_AT_ONCE)
+    return visit.page("campaigns/send.html", desk=desk, campaign=desk.campaign, base_path=f"/campaigns/{campaign_id}", sending=sending, problem=problem, most=SEND_AT_ONCE)
 
 
 def _sending(session: Session, visit: Visit, desk: Desk, people: Sequence[Contact]) -> Sending:

@@ -46,6 +46,7 @@ def _page(
         status=status,
         desk=desk,
         campaign=desk.campaign,
+        base_path=f"/campaigns/{campaign_id}",
         found=found,
         q=q,
         values={**empty, **(values or {})},

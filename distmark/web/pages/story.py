@@ -24,7 +24,7 @@ SHOWN = 120
 # Kind of move -> its sentence. Sends tell their own story from the ledger, which knows more.
 MOVES: Mapping[MoveKind, str] = {
     MoveKind.entered: N_("Began the journey"),
-    MoveKind.waiting: N_("%(step)s"),
+    MoveKind.waiting: N_("Waits: %(step)s"),
     MoveKind.held: N_("Held back: %(step)s"),
     MoveKind.skipped: N_("Left out by a rule: %(step)s"),
     MoveKind.suppressed: N_("Not sent, because it was not allowed: %(step)s"),

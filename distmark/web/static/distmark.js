@@ -12,16 +12,12 @@
   };
   document.addEventListener("change", (event) => {
     const box = event.target;
+    if (box instanceof HTMLSelectElement && box.matches("[data-go]")) { box.form?.requestSubmit(); return; }
     if (!(box instanceof HTMLInputElement)) return;
     const form = box.closest("form");
     if (box.matches("[data-all]") && form) all("input[type=checkbox][data-row]", form).forEach((row) => { row.checked = box.checked; });
     if (form && box.matches("[data-all], [data-row]")) count(form);
-    if (box.matches("select[data-go]")) box.form?.requestSubmit();
   });
-  document.addEventListener("change", (event) => {
-    if (event.target instanceof HTMLSelectElement && event.target.matches("[data-go]")) event.target.form?.requestSubmit();
-  });
-
   // A form is sent once, however often its button is pressed; the server would not mind, but people wonder.
   document.addEventListener("submit", (event) => {
     const form = event.target;
@@ -43,5 +39,13 @@
     if (place) place.textContent = String(area.maxLength - area.value.length);
   });
   document.addEventListener("DOMContentLoaded", () => all("form").forEach(count));
-  document.addEventListener("htmx:after:swap", () => all("form").forEach(count));
+  document.addEventListener("htmx:after:swap", (event) => {
+    all("form").forEach(count);
+    // The preview tells whose it is: mark that row, and on a phone, where it stands below the list, go to it.
+    const preview = document.querySelector("[data-shows]");
+    if (!preview) return;
+    all("tr[data-contact]").forEach((row) => row.classList.toggle("chosen", row.dataset.contact === preview.dataset.shows));
+    const box = preview.getBoundingClientRect();
+    if (event.detail?.ctx?.target?.id === "preview" && (box.top > window.innerHeight || box.bottom < 0)) preview.scrollIntoView();
+  });
 })();
