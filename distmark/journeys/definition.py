@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, Field, PlainValidator, ValidationError, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, Field, PlainValidator, ValidationError, WithJsonSchema, model_validator
 from pydantic_core import ErrorDetails
 
 from distmark.journeys.entry import Entry
@@ -87,6 +87,16 @@ def _read_link(value: object) -> str:
 Link = Annotated[str, PlainValidator(_read_link), WithJsonSchema({"type": "string", "pattern": "^(https?://|mailto:|tel:)"})]
 
 
+def _at_least_one(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    # pydantic's own min_length complains of an empty list too when the items in it could not be read.
+    if not values:
+        raise problem("empty-list")
+    return values
+
+
+AT_LEAST_ONE = AfterValidator(_at_least_one)
+
+
 class SendPolicy(Part):
     """When messages may be sent, and how many."""
 
@@ -139,7 +149,9 @@ class JourneyDefinition(Part):
     name: Words
     description: Words | None = Field(None, description="When a partner should pick it.")
     brand: Name
-    languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2}(-[A-Z]{2})?$")], ...] = Field(("ja", "en"), min_length=1)
+    languages: Annotated[tuple[Annotated[str, Field(pattern=r"^[a-z]{2}(-[A-Z]{2})?$")], ...], AT_LEAST_ONE] = Field(
+        ("ja", "en"), json_schema_extra={"minItems": 1}
+    )
     kind: Kind = Kind.marketing
     entry: Entry = Field(default_factory=lambda: Entry.model_validate({}))
     goal: Goal | None = None
@@ -150,7 +162,7 @@ class JourneyDefinition(Part):
     events: tuple[Identifier, ...] = Field((), description="Custom events that the journey reads.")
     links: dict[Identifier, Link] = Field(default_factory=dict, description="Named links, as {{ links.NAME }} in templates.")
     blocks: dict[Identifier, Block] = Field(default_factory=dict)
-    steps: Steps = Field(min_length=1)
+    steps: Annotated[Steps, AT_LEAST_ONE] = Field(json_schema_extra={"minItems": 1})
 
     def all_steps(self) -> Iterator[Step]:
         """Iterate over all steps, nested ones included, in document order."""

@@ -42,6 +42,7 @@ MESSAGES: Mapping[str, Wording] = {
     "missing-field": _error('The field "{name}" is missing.', "項目「{name}」がありません。"),
     "unknown-field": _error('There is no field "{name}" here; allowed: {allowed}.', "ここに項目「{name}」は使えません。使えるもの：{allowed}。"),
     "bad-value": _error('The value "{value}" must be {expected}.', "値「{value}」は{expected_ja}にしてください。"),
+    "empty-list": _error("The list is empty; give at least one.", "一覧が空です。一つ以上書いてください。"),
     "bad-choice": _error('The value "{value}" is not one of {allowed}.', "値「{value}」は使えません。使えるもの：{allowed}。"),
     "bad-name": _error(
         'The name "{value}" may have small letters, digits, "-" and "_" only, and starts with a letter or digit.',
@@ -84,7 +85,6 @@ MESSAGES: Mapping[str, Wording] = {
         'The date "{value}" is neither a day such as 2026-12-24 nor a date attribute such as contact.renewal_date.',
         "日付「{value}」は 2026-12-24 のような日、または contact.renewal_date のような日付の項目にしてください。",
     ),
-    "bad-zone": _error('The time zone "{value}" is not known; write a name such as Asia/Tokyo.', "タイムゾーン「{value}」が分かりません。Asia/Tokyo のように書いてください。"),
     "past-wait": _error("The wait until {value} is in the past, so nobody would wait.", "{value} までの待機はすでに過ぎており、誰も待ちません。"),
     # Expressions and templates.
     "no-expression": _error("A condition must be written as text, such as clicked('welcome').", "条件は clicked('welcome') のような文字列で書いてください。"),
@@ -99,7 +99,7 @@ MESSAGES: Mapping[str, Wording] = {
         "MJML may hold only {{{{ }}}} slots; move {{% %}} into the text file or use a block.",
         "MJML に書けるのは {{{{ }}}} だけです。{{% %}} はテキスト版に移すか、ブロックを使ってください。",
     ),
-    "missing-template": _error('The message "{message}" has no file {file}.', "メッセージ「{message}」のファイル {file} がありません。"),
+    "missing-template": _error('The message "{message}" has no file {template}.', "メッセージ「{message}」のファイル {template} がありません。"),
     "unused-template": _warning("No step sends the message of this file.", "このファイルのメッセージを送るステップがありません。"),
     "missing-footer": _error(
         "The template must hold {{{{ legal_footer }}}}: the law asks for sender, address and a way to refuse in every mail.",
@@ -154,7 +154,6 @@ MESSAGES: Mapping[str, Wording] = {
     "bad-test": _error("This test cannot be read: {reason}.", "このテストを読めません：{reason_ja}。"),
     "bad-entry": _error("This entry cannot be read: {reason}.", "この開始条件を読めません：{reason_ja}。"),
     "bad-url": _error('The address "{value}" must start with https://, http://, mailto: or tel:.', "アドレス「{value}」は https://、http://、mailto:、tel: で始めてください。"),
-    "bad-block": _error("This block cannot be read: {reason}.", "このブロックを読めません：{reason_ja}。"),
     "bad-audience": _error("Give either add or remove with the name of an audience.", "add か remove のどちらか一つと、オーディエンスの名前を書いてください。"),
 }  # fmt: skip
 DID_YOU_MEAN = {"en": 'Did you mean "{value}"?', "ja": "「{value}」のことですか？"}

@@ -82,7 +82,9 @@ def _readable(checked: Checked, step: str | None, place: Place, readable: Expres
         elif name not in FUNCTIONS and name in called:
             yield checked.finding("unknown-function", step, place, suggestion=closest(name, FUNCTIONS), name=name)
         elif name not in FUNCTIONS and name not in roots:
-            yield checked.finding("unknown-name", step, place, suggestion=closest(name, [*roots, *FUNCTIONS]), name=name)
+            yield checked.finding(
+                "unknown-name", step, place, suggestion=None if name == "event" else closest(name, [*roots, *FUNCTIONS]), name=name
+            )
     for call in uses.calls:
         if call.name in FUNCTIONS:
             yield from _call(checked, step, place, call)

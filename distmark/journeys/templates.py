@@ -94,7 +94,7 @@ def _missing_files(checked: Checked) -> Iterator[Finding]:
                         ("message",),
                         suggestion=_near_file(checked, name),
                         message=step.message,
-                        file=file_of(name),
+                        template=file_of(name),
                     )
 
 

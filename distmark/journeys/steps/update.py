@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
 from distmark.journeys.expressions import Names, Text, namespace
 from distmark.journeys.model import Act, Decision, UpdateContact, Visit
@@ -25,12 +25,20 @@ def read_value(value: object) -> Text | Scalar:
 Value = Annotated[Text | Scalar, PlainValidator(read_value), WithJsonSchema({"type": ["string", "number", "boolean", "null"]})]
 
 
+def _not_empty(values: dict[str, Text | Scalar]) -> dict[str, Text | Scalar]:
+    if not values:
+        raise problem("empty-list")
+    return values
+
+
 class UpdateStep(Step):
     """Set attributes and go on; a value may have slots, and null clears."""
 
     kind: ClassVar[str] = "update"
 
-    update: dict[Identifier, Value] = Field(min_length=1, description="Attribute name to new value.")
+    update: Annotated[dict[Identifier, Value], AfterValidator(_not_empty)] = Field(
+        json_schema_extra={"minProperties": 1}, description="Attribute name to new value."
+    )
 
 
 def filled(value: Text | Scalar, names: Names) -> object:
