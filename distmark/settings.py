@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     work_pool: str = "journeys"
     system_pool: str = "system"
     work_queue: str = "default"
-    worker_concurrency: int = Field(default=8, ge=1, le=64)  # wakes in flight in one worker process
+    worker_concurrency: int = Field(default=4, ge=1, le=64)  # wakes in flight in one worker process; more than 4 locks Prefect's SQLite
     poll_seconds: float = Field(default=1.0, gt=0)  # how often a worker looks for work that is due
     prefect_database_url: str = ""  # Prefect's own; empty: SQLite under data_dir
     trace_steps: bool = True  # each step of a wake appears on the run's page in the dashboard

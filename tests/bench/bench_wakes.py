@@ -21,7 +21,7 @@ from tests.prefect_server import prefect_server
 
 RUNS = int(os.environ.get("BENCH_RUNS", "240"))
 STOCK_RUNS = int(os.environ.get("BENCH_STOCK_RUNS", "12"))
-CONCURRENCY = 8
+CONCURRENCY = 4  # what Prefect's SQLite takes without answering that it is locked
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = """  - id: who
     branch: {random: [{name: a, share: 50%, steps: []}, {name: b, share: 50%, steps: []}]}
