@@ -9,6 +9,7 @@ from enum import StrEnum
 from distmark.journeys.checking import places_of
 from distmark.journeys.definition import read_definition
 from distmark.journeys.positions import Path as Place
+from distmark.journeys.program import build_program
 from distmark.journeys.source import Source
 
 CONTEXT_LINES = 3
@@ -98,6 +99,7 @@ class _Read:
     steps: Mapping[str, Mapping[str, str]]
     kinds: Mapping[str, str]
     parents: Mapping[str, Place]
+    labels: Mapping[str, str]
 
 
 def diff(old: Source, new: Source) -> SourceDiff:
@@ -118,6 +120,7 @@ def _read(source: Source) -> _Read:
         {step_id: dict(_flat_step(value)) for step_id, value in raw.items()},
         {step.id: step.kind for step in definition.all_steps()},
         {step_id: _parent(data, place) for step_id, place in places.items()},
+        {placed.step_id: placed.label or "" for placed in build_program(definition).order},
     )
 
 
@@ -185,11 +188,21 @@ def _steps(before: _Read, after: _Read) -> Iterator[StepChange]:
 
 
 def _moved(before: _Read, after: _Read) -> set[str]:
-    old = [step for step in before.steps if step in after.steps]
-    new = [step for step in after.steps if step in before.steps]
-    blocks = SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks()
-    stayed = {step for block in blocks for step in new[block.b : block.b + block.size]}
-    return {step for step in new if step not in stayed or before.parents[step][:1] != after.parents[step][:1]}
+    common = [step for step in after.steps if step in before.steps]
+    moved = {step for step in common if not _same_arm(before, after, step)}
+    for arm in {after.parents[step] for step in common}:
+        new = [step for step in common if after.parents[step] == arm and step not in moved]
+        old = [step for step in before.steps if step in new]
+        blocks = SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks()
+        stayed = {step for block in blocks for step in new[block.b : block.b + block.size]}
+        moved |= set(new) - stayed
+    return moved
+
+
+def _same_arm(before: _Read, after: _Read, step: str) -> bool:
+    # An arm put in before shifts the numbers, an edited condition the label: it takes both to be another arm.
+    old, new = before.parents[step], after.parents[step]
+    return old[:1] == new[:1] and (old == new or before.labels[step] == after.labels[step])
 
 
 def _where(read: _Read, step_id: str) -> str:
