@@ -1,9 +1,8 @@
 """What contacts agreed to (append-only) and the addresses never written to again (kept as hashes). Neither is ever changed by an import."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
-from typing import TypeVar
 
 from sqlalchemy import delete
 from sqlalchemy.dialects import postgresql, sqlite
@@ -11,20 +10,13 @@ from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from distmark.contacts.fields import as_email, as_phone
+from distmark.contacts.many import batches
 from distmark.contacts.model import SuppressionReason, SuppressionScope, address_hash, address_key
 from distmark.contacts.table import Consent, Suppression
 from distmark.errors import InvalidInput
 
 CHANNELS = ("email", "sms", "open_tracking", "click_tracking")
 GROUNDS = ("opt_in", "business_card", "existing_customer", "published_address")
-BATCH = 500  # values in one IN (...): well below what either database takes
-_Item = TypeVar("_Item")
-
-
-def batches(items: Iterable[_Item], size: int = BATCH) -> Iterator[list[_Item]]:
-    """Return `items` in lists of at most `size`, in order."""
-    whole = list(items)
-    return (whole[start : start + size] for start in range(0, len(whole), size))
 
 
 def record_consent(

@@ -15,8 +15,9 @@ from pydantic_core import PydanticCustomError
 from python_calamine import CalamineError, CalamineWorkbook, PasswordError
 from sqlmodel import Session, col, select
 
-from distmark.contacts.consents import GROUNDS, batches, consent_state
+from distmark.contacts.consents import GROUNDS, consent_state
 from distmark.contacts.fields import FIELDS, ContactInput, attribute_name, message, tidy, yes_or_no
+from distmark.contacts.many import batches
 from distmark.contacts.model import address_key
 from distmark.contacts.table import Consent, Contact
 from distmark.contacts.writing import changes, new_contact
