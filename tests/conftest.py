@@ -15,6 +15,7 @@ from sqlalchemy import make_url
 from distmark.clock import FixedClock
 from distmark.db import Database
 from tests.postgres import NoPostgres, PostgresServer
+from tests.prefect_server import prefect_api  # noqa: F401  (a fixture)
 
 DATABASES = {"sqlite": ("sqlite",), "postgres": ("postgres",), "both": ("sqlite", "postgres")}
 KINDS = DATABASES[os.environ.get("DISTMARK_TEST_DATABASES", "both")]
