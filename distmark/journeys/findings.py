@@ -139,8 +139,8 @@ MESSAGES: Mapping[str, Wording] = {
         'Nobody has had time to react to "{name}" here; put a wait between.', "「{name}」への反応を待つ時間がありません。間に待機を入れてください。"
     ),
     "too-often": _warning(
-        "A contact may get {count} messages within 7 days; the cap is {cap}, so some will be held.",
-        "7 日以内に {count} 通届くことがあります。上限は {cap} 通のため、一部は保留されます。",
+        "A contact may get more than {cap} messages within 7 days, which is the cap, so some will be held.",
+        "7 日以内に上限の {cap} 通を超えて届くことがあり、その分は保留されます。",
     ),
     "bad-wait": _error("This wait cannot be read: {reason}.", "この待機を読めません：{reason_ja}。"),
     "bad-branch": _error(

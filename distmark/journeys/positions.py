@@ -12,6 +12,7 @@ Path = tuple[str | int, ...]
 
 LARGEST_DEFINITION = 500_000
 MOST_VALUES = 50_000
+DEEPEST_PATH = 120
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
@@ -46,7 +47,9 @@ class _Reading:
 
     def value(self, node: yaml.Node, path: Path) -> object:
         if len(self.lines) > MOST_VALUES:
-            raise yaml.YAMLError("too many values")
+            raise yaml.YAMLError("it holds too many values")
+        if len(path) > DEEPEST_PATH:
+            raise yaml.YAMLError("it is nested too deeply")
         self.lines[path] = node.start_mark.line + 1
         if isinstance(node, yaml.ScalarNode):
             return _scalar(node)

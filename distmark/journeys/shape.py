@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from heapq import heappop, heappush
 from zoneinfo import ZoneInfo
 
 from distmark.journeys.checking import Checked, readables
@@ -17,7 +18,6 @@ from distmark.journeys.steps.wait import MIDNIGHT, WaitStep
 from distmark.journeys.times import resolve, shift
 
 WEEK = timedelta(days=7)
-MOST_STATES = 20_000
 # The zone in which a day ends last: what is past there is past everywhere.
 LAST_ZONE = ZoneInfo("Etc/GMT+12")
 
@@ -47,7 +47,8 @@ def reach(program: Program, start: str, passes: Callable[[str], bool] = lambda s
 
 def _unreachable(checked: Checked) -> Iterator[Finding]:
     program = checked.program
-    lost = [step for step in program.steps if step not in reach(program, program.first) | {program.first}]
+    reached = reach(program, program.first) | {program.first}
+    lost = [step for step in program.steps if step not in reached]
     followers = {way for step in lost for way in program.ways(step) if way != step}
     # Only where the lost part begins; what follows from it is lost for the same reason.
     for step in [step for step in lost if step not in followers] or lost:
@@ -177,33 +178,33 @@ def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
 def _too_often(checked: Checked) -> Iterator[Finding]:
     limits = [limit.count * max(1.0, WEEK.days / limit.days) for limit in checked.definition.send_policy.caps.limits]
     cap = int(min(limits, default=0))
-    counting = _Counting(checked.program)
-    for step in checked.program.steps.values():
-        count = counting.most(step.id, timedelta()) if cap and counting.counts(step.id) else 0
-        if count > cap:
-            yield checked.finding("too-often", step.id, (), count=str(count), cap=str(cap))
+    for step in checked.program.steps:
+        if cap and _counts(checked.program, step) and _reaches_within_a_week(checked.program, step, cap + 1):
+            yield checked.finding("too-often", step, (), cap=str(cap))
             return
 
 
-class _Counting:
-    """How many marketing messages may leave within a week from a step on, at worst: events come at once, days are as short as they can be."""
+def _counts(program: Program, step_id: str) -> bool:
+    step = program.steps[step_id]
+    return isinstance(step, SendStep) and step.purpose != "transactional"
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        self.known: dict[tuple[str, timedelta], int] = {}
 
-    def counts(self, step_id: str) -> bool:
-        step = self.program.steps[step_id]
-        return isinstance(step, SendStep) and step.purpose != "transactional"
-
-    def most(self, step_id: str | None, elapsed: timedelta) -> int:
-        if step_id is None or elapsed >= WEEK:
-            return 0
-        key = (step_id, elapsed)
-        if key not in self.known and len(self.known) < MOST_STATES:
-            self.known[key] = 0  # who comes round without time passing is counted once
-            step = self.program.steps[step_id]
-            later = elapsed + (step.least if isinstance(step, WaitStep) else timedelta())
-            ways = max((self.most(way, later) for way in self.program.ways(step_id)), default=0)
-            self.known[key] = ways + self.counts(step_id)
-        return self.known.get(key, 0)
+def _reaches_within_a_week(program: Program, start: str, count: int) -> bool:
+    """Whether `count` messages may leave within a week from the send `start` on, at worst: events come at once, waits are at their shortest."""
+    # Dijkstra over (step, messages so far): the least time in which a contact can stand there.
+    waiting: list[tuple[timedelta, str, int]] = [(timedelta(), start, 1)]
+    seen: set[tuple[str, int]] = set()
+    while waiting:
+        elapsed, step_id, sent = heappop(waiting)
+        if (step_id, sent) in seen:
+            continue
+        seen.add((step_id, sent))
+        step = program.steps[step_id]
+        later = elapsed + (step.least if isinstance(step, WaitStep) else timedelta())
+        for way in program.ways(step_id):
+            more = sent + (way is not None and _counts(program, way))
+            if more == count and later < WEEK:
+                return True
+            if way is not None and later < WEEK and more < count:
+                heappush(waiting, (later, way, more))
+    return False

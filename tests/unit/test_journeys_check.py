@@ -352,6 +352,8 @@ def test_a_journey_that_nobody_wrote_is_found_when_the_others_are_known() -> Non
         ("a: &a [*a]", "bad-yaml", 1),
         ("key: x\nsteps: []\nname: x\nbrand: y", "empty-list", 2),
         ("x" * 500_001, "big-file", 1),
+        ("a: " + "[" * 200 + "]" * 200, "bad-yaml", 1),
+        ("a: " + "[" * 5000 + "]" * 5000, "bad-yaml", 1),
     ],
 )
 def test_a_file_that_is_no_journey_is_found(text: str, code: str, line: int) -> None:
@@ -430,3 +432,18 @@ def test_a_single_file_names_itself() -> None:
 @pytest.mark.parametrize("path", scan(Path(__file__).parents[2] / "journey_defs"), ids=lambda path: path.name)
 def test_the_journeys_that_come_along_have_no_errors(path: Path) -> None:
     assert [item.line_of_text() for item in check(load_source(path)) if item.severity is Severity.error] == []
+
+
+def test_a_very_long_journey_is_checked_quickly() -> None:
+    """A thousand steps with a loop of short waits: no recursion, no explosion."""
+    steps = "".join(f"  - {{id: s{n}, update: {{plan: x}}}}\n  - {{id: w{n}, wait: {{for: 10 minutes}}}}\n" for n in range(500))
+
+    found = found_in(SEND + steps + "  - {id: again, goto: s0}\n")
+
+    assert found == []
+
+
+def test_a_loop_of_short_waits_that_sends_is_too_often() -> None:
+    found = found_in(SEND + "  - {id: w, wait: {for: 90 minutes}}\n  - {id: again, goto: welcome}\n")
+
+    assert [(item.code, item.step) for item in found] == [("too-often", "welcome")]
