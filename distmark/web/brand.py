@@ -1,5 +1,6 @@
 """A brand's colours as CSS: what it chose, checked, and what follows from it so that text stays readable. Pure."""
 
+import colorsys
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -21,9 +22,9 @@ def stylesheet(tokens: Mapping[str, Any]) -> str:
     }
     light["brand-ink"] = readable_on(_chosen(tokens, "brand_ink") or mix(brand, "#000000", 0.68), light["brand-soft"], READABLE + 0.5)
     light["on-brand"] = "#ffffff"
-    dark = {"brand": readable_on(mix(brand, "#ffffff", 0.55), DARK_PAPER, 6.5), "brand-soft": mix(brand, DARK_PAPER, 0.28)}
-    dark["brand-ink"] = readable_on(mix(brand, "#ffffff", 0.25), dark["brand-soft"], 7)
-    dark["on-brand"] = mix(brand, "#000000", 0.2)
+    dark = {"brand": lightened(brand, DARK_PAPER, 7), "brand-soft": shaded(brand, 0.14)}
+    dark["brand-ink"] = readable_on(mix(dark["brand"], "#ffffff", 0.45), dark["brand-soft"], 7)
+    dark["on-brand"] = shaded(brand, 0.07)
     return f":root{{{_properties(light)}}}\n@media (prefers-color-scheme:dark){{:root{{{_properties(dark)}}}}}\n"
 
 
@@ -41,6 +42,26 @@ def readable_on(colour: str, paper: str, least: float = READABLE) -> str:
         if contrast(candidate, paper) >= least:
             return candidate
     return towards
+
+
+def lightened(colour: str, paper: str, least: float) -> str:
+    """Return the same hue, only as much lighter as the contrast `least` on a dark `paper` needs: washed out, it would be no brand's."""
+    hue, light, full = colorsys.rgb_to_hls(*(part / 255 for part in _parts(colour)))
+    for step in range(round(light * 100), 101):
+        candidate = _hex(colorsys.hls_to_rgb(hue, step / 100, min(full, 0.5)))
+        if contrast(candidate, paper) >= least:
+            return candidate
+    return "#ffffff"
+
+
+def shaded(colour: str, light: float) -> str:
+    """Return the same hue at the lightness `light` (0 to 1)."""
+    hue, _, full = colorsys.rgb_to_hls(*(part / 255 for part in _parts(colour)))
+    return _hex(colorsys.hls_to_rgb(hue, light, min(full, 0.5)))
+
+
+def _hex(colour: Colour) -> str:
+    return "#" + "".join(f"{round(part * 255):02x}" for part in colour)
 
 
 def mix(colour: str, other: str, share: float) -> str:

@@ -46,22 +46,22 @@ def lines(series: Sequence[Series]) -> Markup:
         Markup('<line class="grid" x1="0" x2="{0}" y1="{1}" y2="{1}" vector-effect="non-scaling-stroke"/>').format(f"{WIDTH:g}", f"{y:g}")
         for y in (0.0, HEIGHT / 2, HEIGHT)
     )
-    return Markup('<svg class="chart lines" viewBox="0 0 {} {}" preserveAspectRatio="none" height="200" aria-hidden="true">{}{}</svg>').format(
-        f"{WIDTH:g}", f"{HEIGHT:g}", grid, drawn
-    )
+    frame = Markup('<svg class="chart lines" viewBox="0 0 {} {}" preserveAspectRatio="none" height="200" aria-hidden="true">{}{}</svg>')
+    return frame.format(f"{WIDTH:g}", f"{HEIGHT:g}", grid, drawn)
 
 
 def _line(line: Series, number: int, top: int) -> Markup:
     step = WIDTH / max(1, len(line.values) - 1)
     points = " ".join(f"{place * step:.1f},{HEIGHT - value / top * HEIGHT:.1f}" for place, value in enumerate(line.values))
     return Markup(
-        '<polyline class="line-{}" points="{}" stroke-width="2.5" stroke-dasharray="{}" stroke-linejoin="round" vector-effect="non-scaling-stroke"/>'
+        '<polyline class="line-{}" points="{}" stroke-width="2.5" stroke-dasharray="{}" stroke-linejoin="round" '
+        'vector-effect="non-scaling-stroke"/>'
     ).format(LETTERS[number], points, DASHES[number] or "none")
 
 
 def key(number: int) -> Markup:
     """Return the little line that stands before a series' words."""
     return Markup(
-        '<svg class="chart key" viewBox="0 0 28 8" width="28" height="8" aria-hidden="true"><line class="line-{}" x1="0" x2="28" y1="4" y2="4" '
-        'stroke-width="2.5" stroke-dasharray="{}"/></svg>'
+        '<svg class="chart key" viewBox="0 0 28 8" width="28" height="8" aria-hidden="true">'
+        '<line class="line-{}" x1="0" x2="28" y1="4" y2="4" stroke-width="2.5" stroke-dasharray="{}"/></svg>'
     ).format(LETTERS[number], DASHES[number] or "none")

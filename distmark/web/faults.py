@@ -7,8 +7,8 @@ from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse,
 from starlette.exceptions import HTTPException
 
 from distmark.errors import DistmarkError, InvalidInput, NotAllowed, NotFound, Refused
-from distmark.web import i18n
 from distmark.web.i18n import N_
+from distmark.web.refusals import in_japanese
 from distmark.web.site import Anyone, SignInNeeded, TooManyTries, sign_in_address
 
 log = logging.getLogger("distmark.web")
@@ -18,7 +18,10 @@ STATUS: dict[type[DistmarkError], int] = {NotFound: 404, NotAllowed: 403, Refuse
 WORDS: dict[int, tuple[str, str]] = {
     400: (N_("This request cannot be read"), N_("Go back, load the page again and repeat what you did.")),
     403: (N_("You may not do this"), N_("If you should be able to, ask an administrator of your brand to give you the role for it.")),
-    404: (N_("There is nothing here"), N_("It may have been removed, or it belongs to somebody else. Go to the start page and look for it there.")),
+    404: (
+        N_("There is nothing here"),
+        N_("It may have been removed, or it belongs to somebody else. Go to the start page and look for it there."),
+    ),
     405: (N_("This address cannot be used like this"), N_("Go to the start page and look for what you need there.")),
     409: (N_("This cannot be done now"), N_("Nothing was changed. Go back, and try again when it is possible.")),
     413: (N_("This is too large"), N_("Choose a file smaller than 32 MB.")),
@@ -85,11 +88,11 @@ def answer(request: Request, status: int, error: Exception | None = None) -> Res
 
 
 def explain(error: Exception | None, language: str) -> str:
-    """Return a domain error's own words in the reader's language: those it carries, else the catalogue's, else as they are."""
+    """Return a domain error's own words in the reader's language."""
     if error is None:
         return ""
     carried = getattr(error, f"message_{language}", None)
-    return str(carried) if carried else i18n.words(language).gettext(str(error))
+    return str(carried) if carried else (in_japanese(str(error)) if language == "ja" else str(error))
 
 
 def _to_sign_in(request: Request) -> Response:

@@ -26,7 +26,7 @@ METHODS = [("**.py", "python"), ("**.html", "jinja2")]
 KEYWORDS = {"_": None, "gettext": None, "ngettext": (1, 2), "N_": None, "say": None, "count": (1, 2)}
 
 
-def N_(text: str) -> str:  # noqa: N802  (the name that gettext tools look for)
+def N_(text: str) -> str:
     """Mark `text` as words that a person sees; whoever shows it translates it."""
     return text
 
@@ -135,6 +135,10 @@ class Tongue:
 
     def zone_name(self, at: datetime, zone: ZoneInfo | None = None) -> str:
         return str(get_timezone_name(at.astimezone(zone or self.zone), "long", locale=self.language))
+
+    def joined(self, *sentences: str) -> str:
+        """Return sentences one after the other: with a space between, but not in Japanese."""
+        return ("" if self.language == "ja" else " ").join(sentence for sentence in sentences if sentence)
 
     def named(self, words_by_language: dict[str, str]) -> str:
         """Return the text in this language from a {"ja": ..., "en": ...} table, else any there is."""

@@ -35,8 +35,11 @@ class Sample:
 
 def samples_of(definition: JourneyDefinition) -> list[Sample]:
     """Return each message once, in the order of the journey."""
-    found = {step.message: Sample(step.id, step.message, step.send) for step in reversed(list(definition.all_steps())) if isinstance(step, SendStep)}
-    return list(reversed(found.values()))
+    found: dict[str, Sample] = {}
+    for step in definition.all_steps():
+        if isinstance(step, SendStep):
+            found.setdefault(step.message, Sample(step.id, step.message, step.send))
+    return list(found.values())
 
 
 def render_sample(source: Source, definition: JourneyDefinition, brand: Brand, message: str, lang: str, base_url: str) -> RenderedMessage:
@@ -47,7 +50,8 @@ def render_sample(source: Source, definition: JourneyDefinition, brand: Brand, m
     parts = compile_message(source.templates, message, lang, sample.channel, {name: str(text) for name, text in definition.links.items()})
     spoken = lang if lang in PEOPLE else "en"
     declared = {name: OF_TYPE[str(kind)] for name, kind in definition.contact_fields.items()}
-    contact = {**declared, **PEOPLE[spoken], "email": "hana@example.com", "phone": "+819012345678", "language": lang, "birthday": date(1985, 4, 1)}
+    reached = {"email": "hana@example.com", "phone": "+819012345678", "language": lang, "birthday": date(1985, 4, 1)}
+    contact = {**declared, **PEOPLE[spoken], **reached}
     partner = {**PARTNERS[spoken], "phone": "+81451234567", "email": "partner@example.com", "code": "P0001"}
     blocks = {
         name: BlockValue(block.default.text(lang) or (block.label.text(lang) if block.kind != "image" else ""), kind=BlockKind(block.kind))

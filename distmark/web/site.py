@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,6 +30,7 @@ from distmark.web import i18n, menu
 from distmark.web.i18n import N_, Tongue
 
 FLASH = "distmark_flash"
+LONGEST_NUMBER = 18  # digits: what both databases take as a key
 LANGUAGE = "distmark_language"
 
 
@@ -131,7 +132,8 @@ class Guest:
         else:
             values |= self._frame()
             html = environment.get_template(template).render(**values)
-        response = HTMLResponse(html, status_code=status, headers={"content-language": self.language, "vary": "Cookie, HX-Request, HX-Target"})
+        headers = {"content-language": self.language, "vary": "Cookie, HX-Request, HX-Target"}
+        response = HTMLResponse(html, status_code=status, headers=headers)
         if not block and values.get("flash"):
             response.delete_cookie(FLASH)
         return response
@@ -148,7 +150,7 @@ class Guest:
 
     def address(self, **changes: object) -> str:
         """Return this page's address with some query parameters changed; None or "" takes one away."""
-        query = {name: value for name, value in self.request.query_params.items()} | {name: value for name, value in changes.items()}
+        query = {**self.request.query_params, **changes}
         kept = urlencode([(name, value) for name, value in query.items() if value not in (None, "")])
         return self.request.url.path + (f"?{kept}" if kept else "")
 
@@ -199,7 +201,7 @@ class Guest:
 class Visit(Guest):
     """One request of a signed-in person."""
 
-    viewer: Viewer  # type: ignore[assignment]  # narrower than in Guest, and set once
+    viewer: Viewer  # narrower than in Guest, and set once
 
 
 class Anyone:
@@ -251,8 +253,12 @@ def text(form: FormData, name: str) -> str:
 
 def numbers(form: FormData, name: str) -> list[int]:
     """Return the whole numbers sent under `name`, without repeats, in their order; anything else is dropped."""
-    values = [value for value in form.getlist(name) if isinstance(value, str)]
-    return list(dict.fromkeys(int(value) for value in values if value.isascii() and value.isdigit() and len(value) < 18))
+    return whole([value for value in form.getlist(name) if isinstance(value, str)])
+
+
+def whole(values: Sequence[str]) -> list[int]:
+    """Return those of `values` that are whole numbers a row may have, without repeats, in their order."""
+    return list(dict.fromkeys(int(value) for value in values if value.isascii() and value.isdigit() and len(value) < LONGEST_NUMBER))
 
 
 def upload(form: FormData, name: str) -> tuple[str, bytes]:

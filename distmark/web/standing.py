@@ -1,6 +1,7 @@
 """Where a contact stands in a journey, in words: what step, until when, and why. Pure."""
 
 from dataclasses import dataclass
+
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.describe import describe_step
@@ -80,7 +81,7 @@ def _ended(enrollment: Enrollment, tongue: Tongue) -> Standing:
 
 
 def step_name(step: Step, tongue: Tongue) -> str:
-    """Return what people call a step: its own name, else what it does. A task's title holds slots for the person, so it is called a task."""
+    """Return what people call a step: its own name, else what it does; a task, whose title holds slots, is just called a task."""
     if step.kind == "task" and not step.name:
         return tongue.say(STEP[step.kind])
     return describe_step(step, tongue.language)[0]

@@ -35,7 +35,15 @@ def _environment(language: str) -> Environment:
     environment.policies["ext.i18n.trimmed"] = True
     words = i18n.words(language)
     environment.install_gettext_translations(words, newstyle=True)  # type: ignore[attr-defined]  # added by the extension
-    environment.filters |= {"when": when, "short": short, "day": day, "number": number, "percent": percent, "named": named, "person": person}
+    environment.filters |= {
+        "when": when,
+        "short": short,
+        "day": day,
+        "number": number,
+        "percent": percent,
+        "named": named,
+        "person": person,
+    }
     environment.globals |= {"icon": icon, "definition": define, "language_names": i18n.NAMES, "chip": _chip_maker(words), **TABLES}
     return environment
 

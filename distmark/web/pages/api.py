@@ -12,7 +12,7 @@ from distmark.engagement import service as engagement
 from distmark.partners.model import Viewer
 from distmark.partners.table import User
 from distmark.web.i18n import N_
-from distmark.web.site import Site, SignInNeeded
+from distmark.web.site import SignInNeeded, Site
 
 router = APIRouter(prefix="/api/v1")
 TOKEN_SECONDS = 366 * 24 * 3600

@@ -76,7 +76,7 @@ def _pairs(definition: JourneyDefinition, changes: object) -> list[Mapping[str, 
     """Return each message and language with whether its templates changed, the changed ones first."""
     touched = {tuple(change.name.split(".")[:2]) for change in getattr(changes, "templates", ())}
     pairs: list[Mapping[str, object]] = [
-        {"message": sample.message, "lang": lang, "channel": sample.channel, "changed": changes is None or (sample.message, lang) in touched}
+        {"message": sample.message, "lang": lang, "channel": sample.channel, "changed": not changes or (sample.message, lang) in touched}
         for sample in samples_of(definition)
         for lang in definition.languages
     ]

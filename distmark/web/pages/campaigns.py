@@ -28,7 +28,7 @@ from distmark.partners.model import Permission
 from distmark.web import faults, queries
 from distmark.web.frames import mail_document
 from distmark.web.i18n import N_
-from distmark.web.site import Visit, needs, numbers, text, the_form
+from distmark.web.site import Visit, needs, numbers, text, the_form, whole
 from distmark.web.standing import Standing, standing, step_name
 from distmark.web.words import MEMBER
 
@@ -79,7 +79,7 @@ def campaign_list(visit: Visit = needs(Permission.see_campaigns)) -> Response:
     """Every campaign the person may see, the open ones first."""
     with visit.reading() as session:
         found = campaigns.list_campaigns(session, visit.viewer)
-        page = {
+        page: dict[str, Any] = {
             "campaigns": sorted(found, key=lambda row: (row.status is not CampaignStatus.open, row.name)),
             "journeys": queries.journeys_by_id(session, visit.viewer),
             "pending": queries.pending_by_campaign(session, visit.viewer),
@@ -202,9 +202,7 @@ def _programs(session: Session, rows: Any, desk: Desk) -> dict[int, Program]:
     return programs
 
 
-def _row(
-    visit: Visit, desk: Desk, member: Member, contact: Contact, enrollment: Enrollment | None, programs: Mapping[int, Program]
-) -> Row:
+def _row(visit: Visit, desk: Desk, member: Member, contact: Contact, enrollment: Enrollment | None, programs: Mapping[int, Program]) -> Row:
     if enrollment is not None:
         stands = standing(enrollment, programs.get(enrollment.version_id), visit.tongue)
     else:
@@ -339,7 +337,7 @@ class Sending:
 @router.get("/campaigns/{campaign_id}/send")
 def confirm_page(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts)) -> Response:
     """Say how many begin, when the first message goes out, and who is left out and why; nothing is sent yet."""
-    asked = [int(value) for value in visit.request.query_params.getlist("member") if value.isascii() and value.isdigit() and len(value) < 18]
+    asked = whole(visit.request.query_params.getlist("member"))
     with visit.reading() as session:
         desk = desk_of(session, visit, campaign_id)
         people = queries.contacts_waiting(session, visit.viewer, campaign_id, asked, SEND_AT_ONCE)
@@ -348,7 +346,14 @@ def confirm_page(campaign_id: int, visit: Visit = needs(Permission.enrol_contact
             sending = _sending(session, visit, desk, people)
         except Refused as error:
             problem = faults.explain(error, visit.language)
-    return visit.page("campaigns/send.html", desk=desk, campaign=desk.campaign, base_path=f"/campaigns/{campaign_id}", sending=sending, problem=problem, most=SEND_AT_ONCE)
+    return visit.page(
+        "campaigns/send.html",
+        desk=desk,
+        campaign=desk.campaign,
+        base_path=f"/campaigns/{campaign_id}",
+        sending=sending,
+        problem=problem,
+    )
 
 
 def _sending(session: Session, visit: Visit, desk: Desk, people: Sequence[Contact]) -> Sending:
@@ -372,7 +377,8 @@ def send(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), form
     entered = sum(1 for result in results if result.verdict is EnrolVerdict.enrolled)
     already = sum(1 for result in results if result.verdict is EnrolVerdict.already_in)
     if entered:
-        return visit.go(f"/campaigns/{campaign_id}", N_("Sent on their way: %(count)s. Each gets the first message at the time shown."), count=entered)
+        message = N_("Sent on their way: %(count)s. Each gets the first message at the time shown.")
+        return visit.go(f"/campaigns/{campaign_id}", message, count=entered)
     if already:
         return visit.go(f"/campaigns/{campaign_id}", N_("They are on their way already; nobody was enrolled twice."), kind="good")
     return visit.go(f"/campaigns/{campaign_id}", N_("Nobody was enrolled; see why on the page before."), kind="warn")

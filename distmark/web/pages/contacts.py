@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import Response
@@ -106,7 +107,15 @@ def import_page(visit: Visit = needs(Permission.write_contacts)) -> Response:
 
 
 def _import_page(
-    visit: Visit, *, wrong: str = "", report: ImportReport | None = None, token: str = "", filename: str = "", partner: str = "", status: int = 200
+    visit: Visit,
+    *,
+    wrong: str = "",
+    report: ImportReport | None = None,
+    token: str = "",
+    filename: str = "",
+    partner: str = "",
+    ground: str = "",
+    status: int = 200,
 ) -> Response:
     with visit.reading() as session:
         partners = partners_of(session, visit.viewer) if visit.viewer.partner_id is None else []
@@ -118,6 +127,7 @@ def _import_page(
         token=token,
         filename=filename,
         partner=partner,
+        ground=ground,
         partners=partners,
         most=REJECTED_SHOWN,
     )
@@ -126,30 +136,32 @@ def _import_page(
 @router.post("/contacts/import")
 def import_file(visit: Visit = needs(Permission.write_contacts), form: FormData = the_form) -> Response:
     """Read the file and show what would become of each line; with a token from that page, import it."""
-    partner = text(form, "partner")
+    partner, ground = text(form, "partner"), text(form, "ground")
     partner_id = visit.viewer.partner_id or (int(partner) if partner.isdigit() else 0)
     try:
         if text(form, "token"):
-            return _import_now(visit, text(form, "token"), partner_id)
+            return _import_now(visit, text(form, "token"), partner_id, ground)
         filename, data = upload(form, "file")
         if not filename:
             raise InvalidInput("No file was chosen; choose a CSV or Excel file.")
         with visit.writing() as session:
             get_partner(session, visit.viewer, partner_id)
-            report = contacts.import_contacts(session, visit.viewer, partner_id, data, filename, visit.now, dry_run=True)
+            report = contacts.import_contacts(
+                session, visit.viewer, partner_id, data, filename, visit.now, dry_run=True, ground=ground or None
+            )
     except (InvalidInput, Refused) as error:
         return _import_page(visit, wrong=faults.explain(error, visit.language), partner=partner, status=422)
-    return _import_page(visit, report=report, token=_keep(visit, filename, data), filename=filename, partner=partner)
+    return _import_page(visit, report=report, token=_keep(visit, filename, data), filename=filename, partner=partner, ground=ground)
 
 
-def _import_now(visit: Visit, token: str, partner_id: int) -> Response:
+def _import_now(visit: Visit, token: str, partner_id: int, ground: str) -> Response:
     filename, path = _kept(visit, token)
     with visit.writing() as session:
-        report = contacts.import_contacts(session, visit.viewer, partner_id, path.read_bytes(), filename, visit.now)
+        report = contacts.import_contacts(session, visit.viewer, partner_id, path.read_bytes(), filename, visit.now, ground=ground or None)
     path.unlink(missing_ok=True)
     message = N_("Imported: %(created)s new, %(updated)s changed, %(unchanged)s as they were, %(rejected)s lines not taken.")
     counts = {"created": report.created, "updated": report.updated, "unchanged": report.unchanged, "rejected": len(report.rejected)}
-    return visit.go("/contacts", message, **counts)
+    return visit.go("/contacts", message, "good", **counts)
 
 
 def _uploads(visit: Visit) -> Path:
@@ -161,7 +173,7 @@ def _uploads(visit: Visit) -> Path:
 def _keep(visit: Visit, filename: str, data: bytes) -> str:
     """Keep an uploaded file for an hour, for this person alone, and return the token that fetches it."""
     folder = _uploads(visit)
-    oldest = datetime.now(tz=visit.now.tzinfo) - timedelta(seconds=UPLOAD_SECONDS)  # noqa: DTZ005  (file times are wall-clock times)
+    oldest = datetime.now(tz=visit.now.tzinfo) - timedelta(seconds=UPLOAD_SECONDS)  # file times are of the wall clock
     for path in folder.glob("*.upload"):
         if path.stat().st_mtime < oldest.timestamp():
             path.unlink(missing_ok=True)
@@ -191,7 +203,7 @@ def contact_page(contact_id: int, visit: Visit = needs(Permission.see_contacts))
         programs = {row.version_id: journeys.program_of(session, row.version_id) for row in rows}
         hashes = [address_hash(contact.brand_id, address) for address in (contact.email, contact.phone) if address]
         consents = contacts.consents_of(session, contact_id)
-        page = {
+        page: dict[str, Any] = {
             "contact": contact,
             "consents": consents,
             "suppressions": queries.suppressions_of(session, contact.brand_id, hashes),
@@ -260,5 +272,9 @@ def stop_journeys(contact_id: int, visit: Visit = needs(Permission.enrol_contact
             enrollments.resume(session, visit.viewer, chosen, visit.now, extend=text(form, "extend") == "yes")
         else:
             enrollments.stop(session, visit.viewer, chosen, text(form, "reason") or visit.viewer.name, visit.now)
-    done = {"pause": N_("Paused. Nothing is sent until you let it go on."), "resume": N_("It goes on."), "stop": N_("Stopped. Nothing more is sent.")}
+    done = {
+        "pause": N_("Paused. Nothing is sent until you let it go on."),
+        "resume": N_("It goes on."),
+        "stop": N_("Stopped. Nothing more is sent."),
+    }
     return visit.go(f"/contacts/{contact_id}", done.get(action, done["stop"]))

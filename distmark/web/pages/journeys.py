@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import Response
@@ -85,10 +86,9 @@ def journey_page(key: str, visit: Visit = needs(Permission.see_journeys), v: int
         here = enrollments.step_counts(session, visit.viewer, version_id=version.id)
         found = metrics.results(session, visit.viewer, key, version=version.number) if program and version.registered_at else None
         rows = step_rows(visit, found, program, here) if found else []
-        page = {
+        page: dict[str, Any] = {
             "numbers": queries.partners_using(session, visit.viewer, journey.id or 0, visit.now - timedelta(days=30)),
-            "names": queries.names_of_users(session, visit.viewer, [row.author_id for row in versions] + [row.decided_by_id for row in versions]),
-            "trail": [entry for row in versions[:6] for entry in compliance.trail(session, visit.viewer, "journey_version", row.id or 0)],
+            "names": queries.names_of_users(session, visit.viewer, [who for row in versions for who in (row.author_id, row.decided_by_id)]),
         }
     counts = people_at(found, here) if found else None
     return visit.page(
@@ -114,10 +114,8 @@ def journey_page(key: str, visit: Visit = needs(Permission.see_journeys), v: int
 
 def people_at(found: Results, here: Mapping[str, int]) -> dict[str, StepCounts]:
     """Return for each step how many ever came, are there now, and went on."""
-    passed = {step.step_id: step.count(Metric.passed) for step in found.steps}
-    return {
-        step_id: StepCounts(arrived=count + here.get(step_id, 0), here=here.get(step_id, 0), passed=count) for step_id, count in passed.items()
-    }
+    counted = [(step.step_id, step.count(Metric.passed), here.get(step.step_id, 0)) for step in found.steps]
+    return {step_id: StepCounts(arrived=passed + now, here=now, passed=passed) for step_id, passed, now in counted}
 
 
 def _chosen(versions: Sequence[JourneyVersion], number: int | None) -> JourneyVersion:
@@ -184,9 +182,7 @@ def _source_from(form: FormData) -> Source:
     return Source(definition, {name: content for name, content in templates.items() if name not in removed})
 
 
-def _editor(
-    visit: Visit, source: Source, journey: Journey | None, *, wrong: str = "", checked: bool = True, status: int = 200
-) -> Response:
+def _editor(visit: Visit, source: Source, journey: Journey | None, *, wrong: str = "", checked: bool = True, status: int = 200) -> Response:
     findings = check(source, now=visit.now) if checked else []
     missing = [found.values["file"].rpartition("/")[2] for found in findings if found.code == "missing-template" and "file" in found.values]
     return visit.page(
@@ -204,8 +200,7 @@ def _editor(
 
 def _shown(findings: Sequence[Finding], source: Source, language: str) -> list[Shown]:
     return [
-        Shown(found, found.message(language), found.hint(language), _around(_text_of(source, found.file), found.line))
-        for found in findings
+        Shown(found, found.message(language), found.hint(language), _around(_text_of(source, found.file), found.line)) for found in findings
     ]
 
 
@@ -229,7 +224,7 @@ def messages_page(key: str, number: int, visit: Visit = needs(Permission.see_jou
         definition = journeys.program_of(session, version.id or 0).definition
     samples = samples_of(definition)
     chosen = next((each for each in samples if each.message == message), samples[0] if samples else None)
-    language = lang if lang in definition.languages else (visit.language if visit.language in definition.languages else definition.languages[0])
+    language = next(code for code in (lang, visit.language, definition.languages[0]) if code in definition.languages)
     rendered, problem = None, ""
     if chosen and visit.brand:
         try:
@@ -250,7 +245,9 @@ def messages_page(key: str, number: int, visit: Visit = needs(Permission.see_jou
 
 
 @router.get("/journeys/{key}/{number}/message.html")
-def message_frame(key: str, number: int, message: str, lang: str, visit: Visit = needs(Permission.see_journeys), images: bool = False) -> Response:
+def message_frame(
+    key: str, number: int, message: str, lang: str, visit: Visit = needs(Permission.see_journeys), images: bool = False
+) -> Response:
     """One message of a version, for the sandboxed frame."""
     with visit.reading() as session:
         journey = journeys.get_journey(session, visit.viewer, key)

@@ -158,9 +158,10 @@ def sentence_of(visit: Visit, found: Results, program: Program | None) -> str:
         return text
     reached = rate(found.totals, Metric.converted, Metric.entered)
     if goal.target is None:
-        return text + " " + visit.say(N_("%(rate)s reached the goal."), rate=visit.tongue.percent(reached))
-    return text + " " + visit.say(
+        return visit.tongue.joined(text, visit.say(N_("%(rate)s reached the goal."), rate=visit.tongue.percent(reached)))
+    told = visit.say(
         N_("%(rate)s reached the goal; the target is %(target)s."),
         rate=visit.tongue.percent(reached),
         target=visit.tongue.percent(goal.target.rate),
     )
+    return visit.tongue.joined(text, told)

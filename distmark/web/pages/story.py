@@ -49,9 +49,7 @@ class Told:
     chip: object = None
 
 
-def story_of(
-    session: Session, visit: Visit, contact_id: int, rows: Sequence[Enrollment], programs: Mapping[int, Program]
-) -> list[Told]:
+def story_of(session: Session, visit: Visit, contact_id: int, rows: Sequence[Enrollment], programs: Mapping[int, Program]) -> list[Told]:
     """Return everything the viewer may know of this contact, newest first."""
     told: list[Told] = []
     for row in rows:

@@ -21,6 +21,7 @@ from distmark.web.i18n import N_
 from distmark.web.site import Visit, needs, signed_in
 
 router = APIRouter()
+OFFERS_SHOWN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,8 @@ def today(visit: Visit = signed_in, q: str = "") -> Response:
         tasks=tasks,
         people=people,
         reactions=reactions,
-        offers=offers,
+        offers=offers if q else offers[:OFFERS_SHOWN],
+        more=0 if q else max(0, len(offers) - OFFERS_SHOWN),
         waiting=[offer for offer in everything if offer.pending],
         q=q,
     )
@@ -97,7 +99,7 @@ def _sentence(visit: Visit, tasks: Sequence[Task], waiting: int, reactions: int)
     due = [task for task in tasks if task not in late and _is_today(visit, task.due_at)]
     if late:
         text = count("%(n)s task is late.", "%(n)s tasks are late.", len(late))
-        return text + " " + visit.say("Most urgent: %(title)s", title=late[0].title)
+        return visit.tongue.joined(text, visit.say("Most urgent: %(title)s", title=late[0].title))
     if due:
         return count("%(n)s task is due today.", "%(n)s tasks are due today.", len(due))
     if waiting:
