@@ -25,7 +25,10 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "first_name": "text", "last_name": "text", "full_name": "text", "greeting": "text", "email": "text", "phone": "text",
         "language": "text", "zone": "text", "company": "text", "city": "text", "birthday": "date",
     },
-    "partner": {"name": "text", "title": "text", "phone": "text", "email": "text", "code": "text", "office": "text", "city": "text", "language": "text"},
+    "partner": {
+        "name": "text", "title": "text", "phone": "text", "email": "text", "code": "text", "office": "text", "city": "text",
+        "language": "text",
+    },
     "brand": {"name": "text", "legal_name": "text", "address": "text", "contact": "text", "website": "text"},
     "campaign": {"name": "text", "key": "text"},
     "journey": {},

@@ -1,8 +1,8 @@
 """A journey as a picture (SVG) and as a list, drawn without any other program.
 
 The picture needs no style sheet: colours are presentation attributes. A page may dress it by class: `journey-picture`, `journey-node`,
-`journey-node-<kind>`, `journey-edge`, `journey-box`, `journey-name`, `journey-count`, `journey-note`, `journey-link`, `journey-line`, `journey-arm`,
-`journey-jump`, `journey-arrow`.
+`journey-node-<kind>`, `journey-edge`, `journey-box`, `journey-name`, `journey-count`, `journey-note`, `journey-link`, `journey-line`,
+`journey-arm`, `journey-jump`, `journey-arrow`.
 """
 
 from collections.abc import Mapping
@@ -73,7 +73,10 @@ class OutlineItem:
 
 
 def outline(program: Program, lang: str, counts: Counts | None = None) -> tuple[OutlineItem, ...]:
-    """Return the journey as an ordered list, steps inside arms after their split. Shares are 0 to 1 of those who entered, None without counts."""
+    """Return the journey as an ordered list, steps inside arms after their split.
+
+    Shares are 0 to 1 of those who entered, None without counts.
+    """
     lang = _lang(lang)
     return tuple(_listed(program, program.definition.steps, lang, counts, "", None, 0))
 
@@ -112,7 +115,10 @@ def _share(program: Program, counts: Counts | None, step_id: str) -> float | Non
 
 
 def diagram(program: Program, lang: str, counts: Counts | None = None) -> str:
-    """Return the journey as an SVG element. With `counts` (by step id; "goal" for the goal) it shows people, and links as wide as who goes on."""
+    """Return the journey as an SVG element.
+
+    With `counts` (by step id; "goal" for the goal) it shows people, and links as wide as the share that goes on.
+    """
     return _Picture(program, _lang(lang), counts).draw()
 
 

@@ -73,7 +73,7 @@ class Entry(Part):
 
     def _check_source(self, leading: list[str]) -> None:
         needed = self.on in (EntrySource.event, EntrySource.segment, EntrySource.date)
-        if self.on is not None and (leading and leading[0] != self.on or needed and not leading):
+        if self.on is not None and ((leading and leading[0] != self.on) or (needed and not leading)):
             raise _bad(f"on: {self.on} needs the field {self.on}", f"on: {self.on} には項目 {self.on} が必要です")
         if self.every == "year" and self.segment is not None:
             raise _bad("every: year goes with date", "every: year は date と一緒に使います")

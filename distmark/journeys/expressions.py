@@ -1,4 +1,4 @@
-"""The conditions and texts of a journey: Jinja in a sandbox with fixed names. Knows what they may say and what they mean; fetches nothing."""
+"""The conditions and texts of a journey: Jinja in a sandbox with fixed names. Knows what they may say and mean; fetches nothing."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,11 +24,13 @@ LONGEST_REPEAT = 10_000
 BY = ("human", "any")
 
 FILTERS = (
-    "abs", "capitalize", "default", "first", "float", "int", "join", "last", "length", "lower", "replace", "round", "string", "title", "trim",
+    "abs", "capitalize", "default", "first", "float", "int", "join", "last", "length", "lower", "replace", "round", "string", "title",
+    "trim",
     "truncate", "upper",
 )  # fmt: skip
 TESTS = (
-    "defined", "undefined", "none", "in", "eq", "equalto", "ne", "lt", "le", "gt", "ge", "==", "!=", "<", "<=", ">", ">=", "string", "number",
+    "defined", "undefined", "none", "in", "eq", "equalto", "ne", "lt", "le", "gt", "ge", "==", "!=", "<", "<=", ">", ">=", "string",
+    "number",
     "true", "false", "boolean", "integer", "float", "odd", "even", "divisibleby", "mapping", "sequence", "iterable", "lower", "upper",
 )  # fmt: skip
 
@@ -64,7 +66,7 @@ class Missing(ChainableUndefined):
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja without filters or operators that could run long, where data is reached by key only and nothing is an error but a wrong type."""
+    """Jinja without filters or operators that could run long, where data is reached by key only and only a wrong type is an error."""
 
     intercepted_binops = frozenset(["*", "**"])
 

@@ -1,5 +1,7 @@
 """What a check found: where, what is wrong and what to do, in English and Japanese. The table of all findings is MESSAGES."""
 
+# ruff: noqa: E501  (a wording stays on its line)
+
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -180,7 +180,7 @@ class Go:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Wait until `until` (aware UTC; None: only an event wakes it). `event` names what may wake it earlier; "*" is any news of the contact."""
+    """Wait until `until` (aware UTC; None: only an event wakes it). `event` may wake it earlier; "*" is any news of the contact."""
 
     until: datetime | None
     why: Why

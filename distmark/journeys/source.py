@@ -1,4 +1,4 @@
-"""The text of a journey: its definition and its templates, as read from a folder or file, or stored with a version. Understands none of it."""
+"""The text of a journey: its definition and its templates, as read from disk or stored with a version. Understands none of it."""
 
 import hashlib
 import json

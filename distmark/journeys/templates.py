@@ -28,8 +28,11 @@ ROOTS = (
     "pixel_url",
 )
 FILTERS = frozenset(
-    "default d upper lower capitalize title trim replace truncate round int join first last length escape e sort unique abs float string".split()
-)
+    (
+        "default", "d", "upper", "lower", "capitalize", "title", "trim", "replace", "truncate", "round", "int", "join",
+        "first", "last", "length", "escape", "e", "sort", "unique", "abs", "float", "string",
+    )
+)  # fmt: skip
 FOOTER = "legal_footer"
 NEEDS_FOOTER = ("text.txt", "mjml")
 LARGEST_KB = 100

@@ -336,7 +336,7 @@ def next_time(
     *,
     strictly: bool = False,
 ) -> tuple[datetime, tuple[str, ...]]:
-    """Return the first instant from `at` on (after `at` when `strictly`) that is `time_of_day` on an allowed day, and the rules that moved it."""
+    """Return the first instant from `at` on (after `at` when `strictly`) that is `time_of_day` on an allowed day, and what moved it."""
     rules: list[str] = []
     for day in _days_from(at.astimezone(zone).date()):
         wall = datetime.combine(day, time_of_day.at)

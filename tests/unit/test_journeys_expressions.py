@@ -1,5 +1,7 @@
 """What conditions and texts may say, and what they mean for a contact."""
 
+# ruff: noqa: E501  (a row of a table stays on its line)
+
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -141,7 +143,9 @@ def test_nothing_leads_out_of_the_sandbox(text: str) -> None:
     assert found is None
 
 
-@pytest.mark.parametrize("text", ["clicked('welcome'", "{{ contact }}", "1 +", "a b", "{% if x %}", "contact.x | nothing", "x is nothing", "self"])
+@pytest.mark.parametrize(
+    "text", ["clicked('welcome'", "{{ contact }}", "1 +", "a b", "{% if x %}", "contact.x | nothing", "x is nothing", "self"]
+)
 def test_bad_syntax_is_refused_with_the_reason(text: str) -> None:
     with pytest.raises(ValueError, match="bad-expression"):
         Expression.read(text)

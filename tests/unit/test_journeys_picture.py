@@ -1,5 +1,7 @@
 """Journeys in words and as a picture, and the answer to "when?"."""
 
+# ruff: noqa: E501  (a row of a table stays on its line)
+
 import re
 from datetime import UTC, datetime, timedelta
 from xml.etree import ElementTree

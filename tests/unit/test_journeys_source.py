@@ -1,5 +1,7 @@
 """Reading, storing and comparing the text of journeys, and the schema that editors use."""
 
+# ruff: noqa: E501  (a row of a table stays on its line)
+
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,5 +1,7 @@
 """The clock rules of journeys: durations, times of day, windows, weekdays, holidays, daylight saving in both hemispheres."""
 
+# ruff: noqa: E501  (a row of a table stays on its line)
+
 from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 

@@ -1,5 +1,7 @@
 """Walking a journey: where a contact goes from each step, when it sleeps, and what it is told on the way."""
 
+# ruff: noqa: E501  (a row of a table stays on its line)
+
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from textwrap import dedent
@@ -506,7 +508,7 @@ def test_without_any_knowledge_the_best_time_is_now() -> None:
 RANDOM = """
 - {id: split, branch: {random: [{name: a, share: 50%, steps: [{id: in-a, exit: a}]}, {name: b, share: 30%, steps: [{id: in-b, exit: b}]}, {name: c, share: 20%}]}}
 - {id: behind, exit: c}
-"""  # noqa: E501
+"""
 
 
 def _arms(steps: str, keys: range, **facts: object) -> list[str]:

@@ -71,7 +71,10 @@ class Step(Part):
 
 @dataclass(frozen=True, slots=True)
 class StepKind:
-    """A row of the registry: how a kind is read, decided and shown. `label` is per language, `icon` is a lucide name, `colour` marks its nodes in pictures."""
+    """A row of the registry: how a kind is read, decided and shown.
+
+    `label` is per language, `icon` a lucide name, `colour` marks its nodes in pictures.
+    """
 
     key: str
     model: type[Step]
