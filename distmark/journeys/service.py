@@ -2,7 +2,6 @@
 
 import threading
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, and_, exists, true
 from sqlalchemy.dialects import postgresql, sqlite
@@ -10,15 +9,13 @@ from sqlmodel import Session, col, select
 
 from distmark.errors import InvalidInput, NotFound
 from distmark.journeys.definition import JourneyDefinition, parse
+from distmark.journeys.diff import SourceDiff, diff
 from distmark.journeys.program import Program, build_program
 from distmark.journeys.source import Source
 from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
 from distmark.partners.model import Role, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.table import Brand
-
-if TYPE_CHECKING:
-    from distmark.journeys.diff import Diff
 
 PROGRAMS_KEPT = 256
 PUBLISHED = (VersionStatus.registered, VersionStatus.retired)
@@ -144,9 +141,7 @@ def newest_registered(session: Session, journey_id: int) -> JourneyVersion | Non
     return session.exec(statement.order_by(col(JourneyVersion.number).desc())).first()
 
 
-def diff_of(session: Session, viewer: Viewer, old_id: int, new_id: int) -> "Diff":
+def diff_of(session: Session, viewer: Viewer, old_id: int, new_id: int) -> SourceDiff:
     """Return what changed from one version to another; NotFound when either is outside the viewer's sight."""
-    from distmark.journeys.diff import diff
-
     old, new = get_version(session, viewer, old_id), get_version(session, viewer, new_id)
     return diff(source_of(old), source_of(new))
