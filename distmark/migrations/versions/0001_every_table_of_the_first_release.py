@@ -27,6 +27,7 @@ def upgrade() -> None:  # noqa: PLR0915
         sa.Column("tokens", JSON_TYPE, nullable=False),
         sa.Column("image_domains", JSON_TYPE, nullable=False),
         sa.Column("mail_from", sa.String(), nullable=False),
+        sa.Column("translations", JSON_TYPE, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_brand")),
         sa.UniqueConstraint("key", name=op.f("uq_brand_key")),
     )
