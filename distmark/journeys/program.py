@@ -1,11 +1,12 @@
 """A journey ready to walk: every step by id, and the step that follows each. Built once per version."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from distmark.journeys.definition import JourneyDefinition
 from distmark.journeys.expressions import EVENT_FUNCTIONS, STEP_FUNCTIONS, Expression
 from distmark.journeys.steps import Step
+from distmark.journeys.times import SendHours
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Program:
     first: str
     order: tuple[Placed, ...]
     listens_to: frozenset[str] = frozenset()
+    hours: SendHours = field(default_factory=SendHours)
 
     def ways(self, step_id: str) -> tuple[str | None, ...]:
         """Return the ids of the steps that may come right after `step_id`; None is the end."""
@@ -57,7 +59,7 @@ def build_program(definition: JourneyDefinition) -> Program:
                 place(path.steps, after[step.id], depth + 1, step.id, index, path.label)
 
     place(definition.steps, None, 0, None, None, None)
-    return Program(definition, steps, after, definition.steps[0].id, tuple(order), _listens_to(definition))
+    return Program(definition, steps, after, definition.steps[0].id, tuple(order), _listens_to(definition), definition.send_policy.hours)
 
 
 NEWS_OF_FUNCTION = {**{name: name for name in STEP_FUNCTIONS}, "in_segment": "segment", "answer": "answer"}

@@ -39,7 +39,11 @@ LARGEST_KB = 100
 BYTES_PER_KB = 1024
 
 _STATEMENT = re.compile(r"\{%")
-_PARSER = Environment(autoescape=True)
+_TEXT = Environment(autoescape=True)
+# In MJML only slots are Jinja's: a `{#` or `{%` of a style sheet is a style sheet's.
+_MJML = Environment(
+    autoescape=True, block_start_string="\ue002", block_end_string="\ue003", comment_start_string="\ue004", comment_end_string="\ue005"
+)
 
 
 def check_syntax(source: Source) -> Iterator[Finding]:
@@ -56,9 +60,13 @@ def file_of(name: str) -> str:
     return f"{MESSAGES_FOLDER}/{name}"
 
 
+def _parsed(name: str, text: str) -> nodes.Template:
+    return (_MJML if name.endswith(".mjml") else _TEXT).parse(text)
+
+
 def _syntax(name: str, text: str) -> Iterator[Finding]:
     try:
-        _PARSER.parse(text)
+        _parsed(name, text)
     except TemplateSyntaxError as error:
         yield finding("bad-template", file_of(name), error.lineno, reason=str(error.message).rstrip("."))
     if name.endswith(".mjml") and (statement := _STATEMENT.search(text)):
@@ -109,7 +117,7 @@ def _near_file(checked: Checked, name: str) -> str | None:
 
 def _names(checked: Checked, name: str, text: str) -> Iterator[Finding]:
     try:
-        tree = _PARSER.parse(text)
+        tree = _parsed(name, text)
     except TemplateSyntaxError:
         return  # told by check_syntax
     uses = uses_of(tree)

@@ -107,7 +107,7 @@ def decide(program: Program, position: Position, facts: Facts, now: datetime, zo
         raise NoSuchStep(
             f'The journey "{program.definition.key}" has no step "{step_id}"; move the contact to a step that this version has.'
         )
-    visit = Visit(step_id, position.arrived_at, now, position.number, zone, facts, program.definition.send_policy.hours)
+    visit = Visit(step_id, position.arrived_at, now, position.number, zone, facts, program.hours)
     return KINDS[step.kind].decide(step, visit)
 
 

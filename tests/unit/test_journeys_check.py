@@ -295,6 +295,12 @@ def test_loops_and_conditions_in_texts_are_fine() -> None:
     assert found_in(templates={**MAIL, "welcome.ja.text.txt": text}) == []
 
 
+def test_a_style_sheet_in_mjml_is_no_template() -> None:
+    style = "<mjml><mj-style>@media {#a{color:red}} .b{#}</mj-style>{{ blocks.note }}{{ links.plans }}{{ legal_footer }}</mjml>"
+
+    assert found_in(templates={**MAIL, "welcome.ja.mjml": style}) == []
+
+
 @pytest.mark.parametrize("missing", sorted(MAIL))
 def test_a_file_that_lacks_is_found_where_the_message_is_sent(missing: str) -> None:
     found = found_in(templates={name: text for name, text in MAIL.items() if name != missing})
@@ -378,7 +384,7 @@ def test_all_mistakes_are_told_at_once_in_file_order() -> None:
     found = found_in(steps, HEAD.replace("caps: marketing", "caps: marketng"), {"x.ja.mjml": "{% if %}"})
 
     assert [(item.file, item.line) for item in found] == [
-        ("journey.yaml", 9), ("journey.yaml", 16), ("journey.yaml", 17), ("journey.yaml", 18), ("messages/x.ja.mjml", 1), ("messages/x.ja.mjml", 1),
+        ("journey.yaml", 9), ("journey.yaml", 16), ("journey.yaml", 17), ("journey.yaml", 18), ("messages/x.ja.mjml", 1),
     ]  # fmt: skip
     assert has_errors(found)
 
