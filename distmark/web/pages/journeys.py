@@ -130,7 +130,7 @@ def _chosen(versions: Sequence[JourneyVersion], number: int | None) -> JourneyVe
 
 
 @router.get("/journeys/{key}/edit")
-def edit_page(key: str, visit: Visit = needs(Permission.write_journeys), v: int | None = None) -> Response:
+def edit_journey(key: str, visit: Visit = needs(Permission.write_journeys), v: int | None = None) -> Response:
     """The text of a version; saving it makes a new draft, or renews the open one."""
     with visit.reading() as session:
         journey = journeys.get_journey(session, visit.viewer, key)
