@@ -29,6 +29,7 @@ from distmark.personalisation.model import BlockValue
 KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 LONGEST_NAME = 120
 MOST_ROWS = 500
+KEPT = "partner_blocks"
 Said = Mapping[str, str | None]  # block -> what somebody wants it to say; None: nothing, so the layer below shows
 
 
@@ -275,6 +276,7 @@ def save_partner_blocks(
     row.blocks, row.updated_at = _merged(row.blocks, _without_repeats(clean, below)), now
     session.add(row)
     session.flush()
+    session.info.pop(KEPT, None)
     return row
 
 
@@ -314,8 +316,13 @@ def _layers(definition: JourneyDefinition, campaign: Campaign | None, to_all: Sa
 
 
 def _said_to_all(session: Session, campaign: Campaign, partner_id: int) -> Mapping[str, str]:
-    row = _partner_blocks(session, campaign.id or 0, partner_id)
-    return row.blocks if row else {}
+    """Return what the partner says to everybody, asked once per unit of work: a batch of messages reads it for each of them."""
+    kept: dict[tuple[int, int], Mapping[str, str]] = session.info.setdefault(KEPT, {})
+    key = (campaign.id or 0, partner_id)
+    if key not in kept:
+        row = _partner_blocks(session, *key)
+        kept[key] = row.blocks if row else {}
+    return kept[key]
 
 
 def _partner_blocks(session: Session, campaign_id: int, partner_id: int) -> PartnerBlocks | None:
