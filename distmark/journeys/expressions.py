@@ -59,10 +59,19 @@ class Missing(ChainableUndefined):
     def _nothing(self, *others: object) -> Self:
         return self
 
+    def _zero(self) -> int:
+        return 0
+
+    def _zero_point(self) -> float:
+        return 0.0
+
     # Undefined declares its operators as never returning.
+    __int__ = _zero  # type: ignore[assignment]
+    __float__ = _zero_point  # type: ignore[assignment]
+    __call__ = _nothing  # type: ignore[assignment]
     __lt__ = __le__ = __gt__ = __ge__ = _never  # type: ignore[assignment]
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _nothing  # type: ignore[assignment]
-    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __neg__ = __pos__ = _nothing  # type: ignore[assignment]
+    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __neg__ = __pos__ = __abs__ = __round__ = _nothing  # type: ignore[assignment]
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -88,6 +97,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if isinstance(obj, Mapping):
             return self.getattr(obj, argument)
         return super().getitem(obj, argument)
+
+    def unsafe_undefined(self, obj: Any, attribute: str) -> Any:
+        raise SecurityError(f"there is no way to {attribute}")
 
     def call(self, context: Any, function: Any, *args: Any, **named: Any) -> Any:
         # Our own functions need none of the checks that make a call in a sandbox cost more than what it calls.

@@ -427,8 +427,10 @@ DAYS_EN = dict(zip(DAY_NAMES, ("Mondays", "Tuesdays", "Wednesdays", "Thursdays",
 
 
 def describe_rule(rule: str, lang: str) -> str:
-    """Return `rule` ("quiet_hours:21:00-08:00", "holiday:2026-11-23" ...) in words of `lang`."""
+    """Return `rule` ("quiet_hours:21:00-08:00", "holiday:2026-11-23" ...) in words of `lang`; a rule of another room as it is."""
     code, _, value = rule.partition(":")
+    if code not in RULE_WORDS:
+        return rule
     if code == "day":
         value = (DAYS_JA if lang == "ja" else DAYS_EN)[value]
     return RULE_WORDS[code]["ja" if lang == "ja" else "en"].format(value=value)

@@ -115,6 +115,11 @@ def test_an_expression_means(text: str, expected: object) -> None:
         ("contact.unknown != 'x'", True),
         ("contact.unknown | default('x')", "x"),
         ("'a' in contact.unknown", False),
+        ("contact.unknown | int > 5", False),
+        ("contact.unknown | abs > 5 or contact.unknown | round > 5", False),
+        ("contact.unknown | length > 0", False),
+        ("contact.unknown.upper() == 'X'", False),
+        ("-contact.unknown < 5", False),
         ("not contact.unknown", True),
     ],
 )
