@@ -59,6 +59,10 @@ class Settings(BaseSettings):
     mail_from: str = "hello@distmark.example"
     mail_domain: str = "distmark.example"  # right side of the Message-ID
 
+    webhook_secrets: dict[str, SecretStr] = Field(default_factory=dict)  # JSON, name -> key that signs the calls of webhook steps
+    audience_url: str = ""  # changes of ad audiences are posted here; empty: audiences are CSV files under data_dir
+    audience_secret: str = ""  # the name of the webhook secret that signs them
+
     clock_speed: float = Field(default=1.0, ge=1.0)
     clock_wall_origin: datetime | None = None
     clock_origin: datetime | None = None

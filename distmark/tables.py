@@ -3,6 +3,7 @@
 import distmark.campaigns.table
 import distmark.compliance.table
 import distmark.contacts.table
+import distmark.delivery.table
 import distmark.engagement.table
 import distmark.enrollments.table
 import distmark.journeys.table

@@ -12,6 +12,7 @@ from distmark.delivery.sms import MailboxSmsChannel
 from distmark.delivery.smtp import SmtpChannel
 from distmark.mailbox.store import MailboxStore
 from distmark.settings import Mode, Settings, get_settings
+from flows.effects import outside_of
 from flows.wake import World
 
 
@@ -48,4 +49,5 @@ def get_world() -> World:
         channels=make_channels(settings),
         sender=Sender(settings.base_url, settings.mail_from, settings.mail_domain),
         worker=worker_name(settings.work_queue),
+        outside=outside_of(settings),
     )

@@ -1,15 +1,17 @@
 """What one wake does: the enrollments of a run that are due are walked until each waits again or has ended. Imports no Prefect.
 
-A wake is a series of rounds. In each, every member is walked as far as it goes without an effect; the effects they stop at are done grouped
-by step; what came of it is written in one transaction. A crash between two rounds repeats nothing: the position of each member and the
-ledger row of each message were written before.
+A wake is a series of rounds. In each, every member is walked as far as it goes without an effect. Effects in our own database are done, and
+what leaves this machine is claimed, in one transaction; then the errands run with no transaction open; what came of them is written in a
+second one. A crash between repeats nothing: the position of each member and the ledger row of each message were written before.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import func, or_, update
 from sqlmodel import Session, col, select
@@ -17,7 +19,19 @@ from sqlmodel import Session, col, select
 from distmark.clock import Clock
 from distmark.db import Database
 from distmark.delivery.channel import Channel
-from distmark.delivery.service import Handed, Prepared, Readiness, Sender, SendRequest, hand_over, prepare, record_handed
+from distmark.delivery.service import (
+    BACKOFF,
+    Batch,
+    Handed,
+    Prepared,
+    Readiness,
+    Sender,
+    SendRequest,
+    hand_over,
+    lock_people,
+    prepare,
+    record_handed,
+)
 from distmark.enrollments.model import MAX_TRIES, EnrollmentStatus, MoveKind
 from distmark.enrollments.service import end
 from distmark.enrollments.table import Enrollment, Move
@@ -31,12 +45,17 @@ from distmark.journeys.table import JourneyVersion
 from distmark.journeys.walk import Position, Trace, leaving, passed, start, walk
 from distmark.messages.compose import Person, people_of
 from distmark.messages.model import MessageStatus
-from flows.effects import EFFECTS, EffectResult
+from flows.effects import ERRANDS, LOCAL, EffectResult, Errand, Outside
 from flows.facts import gather, plain, unsubscribed_among
+
+log = logging.getLogger("distmark.wake")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 FOREVER = timedelta(days=3650)
 CHECK_AGAIN = timedelta(hours=1)  # a send held for a reason nobody can date (approval withdrawn) looks again then
 MAX_ROUNDS = 200
+MOST_RETRIES = 6  # of an effect whose other side failed in a way that may pass
 SHOWN_DETAIL = ("arm", "rules", "timeout", "timed_out", "event")  # of a step's decision, on the run's page
 
 _SEND_MOVES = {
@@ -58,6 +77,7 @@ class World:
     sender: Sender
     worker: str
     in_threads: bool = True  # database work leaves the event loop free; a simulation turns this off
+    outside: Outside = field(default_factory=Outside)  # where webhooks and audiences lead; nowhere, unless told
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +121,23 @@ class _Walker:
     def id(self) -> int:
         return self.row.id or 0
 
+    @property
+    def visit(self) -> int:
+        """The how-many-th visit to the step it stands at this is."""
+        return self.position.number
+
     def note(self, kind: MoveKind, step_id: str, **detail: Any) -> None:
         visit = int(self.position.visits.get(step_id, 1)) if step_id else 1
         self.moves.append(Move(enrollment_id=self.id, at=self.now, kind=kind, step_id=step_id, visit=visit, detail=plain(detail)))
+
+
+@dataclass(slots=True)
+class _Outing:
+    """Something to do with no transaction open, for these members: `go` does it, `settle` records what came of it in the next one."""
+
+    walkers: Sequence[_Walker]
+    go: Callable[[], Awaitable[Any]]
+    settle: Callable[[Session, Any], None]
 
 
 @dataclass(slots=True)
@@ -114,6 +148,7 @@ class _Wake:
     program: Program
     source: Source
     walkers: list[_Walker]
+    clock: Clock
     shown: list[StepShown] = field(default_factory=list)
 
 
@@ -131,8 +166,8 @@ async def wake(world: World, run_key: str) -> Rest:
     return await _in_thread(world, _rest, world, run_key, tuple(work.shown) if work else (), len(work.walkers) if work else 0)
 
 
-async def _in_thread(world: World, call: Callable[..., Any], *arguments: Any) -> Any:
-    return await asyncio.to_thread(call, *arguments) if world.in_threads else call(*arguments)
+async def _in_thread(world: World, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    return await asyncio.to_thread(call, *arguments, **named) if world.in_threads else call(*arguments, **named)
 
 
 async def _rounds(world: World, work: _Wake) -> None:
@@ -141,16 +176,17 @@ async def _rounds(world: World, work: _Wake) -> None:
         if not walkers:
             return
         _walk_all(work, walkers)
-        sending = await _in_thread(world, _write_round, world, work, walkers)
-        handed = await asyncio.gather(*(_deliver(world, prepared) for prepared in sending))
-        if sending:
-            await _in_thread(world, _write_sent, world, work, list(zip(sending, handed, strict=True)))
+        outings = await _in_thread(world, _write_round, world, work, walkers)
+        answers = await asyncio.gather(*(_go(outing) for outing in outings))
+        if outings:
+            await _in_thread(world, _write_answers, world, list(zip(outings, answers, strict=True)))
 
 
-async def _deliver(world: World, prepared: Prepared) -> Handed:
-    if prepared.outgoing is None:
-        return Handed(MessageStatus.failed, detail="Nothing was rendered.")
-    return await hand_over(world.channels, prepared.request.effect.channel, prepared.outgoing)
+async def _go(outing: _Outing) -> Any:
+    try:
+        return await outing.go()
+    except Exception as error:  # belongs to the members of this outing; the others' answers must be written
+        return error
 
 
 # --- claiming ---------------------------------------------------------------------------------------------------------------------------
@@ -201,7 +237,7 @@ def _load(world: World, session: Session, ids: Sequence[int]) -> _Wake:
         )
         for row in rows
     ]
-    return _Wake(version, program, source_of(version), walkers)
+    return _Wake(version, program, source_of(version), walkers, world.clock)
 
 
 def _position(row: Enrollment, program: Program, clock: Clock) -> Position:
@@ -218,13 +254,16 @@ def _walk_all(work: _Wake, walkers: Sequence[_Walker]) -> None:
         try:
             _walk_one(work, walker)
         except Exception as error:  # one member's fault is that member's, whatever it is
-            _trip(work, walker, error)
+            _stumble(work, walker, error)
 
 
 def _walk_one(work: _Wake, walker: _Walker) -> None:
     ended = End(Outcome.unsubscribed, "unsubscribed") if walker.unsubscribed else leaving(work.program, walker.facts, walker.now)
     if ended is not None:
         _finish(work, walker, ended)
+        return
+    if _is_backing_off(walker):
+        walker.done = True
         return
     walked = walk(work.program, walker.position, walker.facts, walker.now)
     for trace in walked.trace:
@@ -237,6 +276,12 @@ def _walk_one(work: _Wake, walker: _Walker) -> None:
         _sleep(work, walker, decision.until, decision.why.value, decision.rules, decision.event)
     elif isinstance(decision, Act):
         walker.effect = decision.effect
+
+
+def _is_backing_off(walker: _Walker) -> bool:
+    """News does not make a machine answer earlier: what is to be tried again later is, however often its contact clicks."""
+    row = walker.row
+    return row.why == Why.retry and row.due_at is not None and walker.now < row.due_at
 
 
 def _note_trace(work: _Wake, walker: _Walker, trace: Trace) -> None:
@@ -255,77 +300,99 @@ def _stored(position: Position) -> tuple[str | None, datetime, dict[str, Any]]:
     return position.step_id, position.arrived_at, dict(position.visits)
 
 
-def _sleep(work: _Wake, walker: _Walker, until: datetime | None, why: str, rules: Sequence[str], event: str | None) -> None:
+def _sleep(work: _Wake, walker: _Walker, until: datetime | None, why: str, rules: Sequence[str], event: str | None, tries: int = 0) -> None:
     row, step_id = walker.row, walker.position.step_id or ""
-    news = (row.step_id, row.due_at, row.why) != (step_id, until, why)
+    # A send held again for the same reason is one hold, however often it was looked at.
+    before, after = (row.step_id, row.why), (step_id, why)
+    news = (*before, row.rules) != (*after, list(rules)) if why == Why.held else (*before, row.due_at) != (*after, until)
     row.step_id, row.arrived_at, row.visits = _stored(walker.position)
     row.status, row.due_at, row.why, row.rules, row.awaits = EnrollmentStatus.waiting, until, why, list(rules), event
-    row.tries, row.error = 0, ""
+    row.tries, row.error = tries, ""
     walker.effect, walker.done = None, True
     if news:
-        kind = MoveKind.held if why in (Why.held, Why.retry) else MoveKind.waiting
+        kind = MoveKind.held if why == Why.held else MoveKind.waiting
         walker.note(kind, step_id, until=until, why=why, rules=list(rules), event=event)
 
 
-def _trip(work: _Wake, walker: _Walker, error: Exception) -> None:
+def _stumble(work: _Wake, walker: _Walker, error: Exception) -> None:
     row = walker.row
     row.tries += 1
     row.error = f"{type(error).__name__}: {error}"[:500]
     row.step_id, row.arrived_at, row.visits = _stored(walker.position)
     parked = row.tries >= MAX_TRIES
     row.status = EnrollmentStatus.parked if parked else EnrollmentStatus.waiting
-    row.due_at, row.why = (None, "parked") if parked else (walker.now + timedelta(minutes=2**row.tries), Why.retry.value)
+    row.why, row.rules, row.awaits = ("parked" if parked else Why.retry.value), [], None
+    row.due_at = None if parked else work.clock.in_real(timedelta(minutes=2**row.tries))
     walker.effect, walker.done = None, True
     walker.note(MoveKind.error, row.step_id or "", error=row.error, tries=row.tries, parked=parked)
     work.shown.append(StepShown(row.step_id or "", "error", type(error).__name__, failed=True))
+    log.warning("enrollment %d, step %s: %s (try %d)", walker.id, row.step_id, type(error).__name__, row.tries)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------------------------
 
 
-def _write_round(world: World, work: _Wake, walkers: Sequence[_Walker]) -> list[Prepared]:
-    """Write where each member got to, do the effects that live in our own database, and claim the messages to hand over."""
-    sending: list[Prepared] = []
+def _write_round(world: World, work: _Wake, walkers: Sequence[_Walker]) -> list[_Outing]:
+    """Write where each member got to, do the effects that live in our own database, and claim what leaves this machine."""
     with world.db.writing() as session:
+        lock_people(session, [walker.row for walker in walkers if walker.effect is not None])
         for walker in walkers:
-            if isinstance(walker.effect, SendMessage):
-                continue
-            if walker.effect is not None and not isinstance(walker.effect, End):
-                _perform(world, session, work, walker)
-            _store(session, walker)
-        for group in _by_step(walkers):
-            requests = [SendRequest(w.row, w.person, w.effect, w.position.visits.get(w.effect.step_id, 1)) for w in group]
-            now = max(walker.now for walker in group)
-            prepared = prepare(session, work.version, work.program.definition, work.source, requests, world.sender, world.worker, now)
-            for walker, each in zip(group, prepared, strict=True):
-                if each.readiness is Readiness.ready:
-                    sending.append(each)
-                else:
-                    _settle_unsent(world, work, walker, each)
-                _store(session, walker)
-    return sending
+            if type(walker.effect) in LOCAL:
+                _perform(session, work, walker)
+        outings = [*_sends(session, world, work, walkers), *_errands(world, work, walkers)]
+        _store(session, walkers)
+    return outings
 
 
-def _by_step(walkers: Sequence[_Walker]) -> list[list[_Walker]]:
-    groups: dict[tuple[str, str], list[_Walker]] = {}
+def _sends(session: Session, world: World, work: _Wake, walkers: Sequence[_Walker]) -> list[_Outing]:
+    """Claim the messages that may go now; settle the others."""
+    sending = [walker for walker in walkers if isinstance(walker.effect, SendMessage)]
+    if not sending:
+        return []
+    now = max(walker.now for walker in sending)
+    batch = Batch(work.version, work.program.definition, work.source, world.sender, world.worker, now)
+    requests = [SendRequest(w.row, w.person, w.effect, w.visit) for w in sending]
+    outings = []
+    for walker, prepared in zip(sending, prepare(session, batch, requests), strict=True):
+        if prepared.readiness is Readiness.ready:
+            outings.append(_Outing([walker], partial(_deliver, world, prepared), partial(_settle_sent, work, walker, prepared)))
+        else:
+            _settle_unsent(work, walker, prepared)
+    return outings
+
+
+def _errands(world: World, work: _Wake, walkers: Sequence[_Walker]) -> list[_Outing]:
+    """Return the other effects that leave this machine, one outing for all members with the same kind of effect."""
+    outings = []
+    for kind, run in ERRANDS.items():
+        group = [walker for walker in walkers if type(walker.effect) is kind]
+        if group:
+            errands = [Errand(walker.row, walker.person, walker.effect, walker.visit, walker.now) for walker in group]
+            outings.append(_Outing(group, partial(run, world.outside, errands), partial(_settle_errands, work, group)))
+    return outings
+
+
+_WALKED = ("step_id", "arrived_at", "visits", "due_at", "why", "rules", "awaits", "tries", "error", "answers")
+
+
+def _store(session: Session, walkers: Sequence[_Walker]) -> None:
+    """Write what this wake decided onto the rows as they are now: a person may have paused or stopped one, or news come, meanwhile."""
+    ids = [walker.id for walker in walkers]
+    locked = select(Enrollment).where(col(Enrollment.id).in_(ids)).order_by(col(Enrollment.id)).with_for_update()
+    rows = {row.id: row for row in session.exec(locked, execution_options={"populate_existing": True})}
     for walker in walkers:
-        if isinstance(walker.effect, SendMessage):
-            groups.setdefault((walker.effect.step_id, walker.effect.channel), []).append(walker)
-    return list(groups.values())
+        row = rows.get(walker.id)
+        if row is None:
+            raise NotFound(f"Enrollment {walker.id} is gone while it was being walked; restore it from a backup.")
+        _store_one(session, walker, row)
 
 
-_WALKED = ("step_id", "arrived_at", "visits", "due_at", "why", "rules", "awaits", "tries", "error")
-
-
-def _store(session: Session, walker: _Walker) -> None:
-    """Write what this wake decided onto the row as it is now: a person may have paused or stopped it, or news come, meanwhile."""
-    row = session.get(Enrollment, walker.id, with_for_update=True, populate_existing=True)
-    if row is None:
-        raise NotFound(f"Enrollment {walker.id} is gone while it was being walked; restore it from a backup.")
+def _store_one(session: Session, walker: _Walker, row: Enrollment) -> None:
     if row.status is EnrollmentStatus.ended:
         walker.done, walker.effect = True, None
     elif isinstance(walker.effect, End):
         row.step_id, row.arrived_at, row.visits = _stored(walker.position)
+        row.answers = walker.row.answers
         end(session, row, walker.effect.outcome, walker.effect.reason, walker.now)
         walker.effect = None
     else:
@@ -340,37 +407,53 @@ def _store(session: Session, walker: _Walker) -> None:
     walker.moves = []
 
 
-def _perform(world: World, session: Session, work: _Wake, walker: _Walker) -> None:
-    effect, step_id = walker.effect, walker.effect.step_id
+def _perform(session: Session, work: _Wake, walker: _Walker) -> None:
+    effect = walker.effect
     try:
         with session.begin_nested():
-            result: EffectResult = EFFECTS[type(effect)](session, walker.row, walker.person, effect, walker.position, walker.now)
+            result = LOCAL[type(effect)](session, Errand(walker.row, walker.person, effect, walker.visit, walker.now))
     except Exception as error:  # a poison step parks its own member
-        _trip(work, walker, error)
+        _stumble(work, walker, error)
         return
+    _conclude(work, walker, result)
+
+
+def _conclude(work: _Wake, walker: _Walker, result: EffectResult) -> None:
+    """Take in what the effect did, and move past its step, or end."""
+    step_id = walker.effect.step_id
     walker.note(result.move, step_id, **result.detail)
+    work.shown.append(StepShown(step_id, work.program.steps[step_id].kind, result.text, failed=result.failed))
     if result.contact is not None:
         walker.facts = replace(walker.facts, contact=result.contact)
-    work.shown.append(StepShown(step_id, work.program.steps[step_id].kind, result.text))
-    _pass(work, walker)
+    if result.answer is not None:
+        walker.row.answers = {**walker.row.answers, step_id: dict(result.answer)}
+        walker.facts = replace(walker.facts, answers=walker.row.answers)
+    if result.end is not None:
+        _finish(work, walker, result.end)
+    else:
+        _pass(work, walker)
 
 
 def _pass(work: _Wake, walker: _Walker) -> None:
     walker.position = passed(work.program, walker.position, walker.now)
     walker.effect = None
-    walker.row.tries, walker.row.error = 0, ""
+    row = walker.row
+    row.tries, row.error, row.why, row.rules = 0, "", "", []  # what held this step says nothing about the next
 
 
-def _settle_unsent(world: World, work: _Wake, walker: _Walker, prepared: Prepared) -> None:
+def _settle_unsent(work: _Wake, walker: _Walker, prepared: Prepared) -> None:
     step_id = prepared.request.effect.step_id
+    if prepared.error is not None:
+        _stumble(work, walker, prepared.error)
+        return
     if prepared.readiness is Readiness.held:
-        _sleep(work, walker, prepared.until or world.clock.in_real(CHECK_AGAIN), Why.held.value, [prepared.reason], None)
+        _sleep(work, walker, prepared.until or work.clock.in_real(CHECK_AGAIN), Why.held.value, prepared.rules, None)
         return
     if prepared.readiness is Readiness.skipped:
-        walker.note(MoveKind.skipped, step_id, reason=prepared.reason)
-        work.shown.append(StepShown(step_id, "send", f"skipped: {prepared.reason}"))
+        walker.note(MoveKind.skipped, step_id, reason=prepared.rules[0], rules=prepared.rules)
+        work.shown.append(StepShown(step_id, "send", f"skipped: {prepared.rules[0]}"))
     else:
-        _note_status(work, walker, step_id, prepared.status or MessageStatus.failed, prepared.reason)
+        _note_status(work, walker, step_id, prepared.status or MessageStatus.failed, prepared.detail)
     _pass(work, walker)
 
 
@@ -379,20 +462,44 @@ def _note_status(work: _Wake, walker: _Walker, step_id: str, status: MessageStat
     work.shown.append(StepShown(step_id, "send", status.value, failed=status in (MessageStatus.failed, MessageStatus.rejected)))
 
 
-def _write_sent(world: World, work: _Wake, handed: Sequence[tuple[Prepared, Handed]]) -> None:
-    """Record every answer and move past the step in one transaction."""
-    walkers = {walker.id: walker for walker in work.walkers}
+async def _deliver(world: World, prepared: Prepared) -> Handed:
+    if prepared.outgoing is None:
+        return Handed(MessageStatus.failed, detail="Nothing was rendered.")
+    return await hand_over(world.channels, prepared.request.effect.channel, prepared.outgoing)
+
+
+def _write_answers(world: World, answered: Sequence[tuple[_Outing, Any]]) -> None:
+    """Record every answer and move past the steps in one transaction."""
     with world.db.writing() as session:
-        for prepared, answer in handed:
-            walker = walkers[prepared.request.enrollment.id or 0]
-            status, retry_at = record_handed(session, prepared, answer, world.clock)
-            if retry_at is not None:
-                _sleep(work, walker, retry_at, Why.retry.value, [answer.code or "no_answer"], None)
-            else:
-                _note_status(work, walker, prepared.request.effect.step_id, status, answer.detail[:200], answer.code)
-                _pass(work, walker)
-                walker.facts = _now_written(walker.facts, prepared.request.effect, status, walker.now)
-            _store(session, walker)
+        for outing, answer in answered:
+            outing.settle(session, answer)
+        _store(session, [walker for outing, _answer in answered for walker in outing.walkers])
+
+
+def _settle_sent(work: _Wake, walker: _Walker, prepared: Prepared, session: Session, answer: Handed) -> None:
+    effect: SendMessage = walker.effect
+    status, retry_at = record_handed(session, prepared, answer, work.clock)
+    if retry_at is not None:
+        _sleep(work, walker, retry_at, Why.retry.value, [answer.code or "no_answer"], None)
+        return
+    _note_status(work, walker, effect.step_id, status, answer.detail[:200], answer.code)
+    _pass(work, walker)
+    walker.facts = _now_written(walker.facts, effect, status, walker.now)
+
+
+def _settle_errands(
+    work: _Wake, walkers: Sequence[_Walker], session: Session, answer: Sequence[EffectResult | Exception] | Exception
+) -> None:
+    results = [answer] * len(walkers) if isinstance(answer, Exception) else answer
+    for walker, result in zip(walkers, results, strict=True):
+        if isinstance(result, Exception):
+            _stumble(work, walker, result)
+        elif result.later and walker.row.tries < MOST_RETRIES:
+            tries = walker.row.tries + 1
+            until = work.clock.in_real(BACKOFF[min(tries, len(BACKOFF)) - 1])
+            _sleep(work, walker, until, Why.retry.value, [result.later], None, tries)
+        else:
+            _conclude(work, walker, result)
 
 
 def _now_written(facts: Facts, effect: SendMessage, status: MessageStatus, now: datetime) -> Facts:
@@ -415,11 +522,8 @@ def _release(world: World, ids: Sequence[int]) -> None:
 
 def _rest(world: World, run_key: str, shown: tuple[StepShown, ...], walked: int) -> Rest:
     with world.db.reading() as session:
-        counts = dict(
-            session.exec(
-                select(Enrollment.status, func.count()).where(Enrollment.run_key == run_key).group_by(col(Enrollment.status))
-            ).all()
-        )
+        by_status = select(Enrollment.status, func.count()).where(Enrollment.run_key == run_key).group_by(col(Enrollment.status))
+        counts = {EnrollmentStatus(status): count for status, count in session.exec(by_status)}
         next_row = session.exec(
             select(Enrollment)
             .where(Enrollment.run_key == run_key, Enrollment.status == EnrollmentStatus.waiting)

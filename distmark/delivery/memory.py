@@ -1,9 +1,12 @@
-"""A channel that keeps what it is given and can be told to fail: for tests, previews and simulations."""
+"""Ways out that keep what they are given and can be told to fail: for tests, previews and simulations."""
 
 from collections import deque
+from collections.abc import Sequence
 from enum import StrEnum
 
+from distmark.delivery.audience import AudienceAction, AudienceChange
 from distmark.delivery.channel import OutgoingMessage, Receipt
+from distmark.delivery.webhook import WebhookAnswer, WebhookCall
 from distmark.errors import PermanentDeliveryError, TemporaryDeliveryError, UncertainDelivery
 
 
@@ -69,3 +72,39 @@ def _fail(fault: Fault) -> None:
             raise PermanentDeliveryError("The memory channel was told to refuse this message for good.", code="550")
         case _:
             raise UncertainDelivery("The memory channel was told to give no reply to this message.")
+
+
+class MemoryWebhooks:
+    """Calls nobody: keeps each call in `calls`, and answers as told, else 200 with an empty object."""
+
+    def __init__(self) -> None:
+        self.calls: list[WebhookCall] = []
+        self._answers: deque[WebhookAnswer | Exception] = deque()
+
+    def answer(self, *answers: WebhookAnswer | Exception) -> None:
+        """Answer the next calls so, in this order."""
+        self._answers.extend(answers)
+
+    async def call(self, call: WebhookCall) -> WebhookAnswer:
+        """Keep the call, and answer or raise as told."""
+        self.calls.append(call)
+        answer = self._answers.popleft() if self._answers else WebhookAnswer(200)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class MemoryAudiences:
+    """Keeps audiences in `members`, by brand and audience."""
+
+    def __init__(self) -> None:
+        self.members: dict[tuple[str, str], set[str]] = {}
+
+    async def change(self, brand: str, audience: str, changes: Sequence[AudienceChange]) -> None:
+        """Make these changes."""
+        members = self.members.setdefault((brand, audience), set())
+        for change in changes:
+            if change.action is AudienceAction.add:
+                members.add(change.member.key)
+            else:
+                members.discard(change.member.key)

@@ -23,7 +23,7 @@ from distmark.journeys.entry import Admission, Reentry, admit
 from distmark.journeys.model import Outcome
 from distmark.journeys.program import Program
 from distmark.journeys.service import newest_registered, program_of
-from distmark.journeys.table import JourneyVersion
+from distmark.journeys.table import Journey, JourneyVersion
 from distmark.journeys.times import zone_for
 from distmark.partners.model import Permission, Viewer
 from distmark.partners.scope import visible
@@ -31,6 +31,17 @@ from distmark.partners.service import require
 from distmark.partners.table import Partner
 
 INSERT_BATCH = 500
+MOST_ENTRIES_PER_DAY = 10  # of one person into one journey from others
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What people enter through: a journey of a brand, by a campaign or without one."""
+
+    brand_id: int
+    journey_id: int
+    campaign_id: int | None = None
+    contacts_per_run: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +72,10 @@ def enrol(
     campaign = get_campaign(session, viewer, campaign_id)
     version, program = _open_version(session, campaign)
     people = _contacts(session, viewer, contact_ids)
-    verdicts = entry_verdicts(session, campaign, program.definition, list(people.values()), now)
+    verdicts = entry_verdicts(session, _door_of(campaign), program.definition, list(people.values()), now)
     entering = [contact for contact in people.values() if verdicts[_id(contact)].verdict is EnrolVerdict.enrolled]
     add_members(session, viewer, campaign_id, [_id(contact) for contact in people.values()], now)
-    entered = _insert(session, campaign, version, program, entering, now, data or {})
+    entered = _insert(session, _door_of(campaign), version, program, entering, now, data or {})
     _approve_members(session, campaign_id, entered, now)
     results = [_settled(verdicts[contact_id], entered) for contact_id in dict.fromkeys(contact_ids)]
     if entered:
@@ -74,13 +85,49 @@ def enrol(
     return results
 
 
+def enter_from(
+    session: Session, source: Enrollment, contact: Contact, journey_key: str, step_id: str, data: Mapping[str, Any], now: datetime
+) -> EnrolResult | None:
+    """Enter the contact of `source`, whose step `step_id` says so, into the newest version of another journey of the same brand.
+
+    Nobody asks for a person: the journey that says so was approved. The other journey's own rules decide, and its first entry in the
+    timeline says where the contact came from. None when no version of that journey takes anybody.
+    """
+    journey = session.exec(select(Journey).where(Journey.brand_id == source.brand_id, Journey.key == journey_key)).first()
+    version = newest_registered(session, journey.id or 0) if journey else None
+    if journey is None or version is None:
+        return None
+    require_sendable(version)
+    program, door = program_of(session, version.id or 0), Door(source.brand_id, journey.id or 0)
+    verdicts = entry_verdicts(session, door, program.definition, [contact], now)
+    result = verdicts[_id(contact)]
+    if result.verdict is not EnrolVerdict.enrolled:
+        return result
+    if _entries_since(session, door, contact, now - timedelta(days=1)) >= MOST_ENTRIES_PER_DAY:
+        return EnrolResult(_id(contact), EnrolVerdict.too_soon, until=now + timedelta(days=1))
+    came_from = {"from_enrollment": source.id, "from_step": step_id}
+    return _settled(result, _insert(session, door, version, program, [contact], now, data, came_from))
+
+
+def _entries_since(session: Session, door: Door, contact: Contact, since: datetime) -> int:
+    """Count how often the person entered lately: two journeys that enter each other must not do so without end."""
+    entries = select(func.count()).where(
+        col(Enrollment.person_key) == contact.person_key, col(Enrollment.journey_id) == door.journey_id, col(Enrollment.entered_at) > since
+    )
+    return session.exec(entries).one()
+
+
+def _door_of(campaign: Campaign) -> Door:
+    return Door(campaign.brand_id, campaign.journey_id, campaign.id, campaign.contacts_per_run)
+
+
 def preview_enrol(session: Session, viewer: Viewer, campaign_id: int, contact_ids: Sequence[int], now: datetime) -> list[EnrolResult]:
     """Say what `enrol` would answer now, changing nothing."""
     require(viewer, Permission.enrol_contacts)
     campaign = get_campaign(session, viewer, campaign_id)
     _version, program = _open_version(session, campaign)
     people = _contacts(session, viewer, contact_ids)
-    verdicts = entry_verdicts(session, campaign, program.definition, list(people.values()), now)
+    verdicts = entry_verdicts(session, _door_of(campaign), program.definition, list(people.values()), now)
     return [verdicts[contact_id] for contact_id in dict.fromkeys(contact_ids)]
 
 
@@ -122,14 +169,14 @@ def first_channel(definition: JourneyDefinition) -> str:
 
 
 def entry_verdicts(
-    session: Session, campaign: Campaign, definition: JourneyDefinition, people: Sequence[Contact], now: datetime
+    session: Session, door: Door, definition: JourneyDefinition, people: Sequence[Contact], now: datetime
 ) -> dict[int, EnrolResult]:
     """Decide for each contact whether they may enter now: re-entry, consent, suppression and address, in this order of telling."""
     channel = first_channel(definition)
-    past = _past(session, campaign.journey_id, [contact.person_key for contact in people])
+    past = _past(session, door.journey_id, [contact.person_key for contact in people])
     refused = contacts.consent_state(session, [_id(contact) for contact in people], channel) if channel else {}
     addresses = [address for contact in people if (address := address_of(contact, channel))]
-    stopped = contacts.suppressed(session, campaign.brand_id, channel, addresses, definition.kind is Kind.marketing) if channel else set()
+    stopped = contacts.suppressed(session, door.brand_id, channel, addresses, definition.kind is Kind.marketing) if channel else set()
     names = {
         row.id: row.name
         for row in session.exec(select(Partner).where(col(Partner.id).in_({p.live_partner_id for p in past.values() if p.live_partner_id})))
@@ -209,28 +256,29 @@ def _past(session: Session, journey_id: int, person_keys: Sequence[str]) -> dict
 
 def _insert(
     session: Session,
-    campaign: Campaign,
+    door: Door,
     version: JourneyVersion,
     program: Program,
     people: Sequence[Contact],
     now: datetime,
     data: Mapping[str, Any],
+    came_from: Mapping[str, Any] | None = None,
 ) -> dict[int, int]:
     """Insert one enrollment per contact; a live one that another transaction put there first is left alone. Contact -> enrollment."""
-    members = _members(session, campaign, [_id(contact) for contact in people])
+    members = _members(session, door.campaign_id, [_id(contact) for contact in people])
     any_time = program.definition.entry.reentry is Reentry.any_time
-    run_keys = _run_keys(len(people), campaign.contacts_per_run)
-    rows = [
+    run_keys = _run_keys(len(people), door.contacts_per_run)
+    rows: list[dict[str, Any]] = [
         {
-            "brand_id": campaign.brand_id,
-            "journey_id": campaign.journey_id,
+            "brand_id": door.brand_id,
+            "journey_id": door.journey_id,
             "version_id": version.id,
-            "campaign_id": campaign.id,
+            "campaign_id": door.campaign_id,
             "member_id": members.get(_id(contact)),
             "partner_id": contact.partner_id,
             "contact_id": _id(contact),
             "person_key": contact.person_key,
-            "live_key": None if any_time else f"{campaign.journey_id}:{contact.person_key}",
+            "live_key": None if any_time else f"{door.journey_id}:{contact.person_key}",
             "status": EnrollmentStatus.waiting,
             "visits": {},
             "due_at": now,
@@ -251,7 +299,7 @@ def _insert(
     entered: dict[int, int] = {}
     for start in range(0, len(rows), INSERT_BATCH):
         entered.update(_insert_batch(session, rows[start : start + INSERT_BATCH]))
-    _insert_moves(session, entered.values(), now)
+    _insert_moves(session, entered.values(), now, came_from or {})
     return entered
 
 
@@ -262,9 +310,17 @@ def _insert_batch(session: Session, rows: list[dict[str, Any]]) -> dict[int, int
     return {contact_id: enrollment_id for contact_id, enrollment_id in returned}
 
 
-def _insert_moves(session: Session, enrollment_ids: Iterable[int], now: datetime) -> None:
+def _insert_moves(session: Session, enrollment_ids: Iterable[int], now: datetime, detail: Mapping[str, Any]) -> None:
     rows = [
-        {"enrollment_id": enrollment_id, "at": now, "kind": MoveKind.entered, "step_id": "", "visit": 1, "detail": {}, "rolled": False}
+        {
+            "enrollment_id": enrollment_id,
+            "at": now,
+            "kind": MoveKind.entered,
+            "step_id": "",
+            "visit": 1,
+            "detail": dict(detail),
+            "rolled": False,
+        }
         for enrollment_id in enrollment_ids
     ]
     if rows:
@@ -282,11 +338,13 @@ def _frozen(definition: JourneyDefinition, contact: Contact) -> dict[str, Any]:
     return {name: contact.attributes[name] for name in definition.journey_fields if name in contact.attributes}
 
 
-def _members(session: Session, campaign: Campaign, contact_ids: list[int]) -> dict[int, int]:
+def _members(session: Session, campaign_id: int | None, contact_ids: list[int]) -> dict[int, int]:
     found: dict[int, int] = {}
+    if campaign_id is None:
+        return found
     for start in range(0, len(contact_ids), INSERT_BATCH):
         part = contact_ids[start : start + INSERT_BATCH]
-        rows = session.exec(select(Member.contact_id, Member.id).where(Member.campaign_id == campaign.id, col(Member.contact_id).in_(part)))
+        rows = session.exec(select(Member.contact_id, Member.id).where(Member.campaign_id == campaign_id, col(Member.contact_id).in_(part)))
         found.update({contact_id: member_id for contact_id, member_id in rows if member_id is not None})
     return found
 

@@ -8,21 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distmark.delivery.rules import (
-    CAP_POLICIES,
-    CapPolicy,
-    SendDecision,
-    SendFacts,
-    SendVerdict,
-    cap_allows_from,
-    decide_send,
-)
+from distmark.delivery.rules import SEND, SendDecision, SendFacts, SendVerdict, cap_allows_from, counted_since, decide_send
 from distmark.journeys.model import IfHeld
 from distmark.journeys.times import Window, next_allowed
+from distmark.journeys.words import Cap
 
 TOKYO = ZoneInfo("Asia/Tokyo")
-MARKETING = CAP_POLICIES["marketing"]
-FREE = CapPolicy()
+NIGHT = "quiet_hours:21:00-08:00"
+MARKETING = (Cap(2, "day"), Cap(4, "week"))
 
 
 def tokyo(day: int, hour: int = 0, minute: int = 0) -> datetime:
@@ -36,57 +29,62 @@ def night(at: datetime) -> tuple[datetime, tuple[str, ...]]:
     return next_allowed(at, TOKYO, Window.read("21:00-08:00"))
 
 
-def held(reason: str, until: datetime | None) -> SendDecision:
-    return SendDecision(SendVerdict.hold, reason, until)
+def held(*rules: str, until: datetime | None) -> SendDecision:
+    return SendDecision(SendVerdict.hold, rules, until)
 
 
 def test_message_that_nothing_holds_is_sent() -> None:
-    assert decide_send(FACTS, MARKETING, night) == SendDecision(SendVerdict.send)
+    assert decide_send(FACTS, MARKETING, night) == SEND
 
 
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        (replace(FACTS, left=True, suppressed=True), SendDecision(SendVerdict.skip, "left")),
-        (replace(FACTS, suppressed=True, consented=False), SendDecision(SendVerdict.suppress, "suppressed")),
-        (replace(FACTS, consented=False, approved=False), SendDecision(SendVerdict.suppress, "no_consent")),
-        (replace(FACTS, approved=False, now=tokyo(24, 23)), held("not_approved", None)),
-        (replace(FACTS, now=tokyo(24, 23), marketing_sent_at=[tokyo(24, 9), tokyo(24, 9)]), held("quiet_hours:21:00-08:00", tokyo(25, 8))),
+        (replace(FACTS, left=True, suppressed=True), SendDecision(SendVerdict.skip, ("left",))),
+        (replace(FACTS, suppressed=True, consented=False), SendDecision(SendVerdict.suppress, ("suppressed",))),
+        (replace(FACTS, consented=False, approved=False), SendDecision(SendVerdict.suppress, ("no_consent",))),
+        (replace(FACTS, approved=False, now=tokyo(24, 23)), held("not_approved", until=None)),
+        (replace(FACTS, now=tokyo(24, 23), written_at=[tokyo(24, 9), tokyo(24, 9)]), held(NIGHT, until=tokyo(25, 8))),
         (
-            replace(FACTS, marketing_sent_at=[tokyo(24, 9), tokyo(24, 9)], throttled_until=tokyo(24, 11)),
-            held("cap_day:2", tokyo(25, 8)),  # the day frees at midnight, the night ends at 8
+            replace(FACTS, written_at=[tokyo(24, 9), tokyo(24, 9)], turn_at=tokyo(24, 11)),
+            held("cap_day:2", NIGHT, until=tokyo(25, 8)),  # the day frees at midnight, the night ends at 8
         ),
-        (replace(FACTS, throttled_until=tokyo(24, 11)), held("throttle", tokyo(24, 11))),
-        (replace(FACTS, throttled_until=tokyo(24, 22)), held("throttle", tokyo(25, 8))),
-        (replace(FACTS, throttled_until=tokyo(24, 9)), SendDecision(SendVerdict.send)),
+        (
+            replace(FACTS, now=tokyo(24, 23), written_at=[tokyo(25, 7), tokyo(25, 7)]),
+            held(NIGHT, "cap_day:2", NIGHT, until=tokyo(26, 8)),  # the morning after is full already
+        ),
+        (replace(FACTS, turn_at=tokyo(24, 11)), held("throttle", until=tokyo(24, 11))),
+        (replace(FACTS, turn_at=tokyo(24, 11), throttle="throttle:partner:sato"), held("throttle:partner:sato", until=tokyo(24, 11))),
+        (replace(FACTS, turn_at=tokyo(24, 22)), held("throttle", NIGHT, until=tokyo(25, 8))),
+        (replace(FACTS, turn_at=tokyo(24, 9)), SEND),
     ],
 )
-def test_first_rule_that_applies_decides(facts: SendFacts, expected: SendDecision) -> None:
+def test_rules_are_told_in_the_order_in_which_they_hold(facts: SendFacts, expected: SendDecision) -> None:
     assert decide_send(facts, MARKETING, night) == expected
 
 
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        (FACTS, SendDecision(SendVerdict.send)),
-        (replace(FACTS, now=tokyo(24, 3)), SendDecision(SendVerdict.send)),
-        (replace(FACTS, consented=False, marketing_sent_at=[tokyo(24, 9)] * 9), SendDecision(SendVerdict.send)),
-        (replace(FACTS, suppressed=True), SendDecision(SendVerdict.suppress, "suppressed")),
-        (replace(FACTS, approved=False), held("not_approved", None)),
-        (replace(FACTS, throttled_until=tokyo(24, 23)), held("throttle", tokyo(24, 23))),
+        (FACTS, SEND),
+        (replace(FACTS, now=tokyo(24, 3)), SEND),
+        (replace(FACTS, consented=False, written_at=[tokyo(24, 9)] * 9), SEND),
+        (replace(FACTS, suppressed=True), SendDecision(SendVerdict.suppress, ("suppressed",))),
+        (replace(FACTS, approved=False), held("not_approved", until=None)),
+        (replace(FACTS, turn_at=tokyo(24, 23)), held("throttle", until=tokyo(24, 23))),
     ],
 )
 def test_transactional_message_passes_quiet_hours_caps_and_consent_only(facts: SendFacts, expected: SendDecision) -> None:
     """U5"""
-    assert decide_send(replace(facts, transactional=True), CapPolicy(0, 0), night) == expected
+    assert decide_send(replace(facts, transactional=True), [Cap(1, "month")], night) == expected
 
 
 @pytest.mark.parametrize(
     "facts",
     [
         replace(FACTS, now=tokyo(24, 23)),
-        replace(FACTS, marketing_sent_at=[tokyo(24, 1)] * 2),
-        replace(FACTS, throttled_until=tokyo(24, 12)),
+        replace(FACTS, written_at=[tokyo(24, 1)] * 2),
+        replace(FACTS, turn_at=tokyo(24, 12)),
     ],
 )
 def test_step_that_says_skip_is_left_out_instead_of_held(facts: SendFacts) -> None:
@@ -95,22 +93,20 @@ def test_step_that_says_skip_is_left_out_instead_of_held(facts: SendFacts) -> No
     skipped = decide_send(facts, MARKETING, night, IfHeld.skip)
 
     assert waiting.outcome is SendVerdict.hold
-    assert skipped == SendDecision(SendVerdict.skip, waiting.reason)
-
-
-@pytest.mark.parametrize(
-    ("cap", "reason"), [(CapPolicy(0, None), "cap_day:0"), (CapPolicy(None, 0), "cap_week:0"), (CapPolicy(3, 0), "cap_week:0")]
-)
-def test_cap_of_zero_allows_none(cap: CapPolicy, reason: str) -> None:
-    """U5"""
-    assert decide_send(FACTS, cap) == SendDecision(SendVerdict.skip, reason)
+    assert skipped == SendDecision(SendVerdict.skip, waiting.rules)
 
 
 def test_no_cap_allows_any_number() -> None:
     """U5"""
-    facts = replace(FACTS, marketing_sent_at=[FACTS.now] * 50)
+    facts = replace(FACTS, written_at=[FACTS.now] * 50)
 
-    assert decide_send(facts, FREE).outcome is SendVerdict.send
+    assert decide_send(facts, ()) == SEND
+
+
+def test_cap_of_none_at_all_cannot_be_written() -> None:
+    """U5: 0 has meant both "never" and "no cap" elsewhere."""
+    with pytest.raises(ValueError, match="0 per day"):
+        Cap.read("0 per day")
 
 
 @pytest.mark.parametrize(
@@ -122,8 +118,8 @@ def test_no_cap_allows_any_number() -> None:
         ([(23, 23), (23, 23)], None, ""),  # yesterday in Tokyo, though today in UTC: 0 today, 2 in the week
         ([(18, 9), (19, 9), (20, 9), (21, 9)], (25, 0), "cap_week:4"),  # 18th to 24th are 4; on the 25th the 18th falls out
         ([(17, 9), (18, 9), (19, 9), (20, 9)], None, ""),  # the 17th is out: 3 of 4
-        ([(23, 9), (23, 9), (24, 1), (24, 1)], (30, 0), "cap_day:2"),  # tomorrow's day is free, the week only on the 30th
-        ([(24, 1)] * 6, (31, 0), "cap_day:2"),  # 6 today, more than the week: free after 7 days, not 3 weeks
+        ([(23, 9), (23, 9), (24, 1), (24, 1)], (30, 0), "cap_week:4"),  # tomorrow's day is free, the week only on the 30th
+        ([(24, 1)] * 6, (31, 0), "cap_week:4"),  # 6 today, more than the week: free after 7 days, not 3 weeks
     ],
 )
 def test_cap_holds_until_the_first_instant_that_it_allows(sent: list[tuple[int, int]], until: tuple[int, int] | None, reason: str) -> None:
@@ -134,11 +130,37 @@ def test_cap_holds_until_the_first_instant_that_it_allows(sent: list[tuple[int, 
     assert cap_allows_from(at, TOKYO, MARKETING, [tokyo(*moment) for moment in sent]) == (free, reason)
 
 
+@pytest.mark.parametrize(
+    ("cap", "sent", "until"),
+    [
+        (Cap(1, "hour"), [(24, 9, 30)], tokyo(24, 10, 30)),  # elapsed: 9:30 + 60 minutes
+        (Cap(1, "hour"), [(24, 9, 0)], None),  # an hour ago to the minute
+        (Cap(2, "hour"), [(24, 9, 10), (24, 9, 40), (24, 9, 50)], tokyo(24, 10, 40)),  # 3 in the hour: free when the second is out
+        (Cap(1, "month"), [(1, 12, 0)], tokyo(1) + timedelta(days=30)),  # 1 November + 30 days, at midnight
+        (Cap(3, "week"), [(22, 9, 0), (23, 9, 0), (24, 9, 0)], tokyo(29)),  # 3 in 7 days: the 22nd is out on the 29th, not in 3 weeks
+    ],
+)
+def test_cap_of_any_period_frees_when_the_message_that_fills_it_falls_out(
+    cap: Cap, sent: list[tuple[int, int, int]], until: datetime | None
+) -> None:
+    """L16"""
+    at = tokyo(24, 10)
+
+    free, rule = cap_allows_from(at, TOKYO, [cap], [tokyo(*moment) for moment in sent])
+
+    assert (free, rule) == ((at, "") if until is None else (until, f"cap_{cap.period}:{cap.count}"))
+
+
+def test_message_of_the_last_day_that_matters_is_looked_for() -> None:
+    assert counted_since([Cap(2, "day"), Cap(4, "month")], tokyo(30)) == tokyo(30) - timedelta(days=31)
+    assert counted_since([], tokyo(30)) is None
+
+
 def test_cap_frees_at_the_first_instant_of_a_day_without_midnight() -> None:
     beirut = ZoneInfo("Asia/Beirut")  # 29 March 2026: the clock goes from 00:00 to 01:00
     at = datetime(2026, 3, 28, 12, tzinfo=UTC)
 
-    until, _ = cap_allows_from(at, beirut, CapPolicy(per_day=1), [at])
+    until, _ = cap_allows_from(at, beirut, [Cap(1, "day")], [at])
 
     assert until.astimezone(beirut).isoformat() == "2026-03-29T01:00:00+03:00"
 
@@ -146,11 +168,11 @@ def test_cap_frees_at_the_first_instant_of_a_day_without_midnight() -> None:
 def test_cap_counts_days_in_the_contacts_zone() -> None:
     sent = [tokyo(24, 1)] * 2  # 24 November 01:00 in Tokyo is 23 November 08:00 in Los Angeles
 
-    assert decide_send(replace(FACTS, marketing_sent_at=sent), MARKETING).outcome is SendVerdict.hold
-    assert decide_send(replace(FACTS, zone=ZoneInfo("America/New_York"), marketing_sent_at=sent), MARKETING).reason == "cap_day:2"
-    assert decide_send(
-        replace(FACTS, now=tokyo(24, 18), zone=ZoneInfo("America/Los_Angeles"), marketing_sent_at=sent), MARKETING
-    ).outcome is (SendVerdict.send)
+    assert decide_send(replace(FACTS, written_at=sent), MARKETING).outcome is SendVerdict.hold
+    assert decide_send(replace(FACTS, zone=ZoneInfo("America/New_York"), written_at=sent), MARKETING).reason == "cap_day:2"
+    assert decide_send(replace(FACTS, now=tokyo(24, 18), zone=ZoneInfo("America/Los_Angeles"), written_at=sent), MARKETING).outcome is (
+        SendVerdict.send
+    )
 
 
 @given(
@@ -158,18 +180,21 @@ def test_cap_counts_days_in_the_contacts_zone() -> None:
     st.integers(0, 24 * 60),
     st.sampled_from(["Asia/Tokyo", "America/New_York", "Europe/London", "Pacific/Auckland"]),
     st.booleans(),
+    st.lists(st.builds(Cap, st.integers(1, 5), st.sampled_from(["hour", "day", "week", "month"])), min_size=1, max_size=3),
 )
-def test_held_message_may_go_at_the_moment_that_was_promised(minutes_ago: list[int], minute: int, zone: str, quiet: bool) -> None:
-    """Whoever wakes at `until` is not told to wait once more, and is never made to wait longer than eight days."""
+def test_held_message_may_go_at_the_moment_that_was_promised(
+    minutes_ago: list[int], minute: int, zone: str, quiet: bool, caps: list[Cap]
+) -> None:
+    """Whoever wakes at `until` is not told to wait once more, and is never made to wait longer than the longest period and a day."""
     now = datetime(2026, 10, 25, tzinfo=UTC) + timedelta(minutes=minute)
-    facts = SendFacts(now=now, zone=ZoneInfo(zone), marketing_sent_at=[now - timedelta(minutes=ago) for ago in minutes_ago])
+    facts = SendFacts(now=now, zone=ZoneInfo(zone), written_at=[now - timedelta(minutes=ago) for ago in minutes_ago])
 
     def open_from(at: datetime) -> tuple[datetime, tuple[str, ...]]:
         return next_allowed(at, ZoneInfo(zone), Window.read("21:00-08:00")) if quiet else (at, ())
 
-    decision = decide_send(facts, MARKETING, open_from)
+    decision = decide_send(facts, caps, open_from)
 
     if decision.outcome is SendVerdict.hold:
         assert decision.until is not None
-        assert now < decision.until < now + timedelta(days=8)
-        assert decide_send(replace(facts, now=decision.until), MARKETING, open_from).outcome is SendVerdict.send
+        assert now < decision.until < now + timedelta(days=max(cap.days for cap in caps) + 2)
+        assert decide_send(replace(facts, now=decision.until), caps, open_from).outcome is SendVerdict.send

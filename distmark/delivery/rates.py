@@ -1,0 +1,149 @@
+"""Throttles across processes: who is given which turn, and the rates that people set."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Session, col, select
+
+from distmark.campaigns.table import Campaign
+from distmark.compliance.service import record
+from distmark.delivery.pace import EACH, Line, Rate, RateScope, Scoped, throttle_rule
+from distmark.delivery.table import Pace, SendRate
+from distmark.enrollments.model import EnrollmentStatus
+from distmark.enrollments.table import Enrollment
+from distmark.errors import InvalidInput, NotFound
+from distmark.journeys.model import Why
+from distmark.partners.model import Permission, Viewer
+from distmark.partners.service import require
+from distmark.partners.table import Partner
+
+MOST_PER_HOUR = 10_000_000
+BATCH = 500
+SEND_RATE = "send_rate"
+
+
+def rates_of(session: Session, brand_id: int) -> dict[Scoped, Rate]:
+    """Return the brand's rates."""
+    rows = session.exec(select(SendRate).where(SendRate.brand_id == brand_id))
+    return {(row.scope, row.key): Rate(row.per_hour, row.burst) for row in rows}
+
+
+def open_line(session: Session, brand_id: int, rules: Iterable[str], now: datetime) -> Line:
+    """Return the paces of `rules`, locked until the unit of work ends: turns are given one process after the other."""
+    levels: dict[str, datetime] = {}
+    wanted = sorted(set(rules))  # in one order for all, or two processes would wait for each other
+    for start in range(0, len(wanted), BATCH):
+        rows = [{"key": _key(brand_id, rule), "next_at": now} for rule in wanted[start : start + BATCH]]
+        insert = _insert(session).values(rows)
+        # An update that changes nothing locks the rows that are there, and returns them.
+        statement = insert.on_conflict_do_update(index_elements=["key"], set_={"next_at": Pace.next_at})
+        found = session.execute(statement.returning(col(Pace.key), col(Pace.next_at)))
+        levels.update({key.partition(":")[2]: next_at for key, next_at in found})
+    return Line(now, levels)
+
+
+def close_line(session: Session, brand_id: int, line: Line) -> None:
+    """Write how far the paces have come."""
+    moved = sorted(line.moved)
+    for start in range(0, len(moved), BATCH):
+        insert = _insert(session).values(
+            [{"key": _key(brand_id, rule), "next_at": line.levels[rule]} for rule in moved[start : start + BATCH]]
+        )
+        session.execute(insert.on_conflict_do_update(index_elements=["key"], set_={"next_at": insert.excluded.next_at}))
+
+
+def _key(brand_id: int, rule: str) -> str:
+    return f"{brand_id}:{rule}"
+
+
+def _insert(session: Session) -> Any:
+    return (sqlite if session.get_bind().dialect.name == "sqlite" else postgresql).insert(Pace)
+
+
+def list_rates(session: Session, viewer: Viewer) -> list[SendRate]:
+    """Return the rates of the viewer's brand, by scope and key."""
+    require(viewer, Permission.run_operations)
+    rows = select(SendRate).where(SendRate.brand_id == viewer.brand_id)
+    return list(session.exec(rows.order_by(col(SendRate.scope), col(SendRate.key))))
+
+
+def set_rate(session: Session, viewer: Viewer, scope: RateScope, key: str, per_hour: int, now: datetime, *, burst: int = 1) -> SendRate:
+    """Let at most `per_hour` messages an hour go out for one partner, campaign or domain, or for each of the scope with the key "*".
+
+    Messages that wait for their turn under an earlier rate line up again at the new one. Errors: InvalidInput, NotFound for a partner or
+    campaign that the brand does not have.
+    """
+    require(viewer, Permission.run_operations)
+    _check_numbers(per_hour, burst)
+    key = _checked_key(session, viewer, scope, key)
+    row = _find(session, viewer, scope, key) or SendRate(brand_id=viewer.brand_id, scope=scope, key=key, per_hour=0, changed_at=now)
+    before = row.per_hour or None
+    row.per_hour, row.burst, row.changed_at = per_hour, burst, now
+    session.add(row)
+    session.flush()
+    detail: dict[str, Any] = {"scope": scope, "key": key, "per_hour": per_hour, "burst": burst, "before": before}
+    record(session, viewer.brand_id, viewer.user_id, "set_rate", SEND_RATE, row.id or 0, now, **detail)
+    _line_up_again(session, viewer.brand_id, scope, key, now)
+    return row
+
+
+def remove_rate(session: Session, viewer: Viewer, scope: RateScope, key: str, now: datetime) -> None:
+    """Take the rate away; what waited for its turn goes at once. Errors: NotFound."""
+    require(viewer, Permission.run_operations)
+    row = _find(session, viewer, scope, key)
+    if row is None:
+        raise NotFound(f'There is no rate for {scope} "{key}"; look at the list of rates.')
+    detail: dict[str, Any] = {"scope": scope, "key": row.key, "per_hour": row.per_hour}
+    record(session, viewer.brand_id, viewer.user_id, "removed_rate", SEND_RATE, row.id or 0, now, **detail)
+    session.delete(row)
+    session.flush()
+    _line_up_again(session, viewer.brand_id, scope, row.key, now)
+
+
+def _find(session: Session, viewer: Viewer, scope: RateScope, key: str) -> SendRate | None:
+    rows = select(SendRate).where(SendRate.brand_id == viewer.brand_id, SendRate.scope == scope, SendRate.key == key.strip().lower())
+    return session.exec(rows.with_for_update()).first()
+
+
+def _check_numbers(per_hour: int, burst: int) -> None:
+    if not 1 <= per_hour <= MOST_PER_HOUR:
+        raise InvalidInput(f"The rate {per_hour} per hour is not between 1 and {MOST_PER_HOUR:,}; to send nothing, pause the campaign.")
+    if not 1 <= burst <= per_hour:
+        raise InvalidInput(f"The burst {burst} is not between 1 and the rate of {per_hour} per hour; give one in between.")
+
+
+def _checked_key(session: Session, viewer: Viewer, scope: RateScope, key: str) -> str:
+    key = key.strip().lower()
+    if key == EACH:
+        return key
+    if scope in (RateScope.sending_domain, RateScope.destination_domain):
+        if "." not in key or "@" in key or ":" in key:
+            raise InvalidInput(f'The domain "{key}" is not one; write it like example.co.jp.')
+        return key
+    table: Any = Partner if scope is RateScope.partner else Campaign
+    if session.exec(select(table.id).where(table.brand_id == viewer.brand_id, table.key == key)).first() is None:
+        raise NotFound(f'Your brand has no {scope} "{key}"; look at its key in the list.')
+    return key
+
+
+def _line_up_again(session: Session, brand_id: int, scope: RateScope, key: str, now: datetime) -> None:
+    """Forget the turns given under the old rate, and wake whoever waits for one."""
+    rule = throttle_rule(scope, "" if key == EACH else key)
+    of_rule = col(Pace.key).startswith(_key(brand_id, rule), autoescape=True) if key == EACH else col(Pace.key) == _key(brand_id, rule)
+    session.execute(delete(Pace).where(of_rule))
+    waiting = _held_by(session, brand_id, rule, exact=key != EACH)
+    for start in range(0, len(waiting), BATCH):
+        ids = waiting[start : start + BATCH]
+        session.execute(update(Enrollment).where(col(Enrollment.id).in_(ids)).values(rules=[], woken_at=now))
+
+
+def _held_by(session: Session, brand_id: int, rule: str, *, exact: bool) -> Sequence[int]:
+    rows = session.exec(
+        select(Enrollment.id, Enrollment.rules).where(
+            Enrollment.brand_id == brand_id, Enrollment.status == EnrollmentStatus.waiting, Enrollment.why == Why.held
+        )
+    )
+    return [row_id for row_id, rules in rows if row_id and any(each == rule if exact else str(each).startswith(rule) for each in rules)]
