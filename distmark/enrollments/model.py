@@ -1,8 +1,10 @@
 """A contact's position in one journey version. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 
 class EnrollmentStatus(StrEnum):
@@ -37,6 +39,25 @@ class MoveKind(StrEnum):
 
 
 MAX_TRIES = 5
+
+
+class RestraintKind(StrEnum):
+    """What people decided about a part of a brand's enrollments until they lift it."""
+
+    paused = "paused"  # nobody in it moves; who enters it starts paused
+    draining = "draining"  # nobody enters it; those inside finish
+
+
+class AlarmKind(StrEnum):
+    """What should move and does not."""
+
+    late = "late"  # what is due is not done
+    dry = "dry"  # nobody enters any more
+
+
+def name_now(names: Mapping[str, Any] | None, version_id: int, step_id: str) -> str:
+    """Return what a step of `version_id` is called in the version that the enrollment is in now; names not told are the same in both."""
+    return str((names or {}).get(str(version_id), {}).get(step_id, step_id))
 
 
 class EnrolVerdict(StrEnum):

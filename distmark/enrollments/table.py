@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlmodel import Field, Index, SQLModel, UniqueConstraint
 
 from distmark.db import JSON_TYPE, UTCDateTime
-from distmark.enrollments.model import EnrollmentStatus, MoveKind
+from distmark.enrollments.model import AlarmKind, EnrollmentStatus, MoveKind, RestraintKind
 
 
 class Enrollment(SQLModel, table=True):
@@ -24,6 +24,7 @@ class Enrollment(SQLModel, table=True):
         Index("ix_enrollment_woken", "woken_at", sqlite_where=text("woken_at IS NOT NULL"), postgresql_where=text("woken_at IS NOT NULL")),
         Index("ix_enrollment_version_step", "version_id", "status", "step_id"),
         Index("ix_enrollment_partner", "partner_id", "campaign_id", "id"),
+        Index("ix_enrollment_entered", "journey_id", "entered_at"),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -63,6 +64,8 @@ class Enrollment(SQLModel, table=True):
     tries: int = 0  # wakes in a row whose step raised
     error: str = ""
     paused_at: datetime | None = Field(default=None, sa_type=UTCDateTime)
+    alone_since: datetime | None = Field(default=None, sa_type=UTCDateTime)  # paused by itself: resuming what is around it leaves it paused
+    names: dict[str, Any] | None = Field(default=None, sa_type=JSON_TYPE)  # earlier version's id -> its step -> the step here, where moved
 
 
 class Move(SQLModel, table=True):
@@ -198,3 +201,87 @@ class EnrolCall(SQLModel, table=True):
     asked_hash: str  # SHA-256 of what was asked
     answer: list[Any] = Field(default_factory=list, sa_type=JSON_TYPE)
     at: datetime = Field(sa_type=UTCDateTime)
+
+
+class Restraint(SQLModel, table=True):
+    """A part of a brand's enrollments that people paused, or that takes nobody new; it holds for who comes later. What is None may be anything.
+
+    Nothing is restrained by an empty one: at least one of the five is set.
+    """
+
+    __tablename__ = "restraint"
+    __table_args__ = (
+        Index("ix_restraint_open", "brand_id", sqlite_where=text("lifted_at IS NULL"), postgresql_where=text("lifted_at IS NULL")),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    brand_id: int = Field(foreign_key="brand.id")
+    kind: RestraintKind
+    journey_id: int | None = Field(default=None, foreign_key="journey.id")
+    version_id: int | None = Field(default=None, foreign_key="journey_version.id")
+    campaign_id: int | None = Field(default=None, foreign_key="campaign.id")
+    partner_id: int | None = Field(default=None, foreign_key="partner.id")
+    contact_id: int | None = Field(default=None, foreign_key="contact.id", index=True)
+    reason: str = ""
+    by_id: int | None = Field(default=None, foreign_key="user_account.id")
+    by_partner: bool = False  # made by a partner's person; what the brand's people made, only they lift
+    at: datetime = Field(sa_type=UTCDateTime)
+    lifted_at: datetime | None = Field(default=None, sa_type=UTCDateTime)
+
+
+class VersionMove(SQLModel, table=True):
+    """One act of moving people from one version of a journey to another."""
+
+    __tablename__ = "version_move"
+
+    id: int | None = Field(default=None, primary_key=True)
+    brand_id: int = Field(foreign_key="brand.id")
+    journey_id: int = Field(foreign_key="journey.id", index=True)
+    from_version_id: int = Field(foreign_key="journey_version.id")
+    to_version_id: int = Field(foreign_key="journey_version.id")
+    steps: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # every step with a place in the new version -> that place
+    moved: int = 0
+    by_id: int | None = Field(default=None, foreign_key="user_account.id")
+    at: datetime = Field(sa_type=UTCDateTime)
+    undone_at: datetime | None = Field(default=None, sa_type=UTCDateTime)
+
+
+class EarlierPosition(SQLModel, table=True):
+    """Where an enrollment stood before it was moved. Good for going back until it wakes: `wakes` is how often it had when it was moved."""
+
+    __tablename__ = "earlier_position"
+    __table_args__ = (UniqueConstraint("version_move_id", "enrollment_id"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    version_move_id: int = Field(foreign_key="version_move.id")
+    enrollment_id: int = Field(foreign_key="enrollment.id", index=True)
+    wakes: int
+    position: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # column -> value, times in ISO 8601
+
+
+class Alarm(SQLModel, table=True):
+    """Something that should move and does not. One open row per journey version and kind; closed rows are the history."""
+
+    __tablename__ = "alarm"
+    __table_args__ = (
+        Index(
+            "ix_alarm_open",
+            "version_id",
+            "kind",
+            unique=True,
+            sqlite_where=text("cleared_at IS NULL"),
+            postgresql_where=text("cleared_at IS NULL"),
+        ),
+        Index("ix_alarm_brand", "brand_id", "id"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    brand_id: int = Field(foreign_key="brand.id")
+    journey_id: int = Field(foreign_key="journey.id")
+    version_id: int = Field(foreign_key="journey_version.id")
+    kind: AlarmKind
+    detail: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # counts and times; nobody's data
+    raised_at: datetime = Field(sa_type=UTCDateTime)
+    cleared_at: datetime | None = Field(default=None, sa_type=UTCDateTime)
+    told_raised_at: datetime | None = Field(default=None, sa_type=UTCDateTime)  # when the webhook had it
+    told_cleared_at: datetime | None = Field(default=None, sa_type=UTCDateTime)
