@@ -18,6 +18,7 @@ from jinja2 import Environment
 from jinja2_fragments import render_block
 from sqlmodel import Session
 from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
 
 from distmark.clock import Clock
 from distmark.db import Database
@@ -242,7 +243,16 @@ async def _read_form(request: Request) -> FormData:
     return await request.form(max_files=4, max_fields=5000, max_part_size=2 * 1024 * 1024)
 
 
+async def _read_any_form(request: Request) -> FormData:
+    """Return the form, or an empty one when the body cannot be read as a form: a mail provider's wish counts whatever its body."""
+    try:
+        return await _read_form(request)
+    except HTTPException:
+        return FormData()
+
+
 the_form: Any = Depends(_read_form)
+any_form: Any = Depends(_read_any_form)
 
 
 def text(form: FormData, name: str) -> str:

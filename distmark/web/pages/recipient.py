@@ -13,7 +13,7 @@ from distmark.messages.service import message_by_token
 from distmark.partners.table import Brand
 from distmark.web import i18n
 from distmark.web.i18n import N_
-from distmark.web.site import Guest, anyone, text, the_form
+from distmark.web.site import Guest, any_form, anyone, text
 
 router = APIRouter()
 GIF = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")  # one transparent pixel, 43 bytes
@@ -50,7 +50,7 @@ def unsubscribe_page(token: str, guest: Guest = anyone) -> Response:
 
 
 @router.post("/u/{token}")
-def unsubscribe_now(token: str, guest: Guest = anyone, form: FormData = the_form) -> Response:
+def unsubscribe_now(token: str, guest: Guest = anyone, form: FormData = any_form) -> Response:
     """Stop at once (RFC 8058): no cookie, no question, no redirect; doing it again changes nothing."""
     with guest.writing() as session:
         info = engagement.unsubscribe(session, token, guest.now)

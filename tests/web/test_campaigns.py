@@ -1,0 +1,294 @@
+"""The campaign page and the way from a phone call to a message."""
+
+import re
+
+import pytest
+from sqlmodel import select
+
+from distmark.campaigns.table import Campaign, CampaignStatus, Member, PartnerBlocks
+from distmark.contacts.table import Consent, Contact
+from distmark.enrollments.table import Enrollment
+from distmark.journeys.table import JourneyVersion, VersionStatus
+from distmark.partners.model import Role
+from tests import factories as make
+from tests.web.conftest import World
+
+
+def enrollments_of(world: World, contact: Contact) -> list[Enrollment]:
+    with world.db.reading() as session:
+        return list(session.exec(select(Enrollment).where(Enrollment.contact_id == contact.id)))
+
+
+def test_page_says_how_many_wait_and_when_the_first_message_goes_out(world: World):
+    page = world.as_().get(f"/campaigns/{world.campaign.id}").text
+
+    assert "1 人が送信を待っています" in page
+    assert "2026年11月24日（火）10:00（日本標準時）" in page  # now, since nothing holds it
+    assert "確認して送る（1）" in page
+
+
+def test_row_of_someone_inside_says_where_and_until_when(world: World):
+    page = world.as_().get(f"/campaigns/{world.campaign.id}").text
+
+    row = re.search(rf'<tr data-contact="{world.here.enrolled.id}".*?</tr>', page, re.DOTALL)[0]
+    assert "進行中" in row
+    assert "11/27 10:00 まで" in row
+
+
+@pytest.mark.parametrize(("query", "found"), [("?q=鈴木", 1), ("?q=伊藤", 1), ("?q=いない", 0), ("?status=approved", 1), ("?status=rejected", 0)])
+def test_members_are_filtered_by_the_address(world: World, query: str, found: int):
+    page = world.as_().get(f"/campaigns/{world.campaign.id}{query}").text
+
+    assert len(re.findall(r"<tr data-contact=", page)) == found
+
+
+def test_members_page_by_page_without_gap_or_repeat(world: World):
+    with world.db.writing() as session:
+        for number in range(60):
+            make.make_member(session, session.get_one(Campaign, world.campaign.id), make.make_contact(session, world.here.partner, last_name=f"N{number:02}"))
+    client, seen, address = world.as_(), [], f"/campaigns/{world.campaign.id}"
+
+    for _ in range(5):
+        page = client.get(address).text
+        seen += re.findall(r'<tr data-contact="(\d+)"', page)
+        following = re.search(r'href="([^"]*)"[^>]*>次のページ', page)
+        if following is None:
+            break
+        address = following[1].replace("&amp;", "&")
+
+    assert len(seen) == len(set(seen)) == 62
+
+
+@pytest.mark.parametrize("block", ["members", "preview"])
+def test_live_refresh_and_full_page_render_the_same_block(world: World, block: str):
+    client = world.as_()
+    full = client.get(f"/campaigns/{world.campaign.id}").text
+
+    part = client.get(f"/campaigns/{world.campaign.id}", headers={"hx-request": "true", "hx-target": f"section#{block}"}).text
+
+    assert "<html" not in part
+    assert part.strip() in full
+
+
+def test_preview_steps_through_the_members(world: World):
+    with world.db.writing() as session:
+        campaign = session.get_one(Campaign, world.campaign.id)
+        make.make_member(session, campaign, make.make_contact(session, world.here.partner))
+    client = world.as_()
+
+    first = client.get(f"/campaigns/{world.campaign.id}").text
+    assert "1 / 3" in first
+    after = re.search(r'href="([^"]+)"[^>]*aria-label="次の方"', first)[1].replace("&amp;", "&")
+
+    assert "2 / 3" in client.get(after).text
+
+
+def test_preview_shows_the_message_with_the_editable_part_marked(world: World):
+    frame = world.as_().get(f"/campaigns/{world.campaign.id}/preview.html?contact={world.here.contact.id}&step=welcome").text
+
+    assert "<mark" in frame
+    assert "お気軽にご相談ください。" in frame
+
+
+def test_words_for_one_person_change_that_persons_preview_only(world: World):
+    client = world.as_()
+    fields = {"contact": str(world.here.contact.id), "step": "welcome", "for": "one", "block.personal_note": "先日はありがとうございました。"}
+
+    client.post(f"/campaigns/{world.campaign.id}/blocks", data=fields)
+
+    def frame(contact: Contact) -> str:
+        return client.get(f"/campaigns/{world.campaign.id}/preview.html?contact={contact.id}&step=welcome").text
+
+    assert "先日はありがとうございました。" in frame(world.here.contact)
+    assert "先日はありがとうございました。" not in frame(world.here.enrolled)
+    assert "この人だけ" in client.get(f"/campaigns/{world.campaign.id}").text
+
+
+def test_words_for_all_are_kept_once_for_the_partner(world: World):
+    fields = {"contact": str(world.here.contact.id), "step": "welcome", "for": "all", "block.personal_note": "年末のご挨拶です。"}
+
+    world.as_().post(f"/campaigns/{world.campaign.id}/blocks", data=fields)
+
+    with world.db.reading() as session:
+        rows = session.exec(select(PartnerBlocks)).all()
+    assert [(row.partner_id, row.blocks) for row in rows] == [(world.here.partner.id, {"personal_note": "年末のご挨拶です。"})]
+
+
+def test_too_long_words_come_back_with_the_reason_and_nothing_is_kept(world: World):
+    fields = {"contact": str(world.here.contact.id), "step": "welcome", "for": "one", "block.personal_note": "あ" * 301}
+
+    answer = world.as_().post(f"/campaigns/{world.campaign.id}/blocks", data=fields)
+
+    assert answer.status_code == 422
+    assert "301 字あります。ここに入るのは 300 字までです。" in answer.text
+    with world.db.reading() as session:
+        assert session.get_one(Member, world.here.member.id).blocks == {}
+
+
+def test_locked_block_cannot_be_changed(world: World):
+    fields = {"contact": str(world.here.contact.id), "step": "welcome", "for": "one", "block.closing": "さようなら"}
+
+    answer = world.as_().post(f"/campaigns/{world.campaign.id}/blocks", data=fields)
+
+    assert answer.status_code == 422
+    assert "「closing」はここでは変更できません" in answer.text
+
+
+def test_partners_words_are_text_never_template(world: World):
+    client = world.as_()
+    fields = {"contact": str(world.here.contact.id), "step": "welcome", "for": "one", "block.personal_note": "{{ 7*7 }}<script>alert(1)</script>"}
+
+    client.post(f"/campaigns/{world.campaign.id}/blocks", data=fields)
+
+    frame = client.get(f"/campaigns/{world.campaign.id}/preview.html?contact={world.here.contact.id}&step=welcome").text
+    page = client.get(f"/campaigns/{world.campaign.id}").text
+    assert "{{ 7*7 }}&lt;script&gt;" in frame
+    assert "<script>alert" not in page
+
+
+def test_confirmation_says_who_begins_and_who_is_left_out_and_why(world: World):
+    with world.db.writing() as session:
+        nobody = make.make_contact(session, world.here.partner, last_name="無", first_name="同意")
+        make.make_member(session, session.get_one(Campaign, world.campaign.id), nobody)
+    client = world.as_()
+
+    page = client.get(f"/campaigns/{world.campaign.id}/send").text
+
+    assert "<b>1</b> 人がこのジャーニーを始めます" in page
+    assert "配信の同意がありません" in page
+    assert enrollments_of(world, world.here.contact) == []
+
+
+def test_pressing_send_twice_enrols_once(world: World):
+    """A double click, or two tabs: one enrollment."""
+    client = world.as_()
+    fields = {"contact": str(world.here.contact.id)}
+
+    first = client.post(f"/campaigns/{world.campaign.id}/send", data=fields)
+    second = client.post(f"/campaigns/{world.campaign.id}/send", data=fields)
+
+    assert first.status_code == second.status_code == 303
+    assert len(enrollments_of(world, world.here.contact)) == 1
+    assert "二重に開始した方はいません" in client.get(f"/campaigns/{world.campaign.id}").text
+
+
+def test_message_after_an_act_is_shown_once(world: World):
+    client = world.as_()
+    client.post(f"/campaigns/{world.campaign.id}/send", data={"contact": str(world.here.contact.id)})
+
+    assert "1 人の配信を始めました" in client.get(f"/campaigns/{world.campaign.id}").text
+    assert "1 人の配信を始めました" not in client.get(f"/campaigns/{world.campaign.id}").text
+
+
+@pytest.mark.parametrize("status", [CampaignStatus.paused, CampaignStatus.closed])
+def test_campaign_that_is_not_open_says_so_instead_of_enrolling(world: World, status: CampaignStatus):
+    with world.db.writing() as session:
+        row = session.get_one(Campaign, world.campaign.id)
+        row.status = status
+        session.add(row)
+    client = world.as_()
+
+    assert "公開中ではありません" in client.get(f"/campaigns/{world.campaign.id}/send").text
+    assert client.post(f"/campaigns/{world.campaign.id}/send", data={"contact": str(world.here.contact.id)}).status_code == 409
+    assert enrollments_of(world, world.here.contact) == []
+
+
+def test_campaign_without_a_published_version_still_shows_its_page(world: World):
+    with world.db.writing() as session:
+        row = session.get_one(JourneyVersion, world.version.id)
+        row.status = VersionStatus.approved
+        session.add(row)
+
+    page = world.as_().get(f"/campaigns/{world.campaign.id}")
+
+    assert page.status_code == 200
+    assert "公開中の版がないため" in page.text
+
+
+def test_ticked_contacts_join_and_lead_to_the_confirmation(world: World):
+    with world.db.writing() as session:
+        ids = [make.make_contact(session, world.here.partner).id for _ in range(3)]
+    client = world.as_()
+
+    answer = client.post(f"/campaigns/{world.campaign.id}/people", data={"contact": [str(i) for i in ids], "then": "send"})
+
+    assert answer.headers["location"] == f"/campaigns/{world.campaign.id}/send"
+    with world.db.reading() as session:
+        assert {row.contact_id for row in session.exec(select(Member).where(Member.campaign_id == world.campaign.id))} >= set(ids)
+
+
+def test_somebody_new_after_a_call_is_kept_with_the_ground_for_writing(world: World):
+    fields = {"last_name": "新井", "first_name": "翼", "email": "arai@example.jp", "phone": "", "language": "ja", "ground": "existing_customer"}
+
+    answer = world.as_().post(f"/campaigns/{world.campaign.id}/people/new", data=fields)
+
+    assert answer.headers["location"] == f"/campaigns/{world.campaign.id}/send"
+    with world.db.reading() as session:
+        contact = session.exec(select(Contact).where(Contact.email == "arai@example.jp")).one()
+        consent = session.exec(select(Consent).where(Consent.contact_id == contact.id)).one()
+    assert (consent.channel, consent.given, consent.ground) == ("email", True, "existing_customer")
+    assert contact.partner_id == world.here.partner.id
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"email": "arai@@example"}, "「arai@@example」はメールアドレスではありません"),
+        ({"ground": ""}, "配信してよい理由を選んでください"),
+        ({"email": ""}, "メールアドレスか電話番号のどちらかを入力してください"),
+    ],
+)
+def test_wrong_new_contact_keeps_what_was_typed_and_says_what_is_wrong(world: World, changes: dict[str, str], words: str):
+    fields = {"last_name": "新井", "first_name": "翼", "email": "arai@example.jp", "ground": "opt_in"} | changes
+
+    answer = world.as_().post(f"/campaigns/{world.campaign.id}/people/new", data=fields)
+
+    assert answer.status_code == 422
+    assert words in answer.text
+    assert 'value="新井"' in answer.text
+    with world.db.reading() as session:
+        assert session.exec(select(Contact).where(Contact.last_name == "新井")).first() is None
+
+
+def test_people_page_finds_own_contacts_who_are_not_in_yet(world: World):
+    with world.db.writing() as session:
+        make.make_contact(session, world.here.partner, last_name="渡辺")
+    client = world.as_()
+
+    assert "渡辺" in client.get(f"/campaigns/{world.campaign.id}/people?q=渡辺").text
+    assert f'value="{world.here.contact.id}"' not in client.get(f"/campaigns/{world.campaign.id}/people").text
+
+
+def test_three_clicks_from_a_phone_call_to_a_sent_journey(world: World):
+    """Search on the start page, then: the journey, the person, send."""
+    with world.db.writing() as session:
+        watanabe = make.make_contact(session, world.here.partner, last_name="渡辺")
+        from distmark.contacts.service import record_consent
+
+        record_consent(session, watanabe.id, "email", given=True, now=make.NOW)
+    client = world.as_()
+    found = client.get("/?q=秋").text
+
+    first = re.search(r'href="(/campaigns/\d+/people)"', found)[1]
+    assert f'value="{watanabe.id}"' in client.get(first).text
+    second = client.post(first, data={"contact": str(watanabe.id), "then": "send"}).headers["location"]
+    assert re.search(rf'name="contact" value="{watanabe.id}"', client.get(second).text)
+    client.post(second, data={"contact": str(watanabe.id)})
+
+    assert len(enrollments_of(world, watanabe)) == 1
+
+
+def test_marketer_opens_a_campaign_for_every_partner(world: World):
+    marketer = world.as_(Role.marketer)
+
+    answer = marketer.post("/campaigns/new", data={"journey": world.journey.key, "name": "冬のご案内", "key": "winter-2026", "partner": ""})
+
+    assert answer.status_code == 303
+    assert "冬のご案内" in world.as_().get("/campaigns").text
+
+
+def test_campaign_with_a_taken_key_comes_back_with_the_reason(world: World):
+    answer = world.as_(Role.marketer).post("/campaigns/new", data={"journey": world.journey.key, "name": "x", "key": world.campaign.key, "partner": ""})
+
+    assert answer.status_code == 422
+    assert "はすでにあります" in answer.text
