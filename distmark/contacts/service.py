@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, column, exists, func, or_, table
 from sqlmodel import Session, col, select
 
+from distmark.contacts.attributes import attributes_of, full_name
 from distmark.contacts.consents import (
     consent_state,
     consents_of,
@@ -16,9 +17,10 @@ from distmark.contacts.consents import (
     suppressed,
     unsuppress,
 )
-from distmark.contacts.fields import ContactInput, FieldRefused, read_contact, tidy, typed
+from distmark.contacts.fields import ContactInput, FieldRefused, read_contact, tidy
 from distmark.contacts.imports import ImportReport, Rejected, import_contacts
 from distmark.contacts.model import SuppressionReason, SuppressionScope, address_hash, address_key
+from distmark.contacts.segments import keep
 from distmark.contacts.table import Contact
 from distmark.contacts.writing import changes, new_contact
 from distmark.errors import InvalidInput, NotFound, Refused
@@ -43,6 +45,7 @@ __all__ = [
     "consents_of",
     "create_contact",
     "find_contacts",
+    "full_name",
     "get_contact",
     "import_contacts",
     "mentions",
@@ -78,6 +81,7 @@ def create_contact(session: Session, viewer: Viewer, written: ContactInput, now:
     _check_addresses(session, contact, {"email": contact.email, "email_key": contact.email_key})
     session.add(contact)
     session.flush()
+    keep(session, [contact], now)
     return contact
 
 
@@ -109,6 +113,7 @@ def _changed(session: Session, contact: Contact, written: ContactInput, now: dat
         setattr(contact, name, value)
     session.add(contact)
     session.flush()
+    keep(session, [contact], now)
     return contact
 
 
@@ -186,28 +191,3 @@ def _in_campaign(campaign_id: int) -> ColumnElement[bool]:
     # Campaigns stand above contacts and may not be imported here; that a contact is a member is all that is asked of their table.
     member = table("member", column("contact_id"), column("campaign_id"))
     return exists().where(and_(member.c.contact_id == Contact.id, member.c.campaign_id == campaign_id)).correlate(Contact.__table__)  # type: ignore[attr-defined]
-
-
-def attributes_of(contact: Contact, types: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return what expressions and templates see of a contact: its own attributes and, above them, the built-in ones.
-
-    `types` (a journey's `contact_fields`: text, number, bool, date) says how to read attributes that a file wrote in letters.
-    """
-    return typed(contact.attributes, types or {}) | {
-        "first_name": contact.first_name,
-        "last_name": contact.last_name,
-        "full_name": full_name(contact),
-        "email": contact.email,
-        "phone": contact.phone,
-        "language": contact.language,
-        "zone": contact.zone,
-        "company": contact.company,
-        "city": contact.city,
-        "birthday": contact.birthday,
-    }
-
-
-def full_name(contact: Contact) -> str:
-    """Return the name as it is written in the contact's language: family name first in Japanese."""
-    parts = (contact.last_name, contact.first_name) if contact.language == "ja" else (contact.first_name, contact.last_name)
-    return " ".join(part for part in parts if part)

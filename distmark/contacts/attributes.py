@@ -1,0 +1,49 @@
+"""What expressions and templates see of a contact, and the wall clock the contact lives by."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlmodel import Session, col, select
+
+from distmark.contacts.fields import typed
+from distmark.contacts.many import batches
+from distmark.contacts.table import Contact
+from distmark.journeys.times import zone_for
+from distmark.partners.table import Brand, Partner
+
+
+def attributes_of(contact: Contact, types: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return what expressions and templates see of a contact: its own attributes and, above them, the built-in ones.
+
+    `types` (a journey's `contact_fields`: text, number, bool, date) says how to read attributes that a file wrote in letters.
+    """
+    return typed(contact.attributes, types or {}) | {
+        "first_name": contact.first_name,
+        "last_name": contact.last_name,
+        "full_name": full_name(contact),
+        "email": contact.email,
+        "phone": contact.phone,
+        "language": contact.language,
+        "zone": contact.zone,
+        "company": contact.company,
+        "city": contact.city,
+        "birthday": contact.birthday,
+    }
+
+
+def full_name(contact: Contact) -> str:
+    """Return the name as it is written in the contact's language: family name first in Japanese."""
+    parts = (contact.last_name, contact.first_name) if contact.language == "ja" else (contact.first_name, contact.last_name)
+    return " ".join(part for part in parts if part)
+
+
+def zones_of(session: Session, contacts: Sequence[Contact]) -> dict[int, ZoneInfo]:
+    """Return each contact's time zone, by contact id: their own, else the partner's, else the brand's."""
+    partners: dict[int, tuple[str, str]] = {}
+    for ids in batches({contact.partner_id for contact in contacts}):
+        rows = session.exec(
+            select(Partner.id, Partner.zone, Brand.zone).join(Brand, col(Brand.id) == col(Partner.brand_id)).where(col(Partner.id).in_(ids))
+        )
+        partners.update({partner_id or 0: (own, brand) for partner_id, own, brand in rows})
+    return {contact.id or 0: zone_for(contact.zone, *partners[contact.partner_id]) for contact in contacts}
