@@ -40,7 +40,7 @@ def _due(session: Session, now: datetime) -> list[str]:
         .where(
             Enrollment.status == EnrollmentStatus.waiting,
             col(Enrollment.claimed_by).is_(None),
-            or_(col(Enrollment.due_at) <= now, col(Enrollment.woken_at).is_not(None)),
+            or_(col(Enrollment.due_at) <= now, col(Enrollment.woken_at) <= now),
         )
         .group_by(col(Enrollment.run_key))
         .order_by(func.min(Enrollment.due_at), func.min(Enrollment.id))

@@ -11,6 +11,7 @@ from distmark.contacts.service import attributes_of
 from distmark.contacts.table import Suppression
 from distmark.engagement.model import EventKind
 from distmark.engagement.table import Event
+from distmark.enrollments.model import name_now
 from distmark.enrollments.service import address_of
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.model import EventFact, Facts, SentFact
@@ -22,8 +23,7 @@ LATELY = timedelta(days=31)
 
 def gather(session: Session, enrollments: Sequence[Enrollment], people: Mapping[int, Person], now: datetime) -> dict[int, Facts]:
     """Return the facts of each enrollment, by enrollment id: one query per kind of fact, however many enrollments."""
-    ids = [row.id or 0 for row in enrollments]
-    sent = _sent(session, ids)
+    sent = _sent(session, enrollments)
     events = _events(session, enrollments)
     written = _written(session, [row.contact_id for row in enrollments], now)
     return {
@@ -44,11 +44,13 @@ def gather(session: Session, enrollments: Sequence[Enrollment], people: Mapping[
     }
 
 
-def _sent(session: Session, enrollment_ids: list[int]) -> dict[int, dict[str, SentFact]]:
+def _sent(session: Session, enrollments: Sequence[Enrollment]) -> dict[int, dict[str, SentFact]]:
+    names = {row.id or 0: row.names for row in enrollments}
     sent: dict[int, dict[str, SentFact]] = {}
     # A later visit to the same step replaces the earlier one: the branch means the last message.
-    for row in session.exec(select(Message).where(col(Message.enrollment_id).in_(enrollment_ids)).order_by(col(Message.visit))):
-        sent.setdefault(row.enrollment_id, {})[row.step_id] = SentFact(
+    for row in session.exec(select(Message).where(col(Message.enrollment_id).in_(list(names))).order_by(col(Message.id))):
+        step_id = name_now(names[row.enrollment_id], row.version_id, row.step_id)
+        sent.setdefault(row.enrollment_id, {})[step_id] = SentFact(
             at=row.sent_at or row.created_at,
             channel=row.channel,
             status=row.status.value,

@@ -10,6 +10,7 @@ from sqlmodel import Session, col
 
 from distmark.campaigns.table import Campaign
 from distmark.db import Database
+from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.table import Journey, JourneyVersion
 from distmark.partners.table import Partner
@@ -67,7 +68,12 @@ def _outbox(session: Session, queue: str, limit: int) -> list[ToLaunch]:
         .join(Journey, col(Journey.id) == col(Enrollment.journey_id))
         .join(Partner, col(Partner.id) == col(Enrollment.partner_id))
         .outerjoin(Campaign, col(Campaign.id) == col(Enrollment.campaign_id))
-        .where(col(Enrollment.flow_run_id).is_(None), col(Enrollment.queue) == queue, col(JourneyVersion.deployment_id).is_not(None))
+        .where(
+            col(Enrollment.flow_run_id).is_(None),
+            col(Enrollment.status) == EnrollmentStatus.waiting,  # who is paused or was stopped before the start needs no run
+            col(Enrollment.queue) == queue,
+            col(JourneyVersion.deployment_id).is_not(None),
+        )
         .group_by(
             col(Enrollment.run_key),
             col(JourneyVersion.deployment_id),

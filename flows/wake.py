@@ -142,7 +142,7 @@ class _Outing:
 
 @dataclass(slots=True)
 class _Wake:
-    """The members of one run that are due, and the version they are in."""
+    """The members of one run that are due and in the same version; those who were moved meanwhile are in another."""
 
     version: JourneyVersion
     program: Program
@@ -157,13 +157,15 @@ async def wake(world: World, run_key: str) -> Rest:
 
     Safe to repeat at any point. One member's error parks that member after `MAX_TRIES` wakes and touches no other.
     """
-    work = await _in_thread(world, _claim, world, run_key)
-    if work is not None:
-        try:
+    works: list[_Wake] = await _in_thread(world, _claim, world, run_key)
+    walkers = [walker.id for work in works for walker in work.walkers]
+    try:
+        for work in works:
             await _rounds(world, work)
-        finally:
-            await _in_thread(world, _release, world, [walker.id for walker in work.walkers])
-    return await _in_thread(world, _rest, world, run_key, tuple(work.shown) if work else (), len(work.walkers) if work else 0)
+    finally:
+        if walkers:
+            await _in_thread(world, _release, world, walkers)
+    return await _in_thread(world, _rest, world, run_key, tuple(shown for work in works for shown in work.shown), len(walkers))
 
 
 async def _in_thread(world: World, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
@@ -192,7 +194,7 @@ async def _go(outing: _Outing) -> Any:
 # --- claiming ---------------------------------------------------------------------------------------------------------------------------
 
 
-def _claim(world: World, run_key: str) -> _Wake | None:
+def _claim(world: World, run_key: str) -> list[_Wake]:
     now = world.clock.now()
     with world.db.writing() as session:
         claimed = session.execute(
@@ -201,25 +203,23 @@ def _claim(world: World, run_key: str) -> _Wake | None:
                 col(Enrollment.run_key) == run_key,
                 col(Enrollment.status) == EnrollmentStatus.waiting,
                 col(Enrollment.claimed_by).is_(None),
-                or_(col(Enrollment.due_at) <= now, col(Enrollment.woken_at).is_not(None)),
+                or_(col(Enrollment.due_at) <= now, col(Enrollment.woken_at) <= now),
             )
             .values(claimed_by=world.worker, claimed_at=now, woken_at=None, wakes=Enrollment.wakes + 1)
             .returning(col(Enrollment.id))
         )
         ids = [row_id for (row_id,) in claimed]
-        # The others of the run have ended or are frozen: their call is answered by this look.
+        # Those of the run that have ended or are parked: their call is answered by this look. A paused one keeps it for when it goes on.
+        over = (EnrollmentStatus.ended, EnrollmentStatus.parked)
         session.execute(
-            update(Enrollment)
-            .where(col(Enrollment.run_key) == run_key, col(Enrollment.status) != EnrollmentStatus.waiting)
-            .values(woken_at=None)
+            update(Enrollment).where(col(Enrollment.run_key) == run_key, col(Enrollment.status).in_(over)).values(woken_at=None)
         )
-        if not ids:
-            return None
-        return _load(world, session, ids)
+        rows = list(session.exec(select(Enrollment).where(col(Enrollment.id).in_(ids)).order_by(col(Enrollment.id))))
+        versions = dict.fromkeys(row.version_id for row in rows)
+        return [_load(world, session, [row for row in rows if row.version_id == version_id]) for version_id in versions]
 
 
-def _load(world: World, session: Session, ids: Sequence[int]) -> _Wake:
-    rows = list(session.exec(select(Enrollment).where(col(Enrollment.id).in_(list(ids))).order_by(col(Enrollment.id))))
+def _load(world: World, session: Session, rows: Sequence[Enrollment]) -> _Wake:
     version = session.get(JourneyVersion, rows[0].version_id)
     if version is None or version.id is None:
         raise NotFound(f"Journey version {rows[0].version_id} is gone, but enrollments are in it; restore it from a backup.")
@@ -336,12 +336,24 @@ def _write_round(world: World, work: _Wake, walkers: Sequence[_Walker]) -> list[
     """Write where each member got to, do the effects that live in our own database, and claim what leaves this machine."""
     with world.db.writing() as session:
         lock_people(session, [walker.row for walker in walkers if walker.effect is not None])
+        _heed_people(session, walkers)
         for walker in walkers:
             if type(walker.effect) in LOCAL:
                 _perform(session, work, walker)
         outings = [*_sends(session, world, work, walkers), *_errands(world, work, walkers)]
         _store(session, walkers)
     return outings
+
+
+def _heed_people(session: Session, walkers: Sequence[_Walker]) -> None:
+    """Let those begin no further step whom a person paused or stopped since they were claimed. Until the unit of work ends nobody else is."""
+    ids = [walker.id for walker in walkers]
+    locked = select(Enrollment.id, Enrollment.status).where(col(Enrollment.id).in_(ids)).order_by(col(Enrollment.id)).with_for_update()
+    halted = {row_id for row_id, status in session.exec(locked) if status is not EnrollmentStatus.waiting}
+    for walker in walkers:
+        if walker.id in halted and not walker.done:
+            walker.row.step_id, walker.row.arrived_at, walker.row.visits = _stored(walker.position)
+            walker.effect, walker.done = None, True
 
 
 def _sends(session: Session, world: World, work: _Wake, walkers: Sequence[_Walker]) -> list[_Outing]:
@@ -402,6 +414,8 @@ def _store_one(session: Session, walker: _Walker, row: Enrollment) -> None:
             setattr(row, name, getattr(walker.row, name))
         if row.status is EnrollmentStatus.waiting:
             row.status = walker.row.status
+        else:
+            walker.done = True
         session.add(row)
     session.add_all(walker.moves)
     walker.moves = []
@@ -521,6 +535,7 @@ def _release(world: World, ids: Sequence[int]) -> None:
 
 
 def _rest(world: World, run_key: str, shown: tuple[StepShown, ...], walked: int) -> Rest:
+    now = world.clock.now()
     with world.db.reading() as session:
         by_status = select(Enrollment.status, func.count()).where(Enrollment.run_key == run_key).group_by(col(Enrollment.status))
         counts = {EnrollmentStatus(status): count for status, count in session.exec(by_status)}
@@ -530,10 +545,12 @@ def _rest(world: World, run_key: str, shown: tuple[StepShown, ...], walked: int)
             .order_by(col(Enrollment.due_at).is_(None), col(Enrollment.due_at))
             .limit(1)
         ).first()
+        frozen_until = _frozen_until(session, run_key, now) if counts.get(EnrollmentStatus.paused) else None
         if next_row is not None:
-            return Rest(False, next_row.due_at, _asleep(next_row, counts), next_row.step_id or "", steps=shown, walked=walked)
+            due_at = min((at for at in (next_row.due_at, frozen_until) if at), default=None)
+            return Rest(False, due_at, _asleep(next_row, counts), next_row.step_id or "", steps=shown, walked=walked)
         if counts.get(EnrollmentStatus.paused):
-            return Rest(False, None, "Paused by a person; goes on when resumed.", steps=shown, walked=walked)
+            return Rest(False, frozen_until, "Paused by a person; goes on when resumed.", steps=shown, walked=walked)
         if counts.get(EnrollmentStatus.parked):
             return Rest(
                 True,
@@ -547,6 +564,14 @@ def _rest(world: World, run_key: str, shown: tuple[StepShown, ...], walked: int)
             select(Enrollment).where(Enrollment.run_key == run_key).order_by(col(Enrollment.ended_at).desc()).limit(1)
         ).first()
         return Rest(True, None, _over(last, counts), steps=shown, walked=walked)
+
+
+def _frozen_until(session: Session, run_key: str, now: datetime) -> datetime | None:
+    """Return when the first paused member would be due: whoever goes on before then need not be woken to be on time."""
+    frozen = select(func.min(Enrollment.due_at)).where(
+        Enrollment.run_key == run_key, Enrollment.status == EnrollmentStatus.paused, col(Enrollment.due_at) > now
+    )
+    return session.exec(frozen).one()
 
 
 def _asleep(row: Enrollment, counts: Mapping[EnrollmentStatus, int]) -> str:

@@ -236,7 +236,8 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
             rows = session.exec(
                 select(Enrollment.flow_run_id, Enrollment.run_key)
                 .where(
-                    col(Enrollment.woken_at).is_not(None),
+                    col(Enrollment.woken_at) <= self.world.clock.now(),
+                    Enrollment.status != EnrollmentStatus.paused,  # what happened meanwhile waits with it
                     col(Enrollment.claimed_by).is_(None),
                     col(Enrollment.flow_run_id).is_not(None),
                     Enrollment.queue == self.queue,

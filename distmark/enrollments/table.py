@@ -204,9 +204,9 @@ class EnrolCall(SQLModel, table=True):
 
 
 class Restraint(SQLModel, table=True):
-    """A part of a brand's enrollments that people paused, or that takes nobody new; it holds for who comes later. What is None may be anything.
+    """A part of a brand's enrollments that people paused, or that takes nobody new. What is None may be anything.
 
-    Nothing is restrained by an empty one: at least one of the five is set.
+    It holds for those who come later, too, until it is lifted. At least one of the five is set.
     """
 
     __tablename__ = "restraint"
