@@ -1,1 +1,1 @@
-"""What a journey is: its language, checks, picture and the pure next-step rule. Rows and use cases are in `table` and `service`; all else is pure."""
+"""What a journey is: language, checks, picture and the pure next-step rule. Only `table` and `service` know of rows."""

@@ -201,6 +201,7 @@ SHAPE_CASES = [
     ("  - {id: a, branch: {random: [{name: x, share: 100%}, {name: y, share: 0%}]}}\n", "dead-arm", 16, "a", "error"),
     ("  - {id: a, update: {plan: x}}\n  - {id: b, goto: a}\n", "endless-loop", 16, "a", "error"),
     ("  - {id: a, wait: {on: 2027-01-01}}\n  - {id: b, goto: a}\n", "endless-loop", 16, "a", "error"),
+    ("  - {id: a, wait: {when: contact.plan}}\n  - {id: b, goto: a}\n", "endless-loop", 16, "a", "error"),
     ("  - {id: a, branch: [{when: contact.plan, steps: [{id: b, goto: a}]}]}\n", "endless-loop", 16, "a", "error"),
     ("  - {id: a, branch: [{when: \"opened('welcome')\"}]}\n" + WAIT + SEND, "not-sent-before", 16, "a", "error"),
     # On the other arm of the same split.

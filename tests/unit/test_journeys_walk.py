@@ -503,6 +503,27 @@ def test_without_any_knowledge_the_best_time_is_now() -> None:
     assert decided("- {id: step, wait: {until: best_time, within: 24 hours}}") == End(Outcome.completed, "")
 
 
+@pytest.mark.parametrize("hours", [{}, {"contact": {10: 1.0}}])
+def test_who_comes_round_again_waits_for_the_next_best_time(hours: dict[str, dict[int, float]]) -> None:
+    decision = decided("- {id: step, wait: {until: best_time, within: 24 hours}}", facts_of(best_hours=hours), visits=2)
+
+    assert isinstance(decision, Sleep)
+    assert decision.until == at("2026-11-25 10:00")
+
+
+def test_an_event_lets_nobody_through_twice() -> None:
+    program = program_of("""
+    - {id: pause, wait: {event: booked}}
+    - {id: again, goto: pause}
+    """)
+    booked = NOW + timedelta(hours=1)
+
+    walked = walk(program, Position("pause", NOW, {"pause": 1}), facts_of(events=(EventFact("booked", booked),)), booked)
+
+    assert walked.position == Position("pause", booked, {"pause": 2, "again": 1})
+    assert walked.decision == Sleep(None, Why.event, (), "booked")
+
+
 # --- splits by shares --------------------------------------------------------------------------------------------------------------------
 
 RANDOM = """

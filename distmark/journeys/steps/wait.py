@@ -29,8 +29,8 @@ class WaitStep(Step):
 
     @property
     def pauses(self) -> bool:
-        # A fixed day, once past, never stops anybody again.
-        return self.wait.on is None or self.wait.every is not None
+        # A fixed day, once past, never stops anybody again; nor does a condition that stays true.
+        return self.wait.when is None and (self.wait.on is None or self.wait.every is not None)
 
     @property
     def least(self) -> timedelta:
@@ -107,24 +107,24 @@ def _at_date(day: date, wait: Wait, visit: Visit) -> Due:
     return next_day(resolve(wall, visit.zone) + timedelta(minutes=offset.minutes), visit.zone, wait.days, wait.holidays)
 
 
-def _since(wait: Wait, visit: Visit) -> datetime | None:
-    return visit.arrived_at if wait.since == "arrival" or visit.number > 1 else None
+def _is_new(wait: Wait, happened_at: datetime, visit: Visit) -> bool:
+    # Who comes round again arrives at the moment of the event that let her through: that one is spent.
+    if visit.number > 1:
+        return happened_at > visit.arrived_at
+    return wait.since == "entry" or happened_at >= visit.arrived_at
 
 
 def _decide_event(wait: Wait, name: str, visit: Visit) -> Decision:
     due = add(visit.arrived_at, wait.timeout, visit.zone) if wait.timeout is not None else None
     happened_at = _engaged_at(wait, visit) if wait.of is not None else _happened_at(wait, name, visit)
-    since = _since(wait, visit)
-    in_time = happened_at is not None and (since is None or happened_at >= since) and (due is None or happened_at <= due)
-    if in_time:
+    if happened_at is not None and _is_new(wait, happened_at, visit) and (due is None or happened_at <= due):
         return Go(detail={"event": name}, at=happened_at)
     return _until_timeout(wait, due, visit, name)
 
 
 def _happened_at(wait: Wait, name: str, visit: Visit) -> datetime | None:
-    since = _since(wait, visit)
     for event in visit.facts.events:
-        if event.name == name and (since is None or event.at >= since) and _counts(wait.where, event, visit):
+        if event.name == name and _is_new(wait, event.at, visit) and _counts(wait.where, event, visit):
             return event.at
     return None
 
@@ -180,12 +180,13 @@ def _hours_of(best_hours: Mapping[str, Any]) -> _Hours | None:
 
 def _best_hour(within: Duration, visit: Visit) -> Due:
     hours = _hours_of(visit.facts.best_hours)
-    if hours is None:
-        return visit.arrived_at, ()
     latest = add(visit.arrived_at, within, visit.zone)
-    best, best_weight = visit.arrived_at, -1.0
-    at = visit.arrived_at
-    while at < latest:
+    # Who comes round again within the hour has already been let through in it.
+    at = first = visit.arrived_at if visit.number == 1 else min(_next_hour(visit.arrived_at, visit), latest)
+    if hours is None:
+        return (first if visit.number == 1 else latest), ()
+    best, best_weight = first, -1.0
+    while at <= latest:
         weight = hours.weight(at.astimezone(visit.zone))
         # Quiet hours come before the optimiser: an hour in which nothing may be sent is no candidate.
         if weight > best_weight and next_allowed(at, visit.zone, visit.hours.quiet_hours, visit.hours.days, visit.hours.holidays)[0] == at:
