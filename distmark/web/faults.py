@@ -63,7 +63,8 @@ async def on_unreadable(request: Request, error: Exception) -> Response:
 
 
 async def on_surprise(request: Request, error: Exception) -> Response:
-    """Answer a fault of ours. The server logs it with its trace; the person gets the request's id."""
+    """Answer a fault of ours: the log has its trace, the person the request's id that is written beside it."""
+    log.error("fault", exc_info=error, extra={"request_id": _id(request)})
     return answer(request, 500)
 
 

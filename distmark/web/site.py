@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -31,6 +31,7 @@ from distmark.web import i18n, menu
 from distmark.web.i18n import N_, Tongue
 
 FLASH = "distmark_flash"
+MOST_FILES = 200  # a journey with its templates in a few languages
 LONGEST_NUMBER = 18  # digits: what both databases take as a key
 LANGUAGE = "distmark_language"
 
@@ -239,16 +240,24 @@ signed_in: Any = Depends(Needs(None))
 anyone: Any = Depends(Anyone())
 
 
-async def _read_form(request: Request) -> FormData:
-    return await request.form(max_files=4, max_fields=5000, max_part_size=2 * 1024 * 1024)
-
-
-async def _read_any_form(request: Request) -> FormData:
-    """Return the form, or an empty one when the body cannot be read as a form: a mail provider's wish counts whatever its body."""
+async def _read_form(request: Request) -> AsyncIterator[FormData]:
+    form = await request.form(max_files=MOST_FILES, max_fields=5000, max_part_size=2 * 1024 * 1024)
     try:
-        return await _read_form(request)
+        yield form
+    finally:
+        await form.close()
+
+
+async def _read_any_form(request: Request) -> AsyncIterator[FormData]:
+    """Give the form, or an empty one when the body cannot be read as a form: a mail provider's wish counts whatever its body."""
+    try:
+        form = await request.form(max_files=0, max_fields=20)
     except HTTPException:
-        return FormData()
+        form = FormData()
+    try:
+        yield form
+    finally:
+        await form.close()
 
 
 the_form: Any = Depends(_read_form)

@@ -88,6 +88,8 @@ VERDICT: dict[str, str] = {
     EnrolVerdict.no_consent: N_("has not agreed to be written to"),
     EnrolVerdict.no_address: N_("has no address for the first message"),
     EnrolVerdict.other_partner: N_("is in touch with another partner"),
+    EnrolVerdict.not_matching: N_("is not among those whom this journey is for"),
+    EnrolVerdict.queued: N_("waits until this journey takes more people"),
 }
 
 LAYER: dict[str, str] = {

@@ -27,6 +27,7 @@ from distmark.web.app import create_app
 from tests import factories as make
 from tests.factories import NOW
 
+RAISE = False  # a fault of ours is answered with a page, and that is tested, too
 SAME_SITE = {"sec-fetch-site": "same-origin"}
 
 
@@ -86,7 +87,7 @@ def app(settings: Settings, db: Database, clock: FixedClock, registered: list[in
 @pytest.fixture
 def guest(app: FastAPI) -> Iterator[TestClient]:
     """A browser in which nobody is signed in."""
-    with TestClient(app, headers=SAME_SITE, follow_redirects=False, raise_server_exceptions=False) as client:
+    with TestClient(app, headers=SAME_SITE, follow_redirects=False, raise_server_exceptions=RAISE) as client:
         yield client
 
 
@@ -107,7 +108,7 @@ def world(app: FastAPI, db: Database) -> World:
             user = make.make_user(session, role, brand, partner, language=language)
             row = SignIn(user_id=user.id or 0, token_hash=_hashed(token), created_at=NOW, expires_at=NOW + timedelta(days=1))
             session.add(row)
-        client = TestClient(app, headers=SAME_SITE, follow_redirects=False, raise_server_exceptions=False)
+        client = TestClient(app, headers=SAME_SITE, follow_redirects=False, raise_server_exceptions=RAISE)
         client.cookies.set("distmark", token)
         return client
 

@@ -35,7 +35,9 @@ def test_row_of_someone_inside_says_where_and_until_when(world: World):
     assert "11/27 10:00 まで" in row
 
 
-@pytest.mark.parametrize(("query", "found"), [("?q=鈴木", 1), ("?q=伊藤", 1), ("?q=いない", 0), ("?status=approved", 1), ("?status=rejected", 0)])
+@pytest.mark.parametrize(
+    ("query", "found"), [("?q=鈴木", 1), ("?q=伊藤", 1), ("?q=いない", 0), ("?status=approved", 1), ("?status=rejected", 0)]
+)
 def test_members_are_filtered_by_the_address(world: World, query: str, found: int):
     page = world.as_().get(f"/campaigns/{world.campaign.id}{query}").text
 
@@ -45,7 +47,11 @@ def test_members_are_filtered_by_the_address(world: World, query: str, found: in
 def test_members_page_by_page_without_gap_or_repeat(world: World):
     with world.db.writing() as session:
         for number in range(60):
-            make.make_member(session, session.get_one(Campaign, world.campaign.id), make.make_contact(session, world.here.partner, last_name=f"N{number:02}"))
+            make.make_member(
+                session,
+                session.get_one(Campaign, world.campaign.id),
+                make.make_contact(session, world.here.partner, last_name=f"N{number:02}"),
+            )
     client, seen, address = world.as_(), [], f"/campaigns/{world.campaign.id}"
 
     for _ in range(5):
@@ -92,7 +98,12 @@ def test_preview_shows_the_message_with_the_editable_part_marked(world: World):
 
 def test_words_for_one_person_change_that_persons_preview_only(world: World):
     client = world.as_()
-    fields = {"contact": str(world.here.contact.id), "step": "welcome", "for": "one", "block.personal_note": "先日はありがとうございました。"}
+    fields = {
+        "contact": str(world.here.contact.id),
+        "step": "welcome",
+        "for": "one",
+        "block.personal_note": "先日はありがとうございました。",
+    }
 
     client.post(f"/campaigns/{world.campaign.id}/blocks", data=fields)
 
@@ -136,7 +147,12 @@ def test_locked_block_cannot_be_changed(world: World):
 
 def test_partners_words_are_text_never_template(world: World):
     client = world.as_()
-    fields = {"contact": str(world.here.contact.id), "step": "welcome", "for": "one", "block.personal_note": "{{ 7*7 }}<script>alert(1)</script>"}
+    fields = {
+        "contact": str(world.here.contact.id),
+        "step": "welcome",
+        "for": "one",
+        "block.personal_note": "{{ 7*7 }}<script>alert(1)</script>",
+    }
 
     client.post(f"/campaigns/{world.campaign.id}/blocks", data=fields)
 
@@ -218,7 +234,14 @@ def test_ticked_contacts_join_and_lead_to_the_confirmation(world: World):
 
 
 def test_somebody_new_after_a_call_is_kept_with_the_ground_for_writing(world: World):
-    fields = {"last_name": "新井", "first_name": "翼", "email": "arai@example.jp", "phone": "", "language": "ja", "ground": "existing_customer"}
+    fields = {
+        "last_name": "新井",
+        "first_name": "翼",
+        "email": "arai@example.jp",
+        "phone": "",
+        "language": "ja",
+        "ground": "existing_customer",
+    }
 
     answer = world.as_().post(f"/campaigns/{world.campaign.id}/people/new", data=fields)
 
@@ -288,7 +311,9 @@ def test_marketer_opens_a_campaign_for_every_partner(world: World):
 
 
 def test_campaign_with_a_taken_key_comes_back_with_the_reason(world: World):
-    answer = world.as_(Role.marketer).post("/campaigns/new", data={"journey": world.journey.key, "name": "x", "key": world.campaign.key, "partner": ""})
+    answer = world.as_(Role.marketer).post(
+        "/campaigns/new", data={"journey": world.journey.key, "name": "x", "key": world.campaign.key, "partner": ""}
+    )
 
     assert answer.status_code == 422
     assert "はすでにあります" in answer.text

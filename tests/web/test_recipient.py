@@ -103,7 +103,10 @@ def test_one_click_acts_at_once_without_cookie_origin_or_redirect(world: World, 
     [
         (b"", None),
         (b"List-Unsubscribe=One-Click", "application/x-www-form-urlencoded"),
-        (b'--b\r\nContent-Disposition: form-data; name="List-Unsubscribe"\r\n\r\nOne-Click\r\n--b--\r\n', "multipart/form-data; boundary=b"),
+        (
+            b'--b\r\nContent-Disposition: form-data; name="List-Unsubscribe"\r\n\r\nOne-Click\r\n--b--\r\n',
+            "multipart/form-data; boundary=b",
+        ),
         (b"not a form at all", "multipart/form-data"),  # no boundary: still their wish
     ],
 )

@@ -10,8 +10,7 @@ from sqlalchemy import select
 from sqlmodel import SQLModel
 
 from distmark.partners.model import PERMISSIONS, Permission, Role
-from distmark.web.pages import PAGES
-from distmark.web.pages import mailbox
+from distmark.web.pages import PAGES, mailbox
 from distmark.web.pages.api import ApiViewer
 from distmark.web.site import Anyone, Needs
 from tests.web.conftest import World
@@ -119,7 +118,13 @@ def test_lists_hold_only_the_partners_own(world: World):
         session.add(stranger)
     client = world.as_()
 
-    for path in ("/", "/contacts", f"/campaigns/{world.campaign.id}", f"/campaigns/{world.campaign.id}/people", f"/campaigns/{world.campaign.id}/send"):
+    for path in (
+        "/",
+        "/contacts",
+        f"/campaigns/{world.campaign.id}",
+        f"/campaigns/{world.campaign.id}/people",
+        f"/campaigns/{world.campaign.id}/send",
+    ):
         assert "よその人" not in client.get(path).text, path
 
 
@@ -146,7 +151,10 @@ def test_looking_at_every_page_changes_nothing(world: World):
         client = world.as_(role)
         for route, address in addresses(world, of_other=False):
             if "GET" in route.methods:
-                client.get(address, params={"contact": world.here.contact.id, "step": "welcome", "message": "welcome", "lang": "ja", "old": 1, "new": 1})
+                client.get(
+                    address,
+                    params={"contact": world.here.contact.id, "step": "welcome", "message": "welcome", "lang": "ja", "old": 1, "new": 1},
+                )
 
     after = _rows(world)
     assert {name for name in before if before[name] != after[name]} <= {"user_account", "sign_in"}  # those of this test
