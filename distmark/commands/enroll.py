@@ -26,6 +26,8 @@ VERDICTS = {
     "no_consent": "never agreed to be written to",
     "no_address": "has no address for its first message",
     "other_partner": "is in it with another partner",
+    "not_matching": "is not among those whom it is for",
+    "queued": "enters later, when it takes more",
 }
 
 

@@ -71,6 +71,19 @@ class EnrolVerdict(StrEnum):
     no_consent = "no_consent"
     no_address = "no_address"
     other_partner = "other_partner"
+    not_matching = "not_matching"  # the journey's entry filter leaves them out
+    queued = "queued"  # enters later: as many as the journey takes at a time have entered
+
+
+class CameBy(StrEnum):
+    """What brought a contact into a journey."""
+
+    campaign = "campaign"
+    event = "event"
+    segment = "segment"
+    date = "date"
+    api = "api"
+    journey = "journey"  # a step of another one
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from sqlmodel import Session, col, select
 
+from distmark.campaigns.attributes import campaign_attributes
 from distmark.campaigns.service import blocks_for
 from distmark.campaigns.table import Campaign, Member
 from distmark.contacts.service import attributes_of
@@ -15,9 +16,22 @@ from distmark.contacts.table import Contact
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.definition import JourneyDefinition
 from distmark.journeys.source import Source
+from distmark.partners.attributes import brand_attributes, partner_attributes
 from distmark.partners.table import Brand, Partner
 from distmark.personalisation.model import BlockValue, CompiledMessage, RenderContext, RenderedMessage
 from distmark.personalisation.service import compile_message, render
+
+__all__ = [
+    "Links",
+    "Person",
+    "brand_attributes",
+    "campaign_attributes",
+    "compiled",
+    "language_of",
+    "partner_attributes",
+    "people_of",
+    "render_for",
+]
 
 COMPILED_KEPT = 512
 WHY_SERVICE = {
@@ -82,23 +96,6 @@ def people_of(session: Session, enrollments: Sequence[Enrollment]) -> dict[int, 
 
 def _by_id(session: Session, table: Any, ids: set[int]) -> dict[int, Any]:
     return {row.id: row for row in session.exec(select(table).where(col(table.id).in_(list(ids))))} if ids else {}
-
-
-def partner_attributes(partner: Partner) -> dict[str, Any]:
-    """Return what templates and expressions see as `partner`."""
-    names = ("name", "title", "phone", "email", "code", "office", "city", "language", "zone")
-    return {name: getattr(partner, name) for name in names}
-
-
-def brand_attributes(brand: Brand) -> dict[str, Any]:
-    """Return what templates and expressions see as `brand`."""
-    own = {name: getattr(brand, name) for name in ("key", "name", "legal_name", "address", "contact", "website", "zone")}
-    return own | {f"{name}_{lang}": text for lang, texts in brand.translations.items() for name, text in texts.items()}
-
-
-def campaign_attributes(campaign: Campaign | None) -> dict[str, Any]:
-    """Return what templates and expressions see as `campaign`; empty outside one."""
-    return {"name": campaign.name, "key": campaign.key} if campaign else {}
 
 
 def language_of(definition: JourneyDefinition, contact: Contact) -> str:
