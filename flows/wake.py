@@ -14,9 +14,10 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import func, or_, update
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlmodel import Session, col, select
 
-from distmark.clock import Clock
+from distmark.clock import Clock, stopwatch
 from distmark.db import Database
 from distmark.delivery.channel import Channel
 from distmark.delivery.service import (
@@ -27,6 +28,7 @@ from distmark.delivery.service import (
     Readiness,
     Sender,
     SendRequest,
+    claimed_rows,
     hand_over,
     lock_people,
     prepare,
@@ -55,6 +57,7 @@ T = TypeVar("T")
 FOREVER = timedelta(days=3650)
 CHECK_AGAIN = timedelta(hours=1)  # a send held for a reason nobody can date (approval withdrawn) looks again then
 MAX_ROUNDS = 200
+INSIST_SECONDS = 7200.0  # how long a database may be away before what only we know is given up
 MOST_RETRIES = 6  # of an effect whose other side failed in a way that may pass
 SHOWN_DETAIL = ("arm", "rules", "timeout", "timed_out", "event")  # of a step's decision, on the run's page
 
@@ -126,6 +129,18 @@ class _Walker:
         """The how-many-th visit to the step it stands at this is."""
         return self.position.number
 
+    def remembered(self) -> dict[str, Any]:
+        """Return all that walking changes, for `recall`."""
+        row = {name: getattr(self.row, name) for name in (*_WALKED, "status")}
+        return {"row": row, "position": self.position, "facts": self.facts, "done": self.done, "effect": self.effect}
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Be as it was when `memory` was taken, with nothing to note."""
+        for name, value in memory["row"].items():
+            setattr(self.row, name, value)
+        self.position, self.facts, self.done, self.effect = (memory[name] for name in ("position", "facts", "done", "effect"))
+        self.moves = []
+
     def note(self, kind: MoveKind, step_id: str, **detail: Any) -> None:
         visit = int(self.position.visits.get(step_id, 1)) if step_id else 1
         self.moves.append(Move(enrollment_id=self.id, at=self.now, kind=kind, step_id=step_id, visit=visit, detail=plain(detail)))
@@ -138,6 +153,7 @@ class _Outing:
     walkers: Sequence[_Walker]
     go: Callable[[], Awaitable[Any]]
     settle: Callable[[Session, Any], None]
+    message_id: int | None = None  # the ledger row, when a message is handed over
 
 
 @dataclass(slots=True)
@@ -164,12 +180,26 @@ async def wake(world: World, run_key: str) -> Rest:
             await _rounds(world, work)
     finally:
         if walkers:
-            await _in_thread(world, _release, world, walkers)
+            await _insist(world, _release, world, walkers)
     return await _in_thread(world, _rest, world, run_key, tuple(shown for work in works for shown in work.shown), len(walkers))
 
 
 async def _in_thread(world: World, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
     return await asyncio.to_thread(call, *arguments, **named) if world.in_threads else call(*arguments, **named)
+
+
+async def _insist(world: World, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Call until the database takes it: what is to be written happened already, and only this process knows."""
+    started, pause = stopwatch(), 0.1
+    while True:
+        try:
+            return await _in_thread(world, call, *arguments, **named)
+        except (OperationalError, InterfaceError) as error:
+            if stopwatch() - started > INSIST_SECONDS:
+                raise
+            log.warning("%s: the database does not answer (%s); trying again", call.__name__, type(error).__name__)
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 10.0)
 
 
 async def _rounds(world: World, work: _Wake) -> None:
@@ -181,7 +211,7 @@ async def _rounds(world: World, work: _Wake) -> None:
         outings = await _in_thread(world, _write_round, world, work, walkers)
         answers = await asyncio.gather(*(_go(outing) for outing in outings))
         if outings:
-            await _in_thread(world, _write_answers, world, list(zip(outings, answers, strict=True)))
+            await _insist(world, _write_answers, world, work, list(zip(outings, answers, strict=True)))
 
 
 async def _go(outing: _Outing) -> Any:
@@ -346,7 +376,7 @@ def _write_round(world: World, work: _Wake, walkers: Sequence[_Walker]) -> list[
 
 
 def _heed_people(session: Session, walkers: Sequence[_Walker]) -> None:
-    """Let those begin no further step whom a person paused or stopped since they were claimed. Until the unit of work ends nobody else is."""
+    """Let those begin no further step whom a person paused or stopped since they were claimed; all stay locked in this unit of work."""
     ids = [walker.id for walker in walkers]
     locked = select(Enrollment.id, Enrollment.status).where(col(Enrollment.id).in_(ids)).order_by(col(Enrollment.id)).with_for_update()
     halted = {row_id for row_id, status in session.exec(locked) if status is not EnrollmentStatus.waiting}
@@ -367,7 +397,9 @@ def _sends(session: Session, world: World, work: _Wake, walkers: Sequence[_Walke
     outings = []
     for walker, prepared in zip(sending, prepare(session, batch, requests), strict=True):
         if prepared.readiness is Readiness.ready:
-            outings.append(_Outing([walker], partial(_deliver, world, prepared), partial(_settle_sent, work, walker, prepared)))
+            outings.append(
+                _Outing([walker], partial(_deliver, world, prepared), partial(_settle_sent, work, walker, prepared), prepared.row_id)
+            )
         else:
             _settle_unsent(work, walker, prepared)
     return outings
@@ -482,12 +514,21 @@ async def _deliver(world: World, prepared: Prepared) -> Handed:
     return await hand_over(world.channels, prepared.request.effect.channel, prepared.outgoing)
 
 
-def _write_answers(world: World, answered: Sequence[tuple[_Outing, Any]]) -> None:
-    """Record every answer and move past the steps in one transaction."""
-    with world.db.writing() as session:
-        for outing, answer in answered:
-            outing.settle(session, answer)
-        _store(session, [walker for outing, _answer in answered for walker in outing.walkers])
+def _write_answers(world: World, work: _Wake, answered: Sequence[tuple[_Outing, Any]]) -> None:
+    """Record every answer and move past the steps in one transaction; when it fails, everything is as it was before."""
+    walkers = [walker for outing, _answer in answered for walker in outing.walkers]
+    before, shown = [walker.remembered() for walker in walkers], list(work.shown)
+    try:
+        with world.db.writing() as session:
+            _kept = claimed_rows(session, [outing.message_id for outing, _answer in answered if outing.message_id])
+            for outing, answer in answered:
+                outing.settle(session, answer)
+            _store(session, walkers)
+    except BaseException:
+        work.shown[:] = shown
+        for walker, memory in zip(walkers, before, strict=True):
+            walker.recall(memory)
+        raise
 
 
 def _settle_sent(work: _Wake, walker: _Walker, prepared: Prepared, session: Session, answer: Handed) -> None:

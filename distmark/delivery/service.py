@@ -424,6 +424,11 @@ def _meaning(error: DistmarkError) -> Handed:
     return Handed(status, code, str(error)[:500], counts=status is not MessageStatus.deferred or bool(code))
 
 
+def claimed_rows(session: Session, row_ids: Sequence[int]) -> list[Message]:
+    """Return these messages of the ledger; as long as the list is kept, `record_handed` asks the database for none of them again."""
+    return list(session.exec(select(Message).where(col(Message.id).in_(row_ids)))) if row_ids else []
+
+
 def record_handed(session: Session, prepared: Prepared, handed: Handed, clock: Clock) -> tuple[MessageStatus, datetime | None]:
     """Record the answer in the ledger; return the status, and when to try again if it is deferred.
 

@@ -107,7 +107,7 @@ def is_signed(secret: bytes, header: str, body: bytes, now_seconds: int, kept_se
 
 
 class HttpWebhooks:
-    """Calls over http(s). Redirects are not followed, the environment's proxies not used, and the address that was checked is the one called.
+    """Calls over http(s). No redirect is followed, no proxy of the environment used, and the address that was checked is the one called.
 
     `allow_private` lets calls reach this machine and its own network: for demos and tests.
     """
