@@ -27,6 +27,7 @@ VERDICTS = {
     "no_address": "has no address for its first message",
     "other_partner": "is in it with another partner",
     "not_matching": "is not among those whom it is for",
+    "draining": "is not taken now: nobody new enters until it is resumed",
     "queued": "enters later, when it takes more",
 }
 

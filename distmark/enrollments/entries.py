@@ -21,6 +21,7 @@ from distmark.contacts.many import among, batches
 from distmark.contacts.segments import keys_of
 from distmark.contacts.table import Contact
 from distmark.enrollments.model import CameBy, EnrollmentStatus, EnrolResult, EnrolVerdict, MoveKind
+from distmark.enrollments.restraints import drained_among, hold_entrants
 from distmark.enrollments.table import Enrollment, Entrance, EntryCount, Move
 from distmark.journeys.definition import JourneyDefinition, Kind, all_steps
 from distmark.journeys.entry import Admission, Reentry, admit
@@ -204,6 +205,7 @@ def _verdicts(session: Session, door: Door, people: Sequence[Contact], now: date
     addresses = [address for contact in people if (address := address_of(contact, channel))]
     stopped = contacts.suppressed(session, door.brand_id, channel, addresses, definition.kind is Kind.marketing) if channel else set()
     zones = zones_of(session, [contact for contact in people if contact.person_key in past])
+    drained = drained_among(session, door.brand_id, door.journey_id, door.campaign_id, {_id(each): each.partner_id for each in people})
     verdicts: dict[int, EnrolResult] = {}
     seen: set[str] = set()
     for contact in people:
@@ -215,6 +217,8 @@ def _verdicts(session: Session, door: Door, people: Sequence[Contact], now: date
             verdicts[_id(contact)] = EnrolResult(_id(contact), EnrolVerdict.already_in)
         else:
             verdicts[_id(contact)] = EnrolResult(_id(contact), verdict)
+        if verdicts[_id(contact)].verdict is EnrolVerdict.enrolled and _id(contact) in drained:
+            verdicts[_id(contact)] = EnrolResult(_id(contact), EnrolVerdict.draining)
         if verdicts[_id(contact)].verdict is EnrolVerdict.enrolled:
             seen.add(contact.person_key)
     return _with_partners_named(session, verdicts, people, past)
@@ -387,6 +391,7 @@ def _insert(session: Session, door: Door, entrants: Sequence[Entrant], arrival: 
     entered = {row[0]: row[1] for row in returned}
     _insert_moves(session, entered.values(), arrival)
     _approve_members(session, door, entered, arrival.now)
+    hold_entrants(session, door.brand_id, list(entered.values()), arrival.now)
     return entered
 
 

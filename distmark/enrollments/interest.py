@@ -5,8 +5,7 @@ from functools import lru_cache
 
 from sqlmodel import Session, col, select
 
-from distmark.enrollments.model import EnrollmentStatus
-from distmark.enrollments.service import wake
+from distmark.enrollments.service import ASLEEP, wake
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.expressions import names_used
 from distmark.journeys.program import Program
@@ -36,7 +35,7 @@ def wake_concerned(session: Session, brand_id: int, person_key: str, news: str, 
     """Wake every sleeping enrollment of this person that the news concerns, and return how many."""
     rows = session.exec(
         select(Enrollment.id, Enrollment.version_id, Enrollment.awaits, Enrollment.claimed_by).where(
-            Enrollment.person_key == person_key, Enrollment.brand_id == brand_id, col(Enrollment.status) == EnrollmentStatus.waiting
+            Enrollment.person_key == person_key, Enrollment.brand_id == brand_id, col(Enrollment.status).in_(ASLEEP)
         )
     ).all()
     # One that is being walked right now gathered its facts before this news, and may come to rest at a wait for it.

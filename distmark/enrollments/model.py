@@ -72,6 +72,7 @@ class EnrolVerdict(StrEnum):
     no_address = "no_address"
     other_partner = "other_partner"
     not_matching = "not_matching"  # the journey's entry filter leaves them out
+    draining = "draining"  # the journey, campaign, partner or contact takes nobody new until people say so
     queued = "queued"  # enters later: as many as the journey takes at a time have entered
 
 

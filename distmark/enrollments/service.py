@@ -1,4 +1,4 @@
-"""Entering, leaving, pausing and looking at enrollments. Walking them is the flows' work; this room keeps the rows."""
+"""Entering, leaving, waking and looking at enrollments. Walking them is the flows' work; this room keeps the rows."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -31,11 +31,8 @@ __all__ = [
     "enrollments_of_contact",
     "enter_from",
     "finish_task",
-    "pause",
     "preview_enrol",
-    "resume",
     "step_counts",
-    "stop",
     "tasks_of",
     "timeline",
     "wake",
@@ -43,6 +40,7 @@ __all__ = [
     "where_now",
 ]
 
+ASLEEP = (EnrollmentStatus.waiting, EnrollmentStatus.paused)
 MOST_ENTRIES_PER_DAY = 10  # of one person into one journey from others
 
 
@@ -112,7 +110,8 @@ def preview_enrol(session: Session, viewer: Viewer, campaign_id: int, contact_id
 
 
 def _campaign_door(session: Session, campaign: Campaign) -> Door:
-    if campaign.status is not CampaignStatus.open:
+    # Who is enrolled in a paused campaign starts paused.
+    if campaign.status not in (CampaignStatus.open, CampaignStatus.paused):
         raise Refused(f'Campaign "{campaign.name}" is {campaign.status}: nobody can be enrolled until it is open.')
     door = open_door(session, session.get_one(Journey, campaign.journey_id), campaign)
     if door is None:
@@ -202,11 +201,12 @@ def finish_task(session: Session, viewer: Viewer, task_id: int, now: datetime) -
 
 
 def wake(session: Session, enrollment_ids: Sequence[int], now: datetime) -> int:
-    """Ask that these sleeping enrollments look at the world now, and return how many are asleep. Their worker does the rest."""
+    """Ask that these sleeping enrollments look at the world now, and return how many are asleep. Their worker does the rest.
+
+    A paused one remembers the call until it is resumed.
+    """
     result = session.execute(
-        update(Enrollment)
-        .where(col(Enrollment.id).in_(list(enrollment_ids)), col(Enrollment.status) == EnrollmentStatus.waiting)
-        .values(woken_at=now)
+        update(Enrollment).where(col(Enrollment.id).in_(list(enrollment_ids)), col(Enrollment.status).in_(ASLEEP)).values(woken_at=now)
     )
     return int(getattr(result, "rowcount", 0))
 
@@ -218,7 +218,7 @@ def wake_person(session: Session, brand_id: int, person_key: str, now: datetime)
         .where(
             col(Enrollment.person_key) == person_key,
             col(Enrollment.brand_id) == brand_id,
-            col(Enrollment.status) == EnrollmentStatus.waiting,
+            col(Enrollment.status).in_(ASLEEP),
         )
         .values(woken_at=now)
     )
@@ -238,22 +238,6 @@ def end(session: Session, enrollment: Enrollment, outcome: Outcome, reason: str,
     session.add(Move(enrollment_id=_id(enrollment), at=now, kind=MoveKind.ended, step_id=enrollment.step_id or "", detail=told))
 
 
-def stop(session: Session, viewer: Viewer, enrollment_ids: Sequence[int], reason: str, now: datetime) -> int:
-    """End these enrollments for a person's reason and return how many were live. Their runs end at their next wake, at once."""
-    require(viewer, Permission.enrol_contacts)
-    stopped = 0
-    for row in session.exec(
-        visible(select(Enrollment), Enrollment, viewer).where(col(Enrollment.id).in_(list(enrollment_ids))).with_for_update()
-    ):
-        if row.status is EnrollmentStatus.ended:
-            continue
-        end(session, row, Outcome.stopped, reason, now, by=viewer.user_id)
-        row.woken_at = now  # so that the worker closes the run, too
-        record(session, row.brand_id, viewer.user_id, "stopped", "enrollment", _id(row), now, reason=reason)
-        stopped += 1
-    return stopped
-
-
 def cancelled_runs(session: Session, flow_run_ids: Sequence[str], now: datetime) -> int:
     """End what runs cancelled in the Prefect dashboard carried, and return how many were live."""
     reason = "cancelled in the Prefect dashboard"
@@ -266,41 +250,3 @@ def cancelled_runs(session: Session, flow_run_ids: Sequence[str], now: datetime)
         end(session, row, Outcome.stopped, reason, now)
         record(session, row.brand_id, None, "stopped", "enrollment", _id(row), now, reason=reason)
     return len(rows)
-
-
-def pause(session: Session, viewer: Viewer, enrollment_ids: Sequence[int], now: datetime) -> int:
-    """Freeze these enrollments where they are and return how many were moving."""
-    require(viewer, Permission.enrol_contacts)
-    paused = 0
-    for row in _mine(session, viewer, enrollment_ids, EnrollmentStatus.waiting):
-        row.status, row.paused_at = EnrollmentStatus.paused, now
-        session.add(row)
-        session.add(Move(enrollment_id=_id(row), at=now, kind=MoveKind.paused, step_id=row.step_id or "", detail={"by": viewer.user_id}))
-        record(session, row.brand_id, viewer.user_id, "paused", "enrollment", _id(row), now)
-        paused += 1
-    return paused
-
-
-def resume(session: Session, viewer: Viewer, enrollment_ids: Sequence[int], now: datetime, *, extend: bool = False) -> int:
-    """Let these enrollments move again and return how many were frozen.
-
-    With `extend` their waits are as much longer as the pause was; otherwise the clock went on, and what fell due meanwhile is due now.
-    """
-    require(viewer, Permission.enrol_contacts)
-    resumed = 0
-    for row in _mine(session, viewer, enrollment_ids, EnrollmentStatus.paused):
-        frozen = now - row.paused_at if row.paused_at else timedelta(0)
-        if extend and row.arrived_at is not None:
-            row.arrived_at += frozen
-        row.status, row.paused_at, row.woken_at = EnrollmentStatus.waiting, None, now
-        session.add(row)
-        detail = {"by": viewer.user_id, "extended": extend}
-        session.add(Move(enrollment_id=_id(row), at=now, kind=MoveKind.resumed, step_id=row.step_id or "", detail=detail))
-        record(session, row.brand_id, viewer.user_id, "resumed", "enrollment", _id(row), now, extended=extend)
-        resumed += 1
-    return resumed
-
-
-def _mine(session: Session, viewer: Viewer, ids: Sequence[int], status: EnrollmentStatus) -> list[Enrollment]:
-    statement = visible(select(Enrollment), Enrollment, viewer).where(col(Enrollment.id).in_(list(ids)), Enrollment.status == status)
-    return list(session.exec(statement.with_for_update()))

@@ -89,6 +89,7 @@ VERDICT: dict[str, str] = {
     EnrolVerdict.no_address: N_("has no address for the first message"),
     EnrolVerdict.other_partner: N_("is in touch with another partner"),
     EnrolVerdict.not_matching: N_("is not among those whom this journey is for"),
+    EnrolVerdict.draining: N_("is not taken now: nobody new enters until it is resumed"),
     EnrolVerdict.queued: N_("waits until this journey takes more people"),
 }
 

@@ -8,8 +8,9 @@ from distmark.clock import FixedClock
 from distmark.db import Database
 from distmark.delivery.memory import Fault
 from distmark.engagement.service import click, open_pixel, record_event, unsubscribe
+from distmark.enrollments.control import pause, resume, stop
 from distmark.enrollments.model import EnrollmentStatus, EnrolVerdict, MoveKind
-from distmark.enrollments.service import pause, resume, stop
+from distmark.enrollments.restraints import Scope
 from distmark.messages.model import MessageStatus
 from tests.driver import Stage
 
@@ -259,13 +260,13 @@ async def test_pause_freezes_and_resume_keeps_the_clock_or_extends_the_wait(stag
     ids = [result.enrollment_id for result in stage.enrol(campaign, hanako, taro)]
     await stage.run_for(DAY)
     with stage.db.writing() as session:
-        pause(session, stage.viewer, ids, stage.clock.now())
+        pause(session, stage.viewer, Scope.listed(ids), stage.clock.now())
     await stage.run_for(5 * DAY)
     assert stage.mail.accepted == []
 
     with stage.db.writing() as session:
-        resume(session, stage.viewer, ids[:1], stage.clock.now())
-        resume(session, stage.viewer, ids[1:], stage.clock.now(), extend=True)
+        resume(session, stage.viewer, Scope.listed(ids[:1]), stage.clock.now())
+        resume(session, stage.viewer, Scope.listed(ids[1:]), stage.clock.now(), extend=True)
     await stage.run_for(timedelta(minutes=1))
 
     assert len(stage.messages(hanako)) == 1
@@ -281,7 +282,7 @@ async def test_stopped_by_a_person_ends_with_the_reason(stage: Stage) -> None:
     await stage.run_for(DAY)
 
     with stage.db.writing() as session:
-        stop(session, stage.viewer, [result.enrollment_id], "moved abroad", stage.clock.now())
+        stop(session, stage.viewer, Scope.listed([result.enrollment_id]), "moved abroad", stage.clock.now())
     await stage.run_for(5 * DAY)
 
     enrollment = stage.enrollment(hanako)

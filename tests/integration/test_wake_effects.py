@@ -14,8 +14,9 @@ from distmark.delivery.audience import FileAudiences
 from distmark.delivery.memory import Fault, MemoryWebhooks
 from distmark.delivery.webhook import WebhookAnswer, WebhookCall
 from distmark.engagement.service import record_event
+from distmark.enrollments.control import stop
 from distmark.enrollments.model import EnrollmentStatus, MoveKind
-from distmark.enrollments.service import stop
+from distmark.enrollments.restraints import Scope
 from distmark.errors import PermanentDeliveryError, SettingsError, TemporaryDeliveryError
 from distmark.journeys.model import CreateTask
 from distmark.journeys.table import Journey
@@ -170,7 +171,7 @@ async def test_database_is_left_alone_while_the_webhook_answers(stage: OutsideSt
         async def call(self, call: WebhookCall) -> WebhookAnswer:
             def write() -> None:  # from a thread of its own, as the web would
                 with stage.db.writing() as session:
-                    stop(session, stage.viewer, [stage.enrollment(hanako).id], "called off", stage.clock.now())
+                    stop(session, stage.viewer, Scope.listed([stage.enrollment(hanako).id]), "called off", stage.clock.now())
 
             await asyncio.wait_for(asyncio.to_thread(write), 5)
             return await super().call(call)

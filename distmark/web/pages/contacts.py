@@ -16,7 +16,9 @@ from distmark.contacts import service as contacts
 from distmark.contacts.model import address_hash
 from distmark.contacts.service import ImportReport, read_contact
 from distmark.contacts.table import Contact
+from distmark.enrollments import control
 from distmark.enrollments import service as enrollments
+from distmark.enrollments.restraints import Scope
 from distmark.errors import InvalidInput, NotFound, Refused
 from distmark.journeys import service as journeys
 from distmark.partners.model import Permission
@@ -267,11 +269,11 @@ def stop_journeys(contact_id: int, visit: Visit = needs(Permission.enrol_contact
             if enrollments.enrollment_of(session, visit.viewer, enrollment_id).contact_id != contact_id:
                 raise NotFound(f"There is no enrollment {enrollment_id} of this contact.")
         if action == "pause":
-            enrollments.pause(session, visit.viewer, chosen, visit.now)
+            control.pause(session, visit.viewer, Scope.listed(chosen), visit.now)
         elif action == "resume":
-            enrollments.resume(session, visit.viewer, chosen, visit.now, extend=text(form, "extend") == "yes")
+            control.resume(session, visit.viewer, Scope.listed(chosen), visit.now, extend=text(form, "extend") == "yes")
         else:
-            enrollments.stop(session, visit.viewer, chosen, text(form, "reason") or visit.viewer.name, visit.now)
+            control.stop(session, visit.viewer, Scope.listed(chosen), text(form, "reason") or visit.viewer.name, visit.now)
     done = {
         "pause": N_("Paused. Nothing is sent until you let it go on."),
         "resume": N_("It goes on."),

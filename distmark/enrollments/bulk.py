@@ -1,0 +1,94 @@
+"""Changing very many enrollments by one statement, with a line in the timeline of each, beside wakes that are on their way."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, exists, func, insert, literal, select, update
+from sqlmodel import Session, col
+
+from distmark.enrollments.model import MoveKind
+from distmark.enrollments.table import Enrollment, Move
+
+MOST_LOOKS = 200  # at rows that a wake has locked; its transactions take milliseconds
+BETWEEN_LOOKS_SECONDS = 0.02
+
+Conditions = Sequence[ColumnElement[bool]]
+
+
+def change(
+    session: Session, where: Conditions, values: Mapping[str, Any], kind: MoveKind, now: datetime, told: Mapping[str, Any] | None = None
+) -> int:
+    """Change all enrollments that meet `where`, which none does any more afterwards, and return how many they were."""
+    return sum(_change_free(session, where, values, kind, now, told or {}) for _look in looks(session, where))
+
+
+def looks(session: Session, where: Conditions) -> Iterator[int]:
+    """Iterate until no enrollment meets `where` any more.
+
+    Rows that a wake has locked are passed over and looked at again: a change that waited for them, with thousands of rows locked itself,
+    could be what the wake waits for, and the database would end one of the two.
+    """
+    yield 0
+    if session.get_bind().dialect.name == "sqlite":  # nobody else writes meanwhile
+        return
+    for look in range(1, MOST_LOOKS):
+        if not session.execute(select(exists().where(and_(*where)))).scalar_one():
+            return
+        session.execute(select(func.pg_sleep(BETWEEN_LOOKS_SECONDS)))
+        yield look
+
+
+def count(session: Session, where: Conditions) -> int:
+    """Return how many enrollments meet `where`."""
+    return int(session.execute(select(func.count()).select_from(Enrollment).where(*where)).scalar_one())
+
+
+def set_columns(session: Session, where: Conditions, **values: Any) -> None:
+    """Set these columns of all enrollments that meet `where`, without a line in their timelines."""
+    session.execute(_update(where, values))
+
+
+def set_each(session: Session, rows: Sequence[Mapping[str, Any]], kind: MoveKind, now: datetime, tell: Sequence[Mapping[str, Any]]) -> None:
+    """Set the columns of each enrollment (by `id`) to values of its own, and note it with what `tell` says, in the same order."""
+    if not rows:
+        return
+    session.execute(update(Enrollment), list(rows))
+    moves = [
+        {"enrollment_id": row["id"], "at": now, "kind": kind, "visit": 1, "rolled": False, **told}
+        for row, told in zip(rows, tell, strict=True)
+    ]
+    session.execute(insert(Move), moves)
+
+
+def _change_free(
+    session: Session, where: Conditions, values: Mapping[str, Any], kind: MoveKind, now: datetime, told: Mapping[str, Any]
+) -> int:
+    note = _note(kind, now, told)
+    if session.get_bind().dialect.name == "sqlite":
+        session.execute(_moves_of(select(col(Enrollment.id), func.coalesce(col(Enrollment.step_id), ""), *note).where(*where)))
+        return int(getattr(session.execute(_update(where, values)), "rowcount", 0))
+    free = select(col(Enrollment.id)).where(*where).with_for_update(skip_locked=True).correlate(None)
+    changed = _update([col(Enrollment.id).in_(free)], values).returning(col(Enrollment.id), col(Enrollment.step_id)).cte("changed")
+    noted = session.execute(_moves_of(select(changed.c.id, func.coalesce(changed.c.step_id, ""), *note)))
+    return int(getattr(noted, "rowcount", 0))
+
+
+def _update(where: Conditions, values: Mapping[str, Any]) -> Any:
+    return update(Enrollment).where(*where).values(**values).execution_options(synchronize_session=False)
+
+
+def _moves_of(rows: Any) -> Any:
+    into = insert(Move).from_select(["enrollment_id", "step_id", "at", "kind", "visit", "detail", "rolled"], rows)
+    return into.execution_options(preserve_rowcount=True)
+
+
+def _note(kind: MoveKind, now: datetime, told: Mapping[str, Any]) -> tuple[ColumnElement[Any], ...]:
+    columns = Move.__table__.columns  # type: ignore[attr-defined]
+    return (
+        literal(now, columns["at"].type),
+        literal(kind, columns["kind"].type),
+        literal(1),
+        literal(dict(told), columns["detail"].type),
+        literal(False),
+    )
