@@ -6,7 +6,9 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
+from distmark.contacts.fields import typed
 from distmark.contacts.model import SuppressionScope, address_hash
+from distmark.contacts.segments import keys_of
 from distmark.contacts.service import attributes_of
 from distmark.contacts.table import Suppression
 from distmark.engagement.model import EventKind
@@ -15,6 +17,7 @@ from distmark.enrollments.model import name_now
 from distmark.enrollments.service import address_of
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.model import EventFact, Facts, SentFact
+from distmark.journeys.service import program_of
 from distmark.messages.compose import Person, brand_attributes, campaign_attributes, partner_attributes
 from distmark.messages.table import Message
 
@@ -26,15 +29,18 @@ def gather(session: Session, enrollments: Sequence[Enrollment], people: Mapping[
     sent = _sent(session, enrollments)
     events = _events(session, enrollments)
     written = _written(session, [row.contact_id for row in enrollments], now)
+    definitions = {version_id: program_of(session, version_id).definition for version_id in {row.version_id for row in enrollments}}
+    segments = keys_of(session, [people[row.id or 0].contact for row in enrollments], now)
     return {
         row.id or 0: Facts(
-            contact=attributes_of(people[row.id or 0].contact),
-            journey=row.data,
+            contact=attributes_of(people[row.id or 0].contact, definitions[row.version_id].contact_fields),
+            journey=typed(row.data, definitions[row.version_id].journey_fields),
             partner=partner_attributes(people[row.id or 0].partner),
             campaign=campaign_attributes(people[row.id or 0].campaign),
             brand=brand_attributes(people[row.id or 0].brand),
             sent=sent.get(row.id or 0, {}),
             events=[event for event in events.get(row.contact_id, []) if event.at >= row.entered_at],
+            segments=segments[row.contact_id],
             written_at=written.get(row.contact_id, []),
             random_key=f"{row.run_key}:{row.contact_id}",
             answers=row.answers,

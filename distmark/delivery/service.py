@@ -371,7 +371,9 @@ def _render(session: Session, batch: Batch, request: SendRequest, row: Message) 
     person, links, definition = request.person, Links(batch.sender.base_url, row.token), batch.definition
     parts = compiled(batch.source, definition, row.name, row.language, row.channel)
     blocks = blocks_of(session, person, definition, row.language)
-    rendered = render_for(person, request.enrollment.data, parts, blocks, links, marketing=row.marketing)
+    rendered = render_for(
+        person, request.enrollment.data, parts, blocks, links, marketing=row.marketing, contact_fields=definition.contact_fields
+    )
     row.subject, row.links = rendered.subject, dict(rendered.link_targets)
     session.add(row)
     campaign = person.campaign.key if person.campaign else "direct"

@@ -138,6 +138,7 @@ def render_for(
     marketing: bool = True,
     mark_blocks: bool = False,
     preview_unsubscribe_url: str = "",
+    contact_fields: Mapping[str, str] | None = None,
 ) -> RenderedMessage:
     """Return what this person gets. Without `links` it is a preview: targets are shown as they are and nothing is tracked."""
     tracked: Callable[[str], str] | None = links.tracked if links else None
@@ -146,7 +147,7 @@ def render_for(
         parts,
         RenderContext(
             lang=parts.lang,
-            contact=attributes_of(person.contact),
+            contact=attributes_of(person.contact, contact_fields),
             partner=partner_attributes(person.partner),
             brand=brand_attributes(person.brand),
             campaign=campaign_attributes(person.campaign),

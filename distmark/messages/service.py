@@ -179,7 +179,16 @@ def preview(
     parts = compiled(source_of(version), definition, effect.message, language, effect.channel)
     blocks = blocks_of(session, person, definition, language)
     data = {name: contact.attributes[name] for name in definition.journey_fields if name in contact.attributes}
-    rendered = render_for(person, data, parts, blocks, None, mark_blocks=True, preview_unsubscribe_url=unsubscribe_url)
+    rendered = render_for(
+        person,
+        data,
+        parts,
+        blocks,
+        None,
+        mark_blocks=True,
+        preview_unsubscribe_url=unsubscribe_url,
+        contact_fields=definition.contact_fields,
+    )
     shown = tuple(
         BlockShown(
             name=name,

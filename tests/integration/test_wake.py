@@ -238,11 +238,11 @@ async def test_what_nobody_can_know_is_uncertain_and_never_sent_again(stage: Sta
 
 async def test_step_that_raises_parks_its_member_and_no_other(stage: Stage) -> None:
     campaign = stage.journey(
-        '  - id: odd\n    branch:\n      - {when: "contact.amount > 5", steps: [{id: out, exit: rich}]}\n  - {id: first, send: email, message: one}\n',
+        '  - id: odd\n    branch:\n      - {when: "10 / contact.amount > 5", steps: [{id: out, exit: rich}]}\n  - {id: first, send: email, message: one}\n',
         "contact_fields: {amount: number}",
         contacts_per_run=10,
     )
-    poison, fine = stage.contact(attributes={"amount": "many"}), stage.contact(attributes={"amount": 1})
+    poison, fine = stage.contact(attributes={"amount": 0}), stage.contact(attributes={"amount": 4})
     stage.enrol(campaign, poison, fine)
 
     await stage.run_for(DAY)
@@ -356,3 +356,19 @@ async def test_news_while_walking_is_not_lost(stage: Stage) -> None:
     await stage.run_for(timedelta(minutes=1))
 
     assert [message.step_id for message in stage.messages(hanako)] == ["first", "second"]
+
+
+async def test_attribute_is_read_as_the_journey_declares_it(stage: Stage) -> None:
+    """An imported CSV says "false" in letters; as text it would count as true."""
+    campaign = stage.journey(
+        "  - id: known\n    branch:\n      - {when: \"contact.is_client\", steps: [{id: out, exit: a client}]}\n"
+        "  - {id: first, send: email, message: one}\n",
+        "contact_fields: {is_client: bool}",
+    )
+    hanako, taro = stage.contact(attributes={"is_client": "false"}), stage.contact(attributes={"is_client": "true"})
+    stage.enrol(campaign, hanako, taro)
+
+    await stage.run_for(DAY)
+
+    assert [message.contact_id for message in stage.messages()] == [hanako.id]
+    assert stage.enrollment(taro).outcome == "exit"
