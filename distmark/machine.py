@@ -291,7 +291,7 @@ class Machine:
         host, python = self.settings.host, sys.executable
         if name == "server":
             port, url = self.ports["server"], self.settings.prefect_api_url
-            command = (python, "-m", "prefect", "server", "start", "--host", host, "--port", str(port))
+            command = (python, "-m", "flows.server", "--host", host, "--port", str(port))
             return Part(name, command, lambda: answers(f"{url}/health"), self.settings.dashboard_url)
         if name == "catcher":
             port = self.ports["catcher"]
@@ -301,7 +301,7 @@ class Machine:
         if name == "web":
             url = f"http://{host}:{self.ports['web']}"
             return Part(name, (python, "-m", "distmark.web.serve"), lambda: answers(f"{url}/healthz"), url)
-        return Part(name, (python, "-m", "flows.worker"), self._worker_is_heard)
+        return Part(name, (python, "-m", "flows.serve"), self._worker_is_heard)
 
     def _worker_is_heard(self) -> bool:
         pool = f"{self.settings.prefect_api_url}/work_pools/{self.settings.work_pool}/workers/filter"
