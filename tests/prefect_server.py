@@ -41,7 +41,7 @@ def prefect_server(home: Path, database_url: str = "", port: int = 0) -> Iterato
         env["PREFECT_API_DATABASE_CONNECTION_URL"] = database_url
     home.mkdir(parents=True, exist_ok=True)
     with (home / "server.log").open("ab") as log:
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        command = [sys.executable, "-m", "flows.server", "--host", "127.0.0.1", "--port", str(port)]
         server = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
         try:
             _until_healthy(server, url, home)

@@ -111,19 +111,20 @@ def test_killing_the_worker_again_and_again_loses_and_doubles_nothing(prefect_ap
     _register(stage, prefect_api, env["DISTMARK_WORK_POOL"])
     stage.clock.move_to(max(FastClock(SPEED, wall_origin, ORIGIN).now(), ORIGIN))
     stage.enrol(campaign, *people)
-    catcher = ("-m", "distmark.mailbox.catcher", "--host", "127.0.0.1", "--port", str(smtp_port), "--store", str(tmp_path / "mailbox.sqlite3"))
+    mailbox = str(tmp_path / "mailbox.sqlite3")
+    catcher = ("-m", "distmark.mailbox.catcher", "--host", "127.0.0.1", "--port", str(smtp_port), "--store", mailbox)
 
     chance = random.Random(20261124)
     with process(*catcher, env=env, log=tmp_path / "catcher.log"):
         for _kill in range(KILLS):
-            with process("-m", "flows.worker", env=env, log=tmp_path / "worker.log") as worker:
+            with process("-m", "flows.serve", env=env, log=tmp_path / "worker.log") as worker:
                 written = store.count()
                 deadline = time.monotonic() + 40
                 while store.count() == written and _live(db) and time.monotonic() < deadline:
                     time.sleep(0.01)  # it works now
                 time.sleep(chance.uniform(0.0, 0.6))
                 worker.send_signal(signal.SIGKILL)
-        with process("-m", "flows.worker", env=env, log=tmp_path / "worker.log") as worker:
+        with process("-m", "flows.serve", env=env, log=tmp_path / "worker.log") as worker:
             deadline = time.monotonic() + 120
             while (_live(db) or _completed(prefect_api, env["DISTMARK_WORK_POOL"]) < PEOPLE) and time.monotonic() < deadline:
                 time.sleep(0.2)
