@@ -19,6 +19,7 @@ from flows.journey import ENTRYPOINT, compile_journey
 from flows.worker import JourneyWorker
 
 UPKEEP_EVERY = timedelta(minutes=1)
+ENTRIES_EVERY = timedelta(seconds=15)
 
 
 def register_version(db: Database, version_id: int, viewer: Viewer | None = None) -> str:
@@ -55,15 +56,16 @@ def register_version(db: Database, version_id: int, viewer: Viewer | None = None
 
 
 def register_system_flows() -> None:
-    """Make the deployments of the results and upkeep flows, on their schedules."""
+    """Make the deployments of the entries, results and upkeep flows, on their schedules."""
     settings = get_settings()
+    from flows.entries import entries
     from flows.results import results
     from flows.upkeep import upkeep
 
-    every = {"results": timedelta(seconds=settings.results_every_seconds), "upkeep": UPKEEP_EVERY}
+    every = {"results": timedelta(seconds=settings.results_every_seconds), "upkeep": UPKEEP_EVERY, "entries": ENTRIES_EVERY}
     with prefect_client() as client:
-        ensure_pool(client, settings.system_pool, "distmark's own flows: results and upkeep.")
-        for flow in (results, upkeep):
+        ensure_pool(client, settings.system_pool, "distmark's own flows: entries, results and upkeep.")
+        for flow in (results, upkeep, entries):
             client.create_deployment(
                 flow_id=client.create_flow_from_name(flow.name),
                 name="system",

@@ -1,4 +1,4 @@
-"""Running the system's own flows (results, upkeep) through Prefect's engine, inside the worker process."""
+"""Running the system's own flows (entries, results, upkeep) through Prefect's engine, inside the worker process."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,10 +8,11 @@ from prefect import Flow
 from prefect.client.schemas.objects import FlowRun
 from prefect.flow_engine import run_flow
 
+from flows.entries import entries
 from flows.results import results
 from flows.upkeep import upkeep
 
-SYSTEM_FLOWS: dict[str, Flow[..., Any]] = {"results": results, "upkeep": upkeep}
+SYSTEM_FLOWS: dict[str, Flow[..., Any]] = {"results": results, "upkeep": upkeep, "entries": entries}
 
 
 async def run_in_thread(flow_run: FlowRun) -> None:

@@ -53,6 +53,17 @@ class Passage:
     contact_id: int
     person_key: str
     joined: bool
+    joined_at: datetime
+
+    @property
+    def occasion(self) -> str:
+        """What names this joining among all: whoever leaves and joins again has another."""
+        return occasion_of(self.member_id, self.joined_at)
+
+
+def occasion_of(member_id: int, joined_at: datetime) -> str:
+    """Return the name of one joining of one contact."""
+    return f"segment:{member_id}:{joined_at.isoformat()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,15 +345,16 @@ def keys_of(session: Session, contacts: Sequence[Contact], now: datetime) -> dic
     return {contact_id: frozenset(found) for contact_id, found in keys.items()}
 
 
-def members_after(session: Session, brand_id: int, key: str, after_id: int, limit: int) -> list[int]:
-    """Return the ids of contacts in any of the brand's segments of this key, ascending from after `after_id`."""
+def members_after(session: Session, brand_id: int, key: str, after_id: int, limit: int) -> dict[int, str]:
+    """Return who is in any of the brand's segments of this key, ascending from after `after_id`: contact -> name of the joining."""
     inside = (
-        select(SegmentMember.contact_id)
+        select(SegmentMember.contact_id, SegmentMember.id, SegmentMember.joined_at)
         .join(Segment, col(Segment.id) == col(SegmentMember.segment_id))
         .where(Segment.brand_id == brand_id, Segment.key == key)
         .where(col(SegmentMember.left_at).is_(None), col(SegmentMember.contact_id) > after_id)
     )
-    return list(session.exec(inside.distinct().order_by(col(SegmentMember.contact_id)).limit(limit)))
+    rows = session.exec(inside.order_by(col(SegmentMember.contact_id)).limit(limit))
+    return {contact_id: occasion_of(member_id or 0, joined_at) for contact_id, member_id, joined_at in rows}
 
 
 def untold(session: Session, limit: int = BATCH) -> list[Passage]:
@@ -357,7 +369,7 @@ def untold(session: Session, limit: int = BATCH) -> list[Passage]:
         .with_for_update(of=SegmentMember, skip_locked=True)
     ).all()
     return [
-        Passage(row.id or 0, row.segment_id, key, brand_id, row.contact_id, person_key, row.left_at is None)
+        Passage(row.id or 0, row.segment_id, key, brand_id, row.contact_id, person_key, row.left_at is None, row.joined_at)
         for row, key, brand_id, person_key in rows
     ]
 

@@ -11,18 +11,30 @@ from sqlmodel import Session, col, select
 from distmark.contacts import service as contacts
 from distmark.contacts.model import SuppressionReason, SuppressionScope
 from distmark.contacts.table import Contact
+from distmark.engagement.events import MOST_EVENTS, NewEvent, RecordedEvent, record_events
 from distmark.engagement.judge import BURST, Signs, counts_as_human, judge
 from distmark.engagement.model import EventKind, Verdict
 from distmark.engagement.table import Event
-from distmark.enrollments.interest import goal_events, wake_concerned
-from distmark.enrollments.model import EnrollmentStatus
+from distmark.enrollments.interest import wake_concerned
 from distmark.enrollments.service import address_of, wake_person
-from distmark.enrollments.table import Enrollment
-from distmark.errors import InvalidInput, NotFound
-from distmark.journeys.service import program_of
+from distmark.errors import DistmarkError
 from distmark.messages.service import message_by_token
 from distmark.messages.table import Message
 from distmark.partners.table import Brand
+
+__all__ = [
+    "MOST_EVENTS",
+    "NewEvent",
+    "RecordedEvent",
+    "UnsubscribeInfo",
+    "click",
+    "open_pixel",
+    "record_event",
+    "record_events",
+    "resubscribe",
+    "unsubscribe",
+    "unsubscribe_info",
+]
 
 AGENT_KEPT = 300
 REPEAT_SECONDS = 10
@@ -35,15 +47,6 @@ class UnsubscribeInfo:
     brand_name: str
     language: str
     done: bool
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedEvent:
-    """`repeated` means that the same event had been recorded before and nothing changed."""
-
-    event_id: int
-    contact_id: int
-    repeated: bool
 
 
 def open_pixel(session: Session, token: str, user_agent: str, now: datetime) -> bool:
@@ -151,39 +154,16 @@ def record_event(
     key: str | None = None,
     conversion: bool | None = None,
 ) -> RecordedEvent:
-    """Record something a contact did elsewhere, once per `key`, and wake what waits for it.
+    """Record something a contact did elsewhere, once per `key`, wake what waits for it, and enter the contact where journeys listen to it.
 
     It is a conversion when said so, when it carries a value, or when a journey the person is in has it as its goal. Errors: NotFound when
     no such contact is known to the caller, InvalidInput without a name.
     """
-    if not name.strip():
-        raise InvalidInput('The event has no name; give one such as "appointment_booked".')
-    contact, enrollment = _who(session, brand_id, partner_id, contact_id, email)
-    moment = at or now
-    natural_key = f"event:{brand_id}:{key}" if key else f"event:{brand_id}:{contact.id}:{name}:{moment.isoformat()}"
-    before = session.exec(select(Event).where(Event.natural_key == natural_key)).first()
-    if before is not None:
-        return RecordedEvent(before.id or 0, before.contact_id, repeated=True)
-    converted = _is_conversion(session, enrollment, name) if conversion is None and value is None else conversion is not False
-    event = Event(
-        natural_key=natural_key,
-        kind=EventKind.converted if converted else EventKind.custom,
-        name=name,
-        verdict=Verdict.human,
-        at=moment,
-        received_at=now,
-        brand_id=brand_id,
-        partner_id=contact.partner_id,
-        contact_id=contact.id or 0,
-        enrollment_id=enrollment.id if enrollment else None,
-        value=value,
-        data=dict(data or {}),
-        first=_is_first_named(session, enrollment, contact, name),
-    )
-    session.add(event)
-    session.flush()
-    wake_concerned(session, brand_id, contact.person_key, name, now)
-    return RecordedEvent(event.id or 0, contact.id or 0, repeated=False)
+    event = NewEvent(name, contact_id, email, at, value, data or {}, key, conversion)
+    recorded = record_events(session, brand_id, [event], now, partner_id=partner_id)[0]
+    if isinstance(recorded, DistmarkError):
+        raise recorded
+    return recorded
 
 
 def _locked(session: Session, token: str) -> Message | None:
@@ -269,38 +249,3 @@ def _is_stopped(session: Session, message: Message) -> bool:
     contact = session.get(Contact, message.contact_id)
     address = address_of(contact, message.channel) if contact else None
     return bool(address and contacts.suppressed(session, message.brand_id, message.channel, [address], marketing=True))
-
-
-def _who(
-    session: Session, brand_id: int, partner_id: int | None, contact_id: int | None, email: str | None
-) -> tuple[Contact, Enrollment | None]:
-    statement = select(Contact).where(Contact.brand_id == brand_id)
-    if partner_id is not None:
-        statement = statement.where(Contact.partner_id == partner_id)
-    if contact_id is not None:
-        statement = statement.where(Contact.id == contact_id)
-    elif email:
-        statement = statement.where(Contact.email_key == contacts.address_key(email))
-    else:
-        raise InvalidInput("The event names nobody; give contact_id or email.")
-    found = list(session.exec(statement.order_by(col(Contact.id).desc())))
-    if not found:
-        raise NotFound("No contact of yours has this id or address; import the contact first.")
-    enrollment = session.exec(
-        select(Enrollment)
-        .where(col(Enrollment.contact_id).in_([contact.id for contact in found]), Enrollment.status != EnrollmentStatus.ended)
-        .order_by(col(Enrollment.id).desc())
-    ).first()
-    owner = next((contact for contact in found if enrollment and contact.id == enrollment.contact_id), found[0])
-    return owner, enrollment
-
-
-def _is_conversion(session: Session, enrollment: Enrollment | None, name: str) -> bool:
-    return enrollment is not None and name in goal_events(program_of(session, enrollment.version_id))
-
-
-def _is_first_named(session: Session, enrollment: Enrollment | None, contact: Contact, name: str) -> bool:
-    statement = select(Event.id).where(Event.contact_id == contact.id, Event.name == name)
-    if enrollment is not None:
-        statement = statement.where(Event.enrollment_id == enrollment.id)
-    return session.exec(statement).first() is None

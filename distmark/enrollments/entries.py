@@ -35,6 +35,8 @@ from distmark.journeys.words import Cap
 from distmark.partners.attributes import brand_attributes, partner_attributes
 from distmark.partners.table import Brand, Partner
 
+NO_CAP = 10_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Door:
@@ -63,11 +65,15 @@ class Door:
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
-    """A contact who is to enter, with the journey's own data for them. `key` names the occasion, should they have to wait outside."""
+    """A contact who is to enter, with the journey's own data for them. `key` names the occasion, should they have to wait outside.
+
+    `due_at` is when the journey begins for them, when that is not the moment of arrival.
+    """
 
     contact: Contact
     data: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""
+    due_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +315,22 @@ def take_room(session: Session, door: Door, wanted: int, now: datetime, *, waite
     return room
 
 
+def room_left(session: Session, door: Door, now: datetime) -> int:
+    """Return for how many the present period of the journey's cap has room."""
+    cap = door.definition.entry.cap
+    if cap is None:
+        return NO_CAP
+    entered = select(EntryCount.entered).where(
+        EntryCount.journey_id == door.journey_id, EntryCount.period == _period(session, door, cap, now)
+    )
+    return max(0, cap.count - (session.exec(entered).first() or 0))
+
+
+def _period(session: Session, door: Door, cap: Cap, now: datetime) -> str:
+    zone = zone_for(session.exec(select(Brand.zone).where(Brand.id == door.brand_id)).one())
+    return f"{cap.period} {period_start(cap, now.astimezone(zone)).isoformat()}"
+
+
 def _return_room(session: Session, door: Door, unused: int, now: datetime) -> None:
     cap = door.definition.entry.cap
     if unused > 0 and cap is not None:
@@ -320,8 +342,7 @@ def _return_room(session: Session, door: Door, unused: int, now: datetime) -> No
 
 def _locked_count(session: Session, door: Door, cap: Cap, now: datetime) -> EntryCount:
     """Return the count of the present period, locked: whoever else enters this journey waits, so the cap holds exactly."""
-    zone = zone_for(session.exec(select(Brand.zone).where(Brand.id == door.brand_id)).one())
-    period = f"{cap.period} {period_start(cap, now.astimezone(zone)).isoformat()}"
+    period = _period(session, door, cap, now)
     row = {"journey_id": door.journey_id, "period": period, "entered": 0}
     session.execute(_dialect(session).insert(EntryCount).values(row).on_conflict_do_nothing())
     count = select(EntryCount).where(EntryCount.journey_id == door.journey_id, EntryCount.period == period)
@@ -409,7 +430,7 @@ def _row(door: Door, entrant: Entrant, arrival: Arrival, members: Mapping[int, i
         "live_key": None if door.any_time else f"{door.journey_id}:{contact.person_key}",
         "status": EnrollmentStatus.waiting,
         "visits": {},
-        "due_at": arrival.now,
+        "due_at": entrant.due_at or arrival.now,
         "why": "time",
         "rules": [],
         "data": _frozen(door.definition, entrant),
