@@ -18,8 +18,18 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from distmark.errors import DistmarkError
 from distmark.machine import News, is_running, read_state
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+WIDTH_IN_FILES = 140  # where no terminal says how wide it is
+
+
+def _console(*, stderr: bool = False) -> Console:
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = WIDTH_IN_FILES
+    return console
+
+
+out = _console()
+err = _console(stderr=True)
 
 STATE_STYLE = {
     "starting": "yellow",
@@ -40,7 +50,7 @@ PART_TITLE = {
 
 def print_json(content: Any) -> None:
     """Print one JSON document on one line, in its own letters."""
-    sys.stdout.write(json.dumps(content, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(json.dumps(content, ensure_ascii=False, separators=(",", ":"), default=str) + "\n")
     sys.stdout.flush()
 
 

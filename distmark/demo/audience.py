@@ -51,8 +51,8 @@ class Habits:
 
 
 KINDS: tuple[tuple[float, Habits], ...] = (
-    (0.40, Habits(opens=0.95, clicks=0.70, books=0.35)),
-    (0.35, Habits(opens=0.75, clicks=0.25, books=0.10)),
+    (0.40, Habits(opens=0.95, clicks=0.70, books=0.60)),
+    (0.35, Habits(opens=0.75, clicks=0.25, books=0.30)),
     (0.25, Habits(opens=0.04, clicks=0.50, books=0.00)),
 )
 UNSUBSCRIBES = 0.06
@@ -126,7 +126,7 @@ def _machine(item: MailboxItem, base_url: str, private: bool) -> Iterator[Deed]:
 
 
 def _bookings(booking: Booking, clicked: timedelta, dice: random.Random) -> Iterator[Deed]:
-    booked = clicked + timedelta(hours=dice.randint(2, 60))
+    booked = clicked + timedelta(hours=dice.randint(1, 20))
     if booking.books:
         yield Deed(booked, Act.event, event=dice.choice(booking.books))
     if booking.converts and dice.random() < CONVERTS:

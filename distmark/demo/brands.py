@@ -22,6 +22,16 @@ class SamplePartner:
 
 
 @dataclass(frozen=True, slots=True)
+class English:
+    """What a brand is called in English, for readers of that language."""
+
+    name: str
+    legal_name: str
+    address: str
+    contact: str
+
+
+@dataclass(frozen=True, slots=True)
 class SampleBrand:
     """A brand and the journey it offers. `attributes` are what contacts have, in turn; `+3` is three days from now, "" nothing."""
 
@@ -30,6 +40,7 @@ class SampleBrand:
     legal_name: str
     address: str
     contact: str
+    english: English
     website: str
     colour: str
     soft: str
@@ -54,6 +65,7 @@ BRANDS: tuple[SampleBrand, ...] = (
         legal_name="みらい証券株式会社（金融商品取引業者 架空第0000号）",
         address="〒100-0000 東京都千代田区架空町1-2-3 みらいタワー",
         contact="0120-000-001（平日 9:00〜17:00）",
+        english=English("Mirai Securities", "Mirai Securities Co., Ltd. (fictitious)", "Mirai Tower, 1-2-3 Kakucho, Chiyoda-ku, Tokyo 100-0000, Japan", "+81 120-000-001 (weekdays 9:00-17:00)"),
         website="https://mirai-securities.example",
         colour="#0b6e69",
         soft="#e3f1f0",
@@ -79,6 +91,7 @@ BRANDS: tuple[SampleBrand, ...] = (
         legal_name="ひので生命保険株式会社",
         address="〒541-0000 大阪府大阪市中央区架空本町4-5-6",
         contact="0120-000-002（年中無休）",
+        english=English("Hinode Life", "Hinode Life Insurance Co., Ltd. (fictitious)", "4-5-6 Kakuhonmachi, Chuo-ku, Osaka 541-0000, Japan", "+81 120-000-002 (every day)"),
         website="https://hinode-insurance.example",
         colour="#b4532a",
         soft="#faece5",
@@ -105,6 +118,7 @@ BRANDS: tuple[SampleBrand, ...] = (
         legal_name="株式会社げんきフィットネス",
         address="〒220-0000 神奈川県横浜市西区架空7-8-9",
         contact="045-000-0003",
+        english=English("Genki Fitness", "Genki Fitness Co., Ltd. (fictitious)", "7-8-9 Kaku, Nishi-ku, Yokohama 220-0000, Japan", "+81 45-000-0003"),
         website="https://genki-fitness.example",
         colour="#2f6fab",
         soft="#e6f0f9",
@@ -130,6 +144,7 @@ BRANDS: tuple[SampleBrand, ...] = (
         legal_name="青葉モータース販売株式会社",
         address="〒812-0000 福岡県福岡市博多区架空10-11",
         contact="092-000-0004",
+        english=English("Aoba Motors", "Aoba Motors Sales Co., Ltd. (fictitious)", "10-11 Kaku, Hakata-ku, Fukuoka 812-0000, Japan", "+81 92-000-0004"),
         website="https://aoba-motors.example",
         colour="#8a2f3c",
         soft="#f8e8ea",
@@ -153,9 +168,10 @@ BRANDS: tuple[SampleBrand, ...] = (
     SampleBrand(
         key="northwind-cloud",
         name="Northwind Cloud",
-        legal_name="ノースウィンド・クラウド合同会社 (Northwind Cloud LLC)",
+        legal_name="ノースウィンド・クラウド合同会社",
         address="〒105-0000 東京都港区架空台12-13",
         contact="partners@northwind-cloud.example",
+        english=English("Northwind Cloud", "Northwind Cloud LLC (fictitious)", "12-13 Kakudai, Minato-ku, Tokyo 105-0000, Japan", "partners@northwind-cloud.example"),
         website="https://northwind-cloud.example",
         colour="#4d5aa8",
         soft="#ebedf8",
@@ -183,6 +199,7 @@ BRANDS: tuple[SampleBrand, ...] = (
         legal_name="株式会社こもれびダイニング",
         address="〒390-0000 長野県松本市架空14-15",
         contact="0263-00-0006",
+        english=English("Komorebi Dining", "Komorebi Dining Co., Ltd. (fictitious)", "14-15 Kaku, Matsumoto, Nagano 390-0000, Japan", "+81 263-00-0006"),
         website="https://komorebi-dining.example",
         colour="#4f7a3a",
         soft="#eaf2e5",

@@ -28,7 +28,7 @@ from distmark.settings import Mode, Settings
 SECONDS_PER_DAY = 86_400.0
 ONCE_SECONDS_PER_DAY = 4.0
 ONCE_WAIT_SECONDS = 240.0
-ONCE_MORE = 2  # contacts ticked on the page, beside the members who wait already
+ONCE_MORE = 3  # contacts ticked on the page, beside the members who wait already; two of them cannot begin, and the page says why
 
 # What people may do elsewhere after a click, by brand: what a click leads to, and what may follow in the days after.
 BOOKINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {

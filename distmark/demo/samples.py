@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -108,6 +108,7 @@ def _brand(session: Session, sample: SampleBrand) -> Brand:
         address=sample.address,
         contact=sample.contact,
         website=sample.website,
+        translations={"en": asdict(sample.english)},
         tokens={"brand": sample.colour, "brand_soft": sample.soft},
         image_domains=[f"images.{sample.domain}"],
         mail_from=f"hello@{sample.domain}",

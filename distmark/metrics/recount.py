@@ -66,7 +66,8 @@ SELECT version_id, step_id, campaign_id, partner_id, day, CAST(kind AS TEXT), co
 FROM (
   SELECT version_id, step_id, campaign_id, partner_id, kind, date(min(at)) AS day
   FROM placed
-  WHERE (kind IN ('unsubscribed', 'bounced', 'complained', 'converted') OR (kind IN ('opened', 'clicked', 'replied') AND verdict <> 'machine'))
+  WHERE (kind IN ('unsubscribed', 'bounced', 'complained', 'converted')
+         OR (kind IN ('opened', 'clicked', 'replied') AND verdict <> 'machine'))
     AND coalesce(message_id, enrollment_id) IS NOT NULL
   GROUP BY version_id, step_id, campaign_id, partner_id, kind,
            CASE WHEN enrollment_id IS NOT NULL AND (kind = 'converted' OR message_id IS NULL) THEN -enrollment_id ELSE message_id END

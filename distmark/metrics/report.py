@@ -83,7 +83,11 @@ def _row(name: str, counts: Mapping[str, int]) -> tuple[str, ...]:
 
 def _cell(metric: Metric, counts: Mapping[str, int]) -> str:
     count = counts.get(metric, 0)
-    return f"{count:,} ({percent(rate(counts, metric, Metric.sent))})" if metric in RATES and counts.get(Metric.sent) else f"{count:,}"
+    return (
+        f"{count:,} ({percent(rate(counts, metric, Metric.sent))})"
+        if metric in RATES and count and counts.get(Metric.sent)
+        else f"{count:,}"
+    )
 
 
 def _meaning(metric: Metric, lang: str) -> str:
