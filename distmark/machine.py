@@ -291,7 +291,7 @@ class Machine:
         host, python = self.settings.host, sys.executable
         if name == "server":
             port, url = self.ports["server"], self.settings.prefect_api_url
-            command = (python, "-m", "flows.server", "--host", host, "--port", str(port))
+            command: tuple[str, ...] = (python, "-m", "flows.server", "--host", host, "--port", str(port))
             return Part(name, command, lambda: answers(f"{url}/health"), self.settings.dashboard_url)
         if name == "catcher":
             port = self.ports["catcher"]
