@@ -60,11 +60,17 @@ def rated(rates: Mapping[Scoped, Rate], scoped: Sequence[Scoped]) -> dict[str, R
 
 @dataclass(slots=True)
 class Line:
-    """Messages lining up at `now`, first come first served. `levels` are the paces by rule; those in `moved` were moved on."""
+    """Messages lining up at `now`, first come first served. `levels` are the paces by rule; those in `moved` were moved on.
+
+    `turns` are those given earlier, by ticket; `given` and `used` say what became of turns in this line.
+    """
 
     now: datetime
     levels: dict[str, datetime]
+    turns: Mapping[str, datetime] = field(default_factory=dict)
     moved: set[str] = field(default_factory=set)
+    given: dict[str, datetime] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
 
     def turn(self, rates: Mapping[str, Rate]) -> tuple[datetime, str]:
         """Return when a message under these rates may go, and the rule that makes it wait longest ("" when none does)."""
@@ -81,6 +87,6 @@ class Line:
             self.moved.add(each)
 
 
-def turn_given(rules: Sequence[object], due_at: datetime | None) -> datetime | None:
-    """Return the turn that an enrollment held by `rules` until `due_at` was given, or None when it was given none."""
-    return due_at if rules and str(rules[-1]).startswith(f"{RULE}:") else None
+def ticket_of(enrollment_id: int, step_id: str, visit: int) -> str:
+    """Return by what a message finds the turn that it was given."""
+    return f"turn:{enrollment_id}:{visit}:{step_id}"

@@ -1,7 +1,7 @@
 """Throttles across processes: who is given which turn, and the rates that people set."""
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import delete, update
@@ -10,9 +10,8 @@ from sqlmodel import Session, col, select
 
 from distmark.campaigns.table import Campaign
 from distmark.compliance.service import record
-from distmark.delivery.pace import EACH, Line, Rate, RateScope, Scoped, throttle_rule
+from distmark.delivery.pace import EACH, Line, Rate, RateScope, Scoped, throttle_rule, ticket_of
 from distmark.delivery.table import Pace, SendRate
-from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
 from distmark.errors import InvalidInput, NotFound
 from distmark.journeys.model import Why
@@ -31,28 +30,44 @@ def rates_of(session: Session, brand_id: int) -> dict[Scoped, Rate]:
     return {(row.scope, row.key): Rate(row.per_hour, row.burst) for row in rows}
 
 
-def open_line(session: Session, brand_id: int, rules: Iterable[str], now: datetime) -> Line:
-    """Return the paces of `rules`, locked until the unit of work ends: turns are given one process after the other."""
+def open_line(session: Session, brand_id: int, rules: Iterable[str], tickets: Sequence[str], now: datetime) -> Line:
+    """Return the paces of `rules`, locked until the unit of work ends: turns are given one process after the other.
+
+    With them come the turns that the messages with these tickets were given before.
+    """
     levels: dict[str, datetime] = {}
     wanted = sorted(set(rules))  # in one order for all, or two processes would wait for each other
-    for start in range(0, len(wanted), BATCH):
-        rows = [{"key": _key(brand_id, rule), "next_at": now} for rule in wanted[start : start + BATCH]]
+    for part in _batches(wanted):
+        rows = [{"key": _key(brand_id, rule), "next_at": now} for rule in part]
         insert = _insert(session).values(rows)
         # An update that changes nothing locks the rows that are there, and returns them.
         statement = insert.on_conflict_do_update(index_elements=["key"], set_={"next_at": Pace.next_at})
         found = session.execute(statement.returning(col(Pace.key), col(Pace.next_at)))
         levels.update({key.partition(":")[2]: next_at for key, next_at in found})
-    return Line(now, levels)
+    turns: dict[str, datetime] = {}
+    for part in _batches(tickets if wanted else []):
+        turns.update(session.exec(select(Pace.key, Pace.next_at).where(col(Pace.key).in_(part))).all())
+    return Line(now, levels, turns)
 
 
 def close_line(session: Session, brand_id: int, line: Line) -> None:
-    """Write how far the paces have come."""
-    moved = sorted(line.moved)
-    for start in range(0, len(moved), BATCH):
-        insert = _insert(session).values(
-            [{"key": _key(brand_id, rule), "next_at": line.levels[rule]} for rule in moved[start : start + BATCH]]
-        )
+    """Write how far the paces have come, and which turns were given and used."""
+    for part in _batches(sorted(line.used)):
+        session.execute(delete(Pace).where(col(Pace.key).in_(part)))
+    moments = {_key(brand_id, rule): line.levels[rule] for rule in line.moved} | line.given
+    for part in _batches(sorted(moments)):
+        insert = _insert(session).values([{"key": key, "next_at": moments[key]} for key in part])
         session.execute(insert.on_conflict_do_update(index_elements=["key"], set_={"next_at": insert.excluded.next_at}))
+
+
+def forget_past_turns(session: Session, now: datetime) -> int:
+    """Delete the paces and turns of yesterday and before, which hold nobody any more, and return how many."""
+    result = session.execute(delete(Pace).where(col(Pace.next_at) < now - timedelta(days=1)))
+    return int(getattr(result, "rowcount", 0))
+
+
+def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (keys[start : start + BATCH] for start in range(0, len(keys), BATCH))
 
 
 def _key(brand_id: int, rule: str) -> str:
@@ -134,16 +149,21 @@ def _line_up_again(session: Session, brand_id: int, scope: RateScope, key: str, 
     rule = throttle_rule(scope, "" if key == EACH else key)
     of_rule = col(Pace.key).startswith(_key(brand_id, rule), autoescape=True) if key == EACH else col(Pace.key) == _key(brand_id, rule)
     session.execute(delete(Pace).where(of_rule))
-    waiting = _held_by(session, brand_id, rule, exact=key != EACH)
-    for start in range(0, len(waiting), BATCH):
-        ids = waiting[start : start + BATCH]
-        session.execute(update(Enrollment).where(col(Enrollment.id).in_(ids)).values(rules=[], woken_at=now))
+    tickets = _tickets_held_by(session, brand_id, rule, exact=key != EACH)
+    for part in _batches(sorted(tickets)):
+        session.execute(delete(Pace).where(col(Pace.key).in_(part)))
+        ids = [tickets[ticket] for ticket in part]
+        session.execute(update(Enrollment).where(col(Enrollment.id).in_(ids)).values(woken_at=now))
 
 
-def _held_by(session: Session, brand_id: int, rule: str, *, exact: bool) -> Sequence[int]:
+def _tickets_held_by(session: Session, brand_id: int, rule: str, *, exact: bool) -> dict[str, int]:
     rows = session.exec(
-        select(Enrollment.id, Enrollment.rules).where(
-            Enrollment.brand_id == brand_id, Enrollment.status == EnrollmentStatus.waiting, Enrollment.why == Why.held
+        select(Enrollment.id, Enrollment.step_id, Enrollment.visits, Enrollment.rules).where(
+            Enrollment.brand_id == brand_id, col(Enrollment.ended_at).is_(None), Enrollment.why == Why.held
         )
     )
-    return [row_id for row_id, rules in rows if row_id and any(each == rule if exact else str(each).startswith(rule) for each in rules)]
+    return {
+        ticket_of(row_id, step_id, int(visits.get(step_id, 1))): row_id
+        for row_id, step_id, visits, rules in rows
+        if row_id and step_id and any(each == rule if exact else str(each).startswith(rule) for each in rules)
+    }

@@ -16,14 +16,14 @@ from distmark.contacts.model import address_hash
 from distmark.contacts.table import Contact
 from distmark.delivery.channel import Channel, OutgoingMessage
 from distmark.delivery.mime import make_message_id
-from distmark.delivery.pace import TURN_KEPT, Line, Rate, RateScope, Scoped, rated, turn_given
+from distmark.delivery.pace import RULE, TURN_KEPT, Line, Rate, RateScope, Scoped, rated, ticket_of
 from distmark.delivery.rates import close_line, open_line, rates_of
 from distmark.delivery.rules import SEND, SendDecision, SendFacts, SendVerdict, counted_since, decide_send
 from distmark.enrollments.service import address_of
 from distmark.enrollments.table import Enrollment
 from distmark.errors import DeliveryError, DistmarkError, PermanentDeliveryError, Refused, TemporaryDeliveryError, UncertainDelivery
 from distmark.journeys.definition import JourneyDefinition, Kind
-from distmark.journeys.model import IfHeld, SendMessage, Why
+from distmark.journeys.model import IfHeld, SendMessage
 from distmark.journeys.source import Source
 from distmark.journeys.table import JourneyVersion
 from distmark.journeys.times import next_allowed, zone_for
@@ -176,7 +176,7 @@ def _open_desk(session: Session, batch: Batch, requests: Sequence[SendRequest]) 
         approved=_is_sendable(batch.version),
         rows=_rows(session, requests),
         gates={kind: _gate(session, batch, group, *kind) for kind, group in kinds.items()},
-        line=open_line(session, brand_id, under, batch.now),
+        line=open_line(session, brand_id, under, [_ticket(request) for request in requests], batch.now),
         rates=rates,
     )
 
@@ -309,18 +309,27 @@ def _line_up(desk: _Desk, request: SendRequest, row: Message | None, decide: Cal
     enrollment, now = request.enrollment, desk.batch.now
     if row is not None and row.status is MessageStatus.deferred:  # its turn was taken at the first try
         return SEND
-    given = turn_given(enrollment.rules, enrollment.due_at) if enrollment.why == Why.held else None
-    if given is not None and given > now:  # news woke it before its turn, which it keeps
-        return SendDecision(SendVerdict.hold, tuple(str(rule) for rule in enrollment.rules), given)
-    if given is not None and now <= given + TURN_KEPT:
-        return SEND
+    ticket = _ticket(request)
+    given = desk.line.turns.get(ticket)
+    if given is not None and given > now:  # something woke it before its turn, which it keeps
+        return decide(given, next((str(rule) for rule in enrollment.rules if str(rule).startswith(RULE)), RULE))
+    if given is not None:
+        desk.line.used.add(ticket)
+        if now <= given + TURN_KEPT:
+            return SEND
     rates = rated(desk.rates, _scopes(desk.batch, request))
     turn_at, rule = desk.line.turn(rates)
     decision = decide(turn_at, rule)
     # A turn at night is not given: whoever would have it lines up again in the morning, when nobody is ahead who came later.
-    if decision.outcome is SendVerdict.send or (decision.outcome is SendVerdict.hold and decision.until == turn_at):
+    if decision.outcome is SendVerdict.hold and decision.until == turn_at:
+        desk.line.given[ticket] = turn_at
+    if decision.outcome is SendVerdict.send or ticket in desk.line.given:
         desk.line.take(rates)
     return decision
+
+
+def _ticket(request: SendRequest) -> str:
+    return ticket_of(request.enrollment.id or 0, request.effect.step_id, request.visit)
 
 
 def _claim_all(session: Session, batch: Batch, claims: Sequence[_Claim]) -> list[Prepared]:

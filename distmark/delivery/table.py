@@ -24,9 +24,12 @@ class SendRate(SQLModel, table=True):
 
 
 class Pace(SQLModel, table=True):
-    """How far the messages under one rate have been given their turns, by all processes together. A row in the past may be deleted."""
+    """How far the messages under one rate have been given their turns, by all processes together; or the turn that one message was given.
+
+    A row in the past may be deleted.
+    """
 
     __tablename__ = "pace"
 
-    key: str = Field(primary_key=True)  # brand and rule
-    next_at: datetime = Field(sa_type=UTCDateTime)  # the turn of the next message, were there no burst
+    key: str = Field(primary_key=True)  # brand and rule, or a message's ticket
+    next_at: datetime = Field(sa_type=UTCDateTime)  # the turn of the next message, were there no burst; or that message's

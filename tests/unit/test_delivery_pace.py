@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distmark.delivery.pace import EACH, Line, Rate, RateScope, rated, throttle_rule, turn_given
+from distmark.delivery.pace import EACH, Line, Rate, RateScope, rated, throttle_rule, ticket_of
 
 NOW = datetime(2026, 11, 24, 1, 0, tzinfo=UTC)
 SATO, AUTUMN = (RateScope.partner, "sato"), (RateScope.campaign, "autumn")
@@ -59,11 +59,8 @@ def test_own_rate_goes_before_the_one_for_each() -> None:
     assert rated(rates, [(RateScope.partner, "suzuki")]) == {"throttle:partner:suzuki": Rate(10)}
 
 
-def test_only_a_hold_that_ends_with_the_throttle_is_a_turn() -> None:
-    assert turn_given(["throttle:partner:sato"], NOW) == NOW
-    assert turn_given(["throttle:partner:sato", "quiet_hours:21:00-08:00"], NOW) is None
-    assert turn_given(["cap_day:1"], NOW) is None
-    assert turn_given([], NOW) is None
+def test_ticket_is_one_per_visit_to_a_step() -> None:
+    assert len({ticket_of(1, "a", 1), ticket_of(1, "a", 2), ticket_of(1, "b", 1), ticket_of(2, "a", 1), ticket_of(1, "a", 1)}) == 4
 
 
 @given(st.integers(1, 100_000), st.integers(1, 50), st.lists(st.integers(0, 7200), min_size=1, max_size=60))
