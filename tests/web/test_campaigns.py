@@ -65,7 +65,7 @@ def test_members_page_by_page_without_gap_or_repeat(world: World):
     assert len(seen) == len(set(seen)) == 62
 
 
-@pytest.mark.parametrize("block", ["members", "preview"])
+@pytest.mark.parametrize("block", ["rows", "preview"])
 def test_live_refresh_and_full_page_render_the_same_block(world: World, block: str):
     client = world.as_()
     full = client.get(f"/campaigns/{world.campaign.id}").text

@@ -135,7 +135,7 @@ def test_counts_take_the_plural_of_their_language(n: int, ja: str, en: str):
 @pytest.mark.parametrize("colour", ["#0b6e69", "#ffd400", "#111111", "#ff0000", "#ffffff", "#7fffd4"])
 def test_any_brand_colour_stays_readable_in_light_and_dark(colour: str):
     light, dark = (
-        {name: value for name, value in re.findall(r"--([\w-]+):(#\w{6})", part)}
+        dict(re.findall(r"--([\w-]+):(#\w{6})", part))
         for part in brand.stylesheet({"brand": colour}).split("@media")
     )
 

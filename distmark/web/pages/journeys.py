@@ -28,7 +28,7 @@ from distmark.partners.model import Permission
 from distmark.web import faults, queries
 from distmark.web.frames import mail_document
 from distmark.web.i18n import N_
-from distmark.web.pages.results import sentence_of, step_rows, worst_of
+from distmark.web.pages.results import left_of, sentence_of, step_rows, worst_of
 from distmark.web.sample import render_sample, samples_of
 from distmark.web.site import Visit, needs, text, the_form
 
@@ -114,7 +114,7 @@ def journey_page(key: str, visit: Visit = needs(Permission.see_journeys), v: int
 
 def people_at(found: Results, here: Mapping[str, int]) -> dict[str, StepCounts]:
     """Return for each step how many ever came, are there now, and went on."""
-    counted = [(step.step_id, step.count(Metric.passed), here.get(step.step_id, 0)) for step in found.steps]
+    counted = [(step.step_id, left_of(step), here.get(step.step_id, 0)) for step in found.steps]
     return {step_id: StepCounts(arrived=passed + now, here=now, passed=passed) for step_id, passed, now in counted}
 
 

@@ -15,7 +15,7 @@ from distmark.journeys.program import Program
 from distmark.journeys.table import Journey, VersionStatus
 from distmark.metrics import service as metrics
 from distmark.metrics.definitions import outcome_name
-from distmark.metrics.model import Metric, Results, rate
+from distmark.metrics.model import Metric, Results, StepResults, rate
 from distmark.partners.model import Permission
 from distmark.web import charts, queries
 from distmark.web.charts import Series
@@ -27,6 +27,17 @@ router = APIRouter()
 DAYS = (7, 30, 90)
 DAILY = (Metric.entered, Metric.sent, Metric.clicked)
 SHOWN = (Metric.sent, Metric.opened, Metric.clicked, Metric.unsubscribed)
+# Whoever leaves a step leaves exactly one of these behind.
+LEFT = (
+    Metric.passed,
+    Metric.branched,
+    Metric.task,
+    Metric.skipped,
+    Metric.sent,
+    Metric.failed,
+    Metric.suppressed,
+    Metric.uncertain,
+)
 TROUBLE = (Metric.failed, Metric.suppressed, Metric.uncertain, Metric.bounced)
 
 
@@ -124,7 +135,7 @@ def step_rows(visit: Visit, found: Results, program: Program | None, here: dict[
     rows = []
     for step in found.steps:
         placed = program.steps.get(step.step_id) if program else None
-        reached = step.count(Metric.passed) + here.get(step.step_id, 0)
+        reached = left_of(step) + here.get(step.step_id, 0)
         rows.append(
             StepRow(
                 step_id=step.step_id,
@@ -139,6 +150,11 @@ def step_rows(visit: Visit, found: Results, program: Program | None, here: dict[
             )
         )
     return rows
+
+
+def left_of(step: StepResults) -> int:
+    """Return how many have gone on from the step."""
+    return sum(step.count(metric) for metric in LEFT)
 
 
 def worst_of(rows: Sequence[StepRow]) -> StepRow | None:

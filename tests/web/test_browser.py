@@ -1,0 +1,269 @@
+"""The pages in a real browser: one whole walk, no complaint of the browser, nothing unreadable for assistive technology, phone width."""
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from distmark.clock import FixedClock
+from distmark.db import Database
+from distmark.settings import Settings
+from distmark.web.app import create_app
+from tests.factories import NOW, PASSWORD
+from tests.web import showcase
+from tests.web.showcase import Showcase
+
+pytestmark = pytest.mark.browser
+CHROMIUM = "/usr/bin/chromium"
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic",
+    "--no-first-run",
+]  # fmt: skip
+AXE = Path(__file__).parent / "vendor" / "axe.min.js"
+WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
+PICTURES = Path(os.environ.get("DISTMARK_SCREENSHOTS", ""))
+
+
+@dataclass
+class Live:
+    """The running application, and what the browser complained about."""
+
+    url: str
+    show: Showcase
+    browser: Browser
+    complaints: list[str] = field(default_factory=list)
+    sessions: dict[str, list] = field(default_factory=dict)
+
+    def open(self, who: str | None, *, size: dict[str, int] = WIDE, language: str = "ja", scheme: str = "light") -> Page:
+        """Return a page of a new browser context in which `who` is signed in."""
+        locale = {"ja": "ja-JP", "en": "en-US"}[language]
+        context = self.browser.new_context(viewport=size, locale=locale, color_scheme=scheme, bypass_csp=False)
+        self._sign_in(context, who, language)
+        page = context.new_page()
+        page.on("console", lambda said: self.complaints.append(f"{page.url}: {said.text}") if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: self.complaints.append(f"{page.url}: {error}"))
+        return page
+
+    def _sign_in(self, context: BrowserContext, who: str | None, language: str) -> None:
+        ours = {"sec-fetch-site": "same-origin"}
+        if who and who not in self.sessions:
+            form = {"email": f"{who}@mirai.example", "password": PASSWORD, "next": "/healthz"}
+            assert context.request.post(f"{self.url}/sign-in", form=form, headers=ours).ok
+            self.sessions[who] = context.cookies()
+        elif who:
+            context.add_cookies(self.sessions[who])  # signing in is limited, and these are many pages
+        context.request.post(f"{self.url}/language", form={"language": language, "next": "/healthz"}, headers=ours)
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """The application on a port of its own, over a showcase, with Debian's Chromium."""
+    if not shutil.which(CHROMIUM):
+        pytest.fail(f"{CHROMIUM} is missing.") if os.environ.get("CI") == "true" else pytest.skip(f"{CHROMIUM} is missing.")
+    folder = tmp_path_factory.mktemp("live")
+    settings = Settings(mode="demo", data_dir=folder, _env_file=None)
+    db = Database(settings.database)
+    db.create_all()
+    show = showcase.build(db, folder)
+    server = uvicorn.Server(uvicorn.Config(create_app(settings, db, FixedClock(NOW)), port=0, log_level="error", access_log=False))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        thread.join(0.05)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield Live(f"http://127.0.0.1:{port}", show, browser)
+        browser.close()
+    server.should_exit = True
+    thread.join(10)
+    db.close()
+
+
+PAGES: list[tuple[str | None, str]] = [
+    (None, "/sign-in"),
+    (None, "/u/{token}"),
+    (None, "/nothing-here"),
+    ("partner", "/"),
+    ("partner", "/campaigns"),
+    ("partner", "/campaigns/{campaign}"),
+    ("partner", "/campaigns/{campaign}/people"),
+    ("partner", "/campaigns/{campaign}/send"),
+    ("partner", "/contacts"),
+    ("partner", "/contacts/{contact}"),
+    ("partner", "/contacts/{contact}/edit"),
+    ("partner", "/contacts/new"),
+    ("partner", "/contacts/import"),
+    ("partner", "/results"),
+    ("partner", "/results/{journey}"),
+    ("partner", "/mailbox"),
+    ("partner", "/mailbox/1"),
+    ("marketer", "/"),
+    ("marketer", "/journeys"),
+    ("marketer", "/journeys/{journey}"),
+    ("marketer", "/journeys/{journey}/edit"),
+    ("marketer", "/journeys/{journey}/1/messages"),
+    ("marketer", "/journeys/{journey}/compare?old=1&new=2"),
+    ("marketer", "/journeys/new"),
+    ("marketer", "/campaigns/new"),
+    ("approver", "/approvals"),
+    ("approver", "/approvals/{submitted}"),
+    ("ops", "/"),
+]
+
+
+def address(live: Live, path: str) -> str:
+    show = live.show
+    names = {
+        "campaign": show.campaign_id, "journey": show.journey_key, "contact": show.contact_id, "submitted": show.submitted_id,
+        "token": show.token,
+    }  # fmt: skip
+    return live.url + path.format(**names)
+
+
+@pytest.fixture
+def visiting(live: Live) -> Iterator[Callable[..., Page]]:
+    """Give pages that are closed after the test; whatever the browser complained about fails it."""
+    live.complaints.clear()
+    opened: list[Page] = []
+
+    def visit(who: str | None, path: str, **options: object) -> Page:
+        page = live.open(who, **options)
+        opened.append(page)
+        page.goto(address(live, path), wait_until="load")
+        return page
+
+    yield visit
+    for page in opened:
+        page.context.close()
+    allowed = [line for line in live.complaints if "404 (Not Found)" in line and "/nothing-here" in line]
+    assert [line for line in live.complaints if line not in allowed] == []
+
+
+@pytest.mark.parametrize("language", ["ja", "en"])
+@pytest.mark.parametrize(("who", "path"), PAGES)
+def test_page_is_readable_for_assistive_technology(visiting, who: str | None, path: str, language: str):
+    """WCAG 2.2 AA by axe-core: nothing serious, in either language, light and dark."""
+    for scheme in ("light", "dark"):
+        page = visiting(who, path, language=language, scheme=scheme)
+        assert page.locator("html").get_attribute("lang") == ("ja" if path.startswith("/u/") else language)
+        page.evaluate(AXE.read_text(encoding="utf-8") + ";0")
+        rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"], "resultTypes": ["violations"], "iframes": False}
+        found = page.evaluate(f"axe.run(document, {json.dumps(rules)})")
+        serious = [
+            f"{scheme} {each['id']}: {node['html'][:140]} {node['failureSummary'][:160]}"
+            for each in found["violations"]
+            if each["impact"] in ("serious", "critical")
+            for node in each["nodes"]
+        ]
+        assert serious == []
+
+
+@pytest.mark.parametrize(("who", "path"), PAGES)
+def test_page_fits_a_phone(visiting, who: str | None, path: str):
+    page = visiting(who, path, size=NARROW)
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+    if who:
+        assert page.locator("nav.tabs a").first.is_visible()
+
+
+def test_walk_from_signing_in_to_enrolling(visiting, live: Live):
+    page = visiting(None, "/campaigns/{campaign}")
+    page.fill("#email", "partner@mirai.example")
+    page.fill("#password", PASSWORD)
+    page.click("button.main")
+    page.wait_for_url("**/campaigns/*")
+
+    # The preview beside the work: another person, their words.
+    page.click('[aria-label="次の方"]')
+    page.wait_for_selector("#preview .stepper:has-text('2 /')")
+    page.click("tr[data-contact] th a >> nth=2")
+    page.wait_for_selector("#preview .stepper:has-text('3 /')")
+    assert page.locator("tr.chosen").count() == 1
+    page.fill("textarea[name='block.personal_note']", "先日はありがとうございました。")
+    page.click("text=この人だけに保存")
+    page.wait_for_selector("#preview .chip:has-text('この人だけ')")
+    assert "先日はありがとうございました。" in page.frame_locator("#preview iframe").locator("mark").first.inner_text()
+
+    # Tick one person, check, send.
+    page.check("tr[data-contact] >> nth=2 >> input[type=checkbox]")
+    assert page.locator("[data-count]").inner_text() == "1"
+    page.click(".bar >> text=確認して送る")
+    page.wait_for_url("**/send?member=*")
+    assert "1 人がこのジャーニーを始めます" in page.inner_text("main")
+    page.dblclick("button:has-text('1 人に送る')")
+    page.wait_for_url(f"**/campaigns/{live.show.campaign_id}")
+    page.wait_for_selector(".notice")
+    assert "進行中" in page.locator("tr[data-contact] >> nth=2").inner_text()
+
+
+def test_search_narrows_the_list_while_typing(visiting):
+    page = visiting("partner", "/campaigns/{campaign}")
+
+    page.type("#members input[type=search]", "佐藤")
+    expect(page.locator("tr[data-contact]")).to_have_count(1)
+
+    assert "q=" in page.url
+
+
+def test_finding_a_journey_from_a_phone_call(visiting):
+    page = visiting("partner", "/")
+
+    page.type("#q", "老後")
+    expect(page.locator("#offers .tile")).to_have_count(1)
+
+    assert "個人退職年金のご案内" in page.inner_text("#offers")
+
+
+def test_task_is_done_with_one_tap(visiting):
+    page = visiting("partner", "/", size=NARROW)
+    before = page.locator("#tasks li").count()
+
+    page.click("#tasks li >> nth=0 >> button")
+    expect(page.locator("#tasks li")).to_have_count(before - 1)
+
+    assert before >= 2
+
+
+def test_everything_works_without_javascript(live: Live):
+    context = live.browser.new_context(java_script_enabled=False, locale="ja-JP", viewport=WIDE)
+    page = context.new_page()
+    page.goto(live.url + "/sign-in")
+    page.fill("#email", "partner@mirai.example")
+    page.fill("#password", PASSWORD)
+    page.click("button.main")
+
+    page.goto(address(live, "/campaigns/{campaign}"))
+    page.check("tr[data-contact] >> nth=3 >> input[type=checkbox]")
+    page.click(".bar >> text=確認して送る")
+
+    assert page.locator("h1").inner_text() == "確認して送る"
+    context.close()
+
+
+def test_mail_in_its_frame_runs_nothing(visiting):
+    page = visiting("partner", "/campaigns/{campaign}")
+
+    frame = page.locator("#preview iframe")
+
+    assert "allow-scripts" not in frame.get_attribute("sandbox")
+    assert page.frame_locator("#preview iframe").locator("body").inner_text() != ""
+
+
+@pytest.mark.skipif(not os.environ.get("DISTMARK_SCREENSHOTS"), reason="pictures are made on demand: DISTMARK_SCREENSHOTS=folder")
+@pytest.mark.parametrize(("who", "path", "name"), [("partner", "/campaigns/{campaign}", "campaign"), ("marketer", "/journeys/{journey}", "journey")])
+def test_pictures_for_the_readme(visiting, who: str, path: str, name: str):
+    page = visiting(who, path)
+    page.wait_for_load_state("networkidle")
+
+    page.screenshot(path=PICTURES / f"{name}.png", clip={"x": 0, "y": 0, "width": WIDE["width"], "height": WIDE["height"]}, full_page=True)
+
+    assert (PICTURES / f"{name}.png").stat().st_size > 10_000
