@@ -13,10 +13,11 @@ from distmark.compliance.service import trail
 from distmark.db import Database
 from distmark.delivery.memory import Fault
 from distmark.delivery.pace import RateScope
-from distmark.delivery.rates import list_rates, remove_rate, set_rate
+from distmark.delivery.rates import forget_past_turns, list_rates, remove_rate, set_rate
 from distmark.delivery.table import Pace
+from distmark.enrollments.control import pause, resume
 from distmark.enrollments.model import MoveKind
-from distmark.enrollments.service import pause, resume
+from distmark.enrollments.restraints import Scope
 from distmark.errors import InvalidInput, NotAllowed, NotFound
 from distmark.messages.model import MessageStatus
 from distmark.partners.model import Role
@@ -215,10 +216,10 @@ async def test_turns_missed_in_a_pause_are_not_all_taken_at_once(stage: Stage, o
     ids = [result.enrollment_id for result in stage.enrol(campaign, *[stage.contact() for _person in range(4)])]
     await stage.run_for(MINUTE)
     with stage.db.writing() as session:
-        pause(session, stage.viewer, ids[1:], stage.clock.now())
+        pause(session, stage.viewer, Scope.listed(ids[1:]), stage.clock.now())
     await stage.run_until(start + 10 * HOUR)
     with stage.db.writing() as session:
-        resume(session, stage.viewer, ids[1:], stage.clock.now())
+        resume(session, stage.viewer, Scope.listed(ids[1:]), stage.clock.now())
 
     await stage.run_for(DAY)
 
@@ -317,3 +318,15 @@ async def test_without_rates_nobody_lines_up(stage: Stage) -> None:
 
     with stage.db.reading() as session:
         assert session.exec(select(Pace)).all() == []
+
+
+async def test_turns_that_were_taken_leave_no_row_and_old_paces_are_forgotten(stage: Stage, ops) -> None:
+    slow(stage, ops, RateScope.partner, stage.partner.key, 60)
+    stage.enrol(stage.journey(ONE_MAIL), *[stage.contact() for _person in range(3)])
+    await stage.run_for(HOUR)
+    with stage.db.reading() as session:
+        assert [row.key for row in session.exec(select(Pace))] == [f"{stage.brand.id}:throttle:partner:{stage.partner.key}"]
+
+    with stage.db.writing() as session:
+        assert forget_past_turns(session, stage.clock.now()) == 0
+        assert forget_past_turns(session, stage.clock.now() + 2 * DAY) == 1
