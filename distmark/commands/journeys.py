@@ -1,7 +1,6 @@
 """`distmark journeys`: from a file on the disk to a deployment, and questions about it on the way."""
 
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,11 +17,11 @@ from distmark.db import get_database
 from distmark.errors import InvalidInput, NotFound, Refused
 from distmark.journeys.check import check as check_source
 from distmark.journeys.definition import parse
+from distmark.journeys.diagram import diagram, outline
 from distmark.journeys.findings import Finding, Severity
-from distmark.journeys.model import Act, End, Facts, Go, Sleep
-from distmark.journeys.program import Placed, Program, build_program
+from distmark.journeys.model import Facts
+from distmark.journeys.program import Program, build_program
 from distmark.journeys.source import DEFINITION_SUFFIXES, load_source, scan
-from distmark.journeys.steps import KINDS
 from distmark.journeys.table import Journey, JourneyVersion
 from distmark.partners.model import Permission, Viewer
 from distmark.settings import get_settings
@@ -31,6 +30,7 @@ app = typer.Typer(help="Check, show, submit, approve and register journeys.", no
 
 Key = Annotated[str, typer.Argument(metavar="KEY", help="The journey's key, or the path of its folder or file.")]
 VersionNumber = Annotated[int | None, typer.Option("--version", metavar="N", help="Which version; the newest when left out.")]
+Lang = Annotated[str, typer.Option("--lang", help="Language of what is printed: en or ja.")]
 SEVERITY_STYLE = {Severity.error: "bold red", Severity.warning: "yellow"}
 
 
@@ -38,7 +38,7 @@ SEVERITY_STYLE = {Severity.error: "bold red", Severity.warning: "yellow"}
 def check(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Folders with a journey.yaml, or single .yaml files.")],
     json_: Json = False,
-    lang: Annotated[str, typer.Option("--lang", help="Language of the messages: en or ja.")] = "en",
+    lang: Lang = "en",
 ) -> None:
     """Say everything that is wrong with journeys, by file, line, step and field. Exits with 1 when there is an error. Needs no database."""
     paths = [path for given in files for path in _journeys_in(given)]
@@ -130,60 +130,52 @@ def _summary(session: Session, journey: Journey, brand_key: str) -> dict[str, An
 
 
 @app.command("show", epilog="Example: distmark journeys show retirement-onboarding")
-def show_(key: Key, version: VersionNumber = None, brand: BrandKey = "", json_: Json = False) -> None:
+def show_(key: Key, version: VersionNumber = None, lang: Lang = "en", brand: BrandKey = "", json_: Json = False) -> None:
     """Show a journey: its versions and its steps in order."""
     program, versions = _program(key, version, brand)
-    steps = [{"id": placed.step_id, "depth": placed.depth, **_told(program, placed)} for placed in program.order]
+    shown = ("number", "kind", "arm", "title", "detail")
+    steps = [{"id": item.step_id, **{name: getattr(item, name) for name in shown}} for item in outline(program, lang)]
     if json_:
         print_json({"key": program.definition.key, "brand": program.definition.brand, "versions": versions, "steps": steps})
         return
-    out.print(Text(f"{_name(program)} ({program.definition.key}, {program.definition.brand})", "bold"))
+    out.print(Text(f"{program.definition.key} of {program.definition.brand}", "bold"))
     for each in versions:
         out.print(f"  version {each['number']}: {each['status']}" + (f", deployment {each['deployment']}" if each["deployment"] else ""))
-    out.print(_tree(program))
+    out.print(_tree(program, lang))
 
 
-@app.command(epilog="Example: distmark journeys diagram journey_defs/seasonal-coupon")
-def diagram(key: Key, version: VersionNumber = None, brand: BrandKey = "") -> None:
-    """Draw a journey's steps as a tree. KEY may be a path: then no database is needed."""
-    out.print(_tree(_program(key, version, brand)[0]))
+@app.command("diagram", epilog="Example: distmark journeys diagram journey_defs/seasonal-coupon --svg seasonal-coupon.svg")
+def diagram_(
+    key: Key,
+    svg: Annotated[
+        Path | None, typer.Option("--svg", metavar="FILE", help="Write the picture into this file instead of printing a tree.")
+    ] = None,
+    version: VersionNumber = None,
+    lang: Lang = "en",
+    brand: BrandKey = "",
+) -> None:
+    """Draw a journey's steps. KEY may be a path: then no database is needed."""
+    program = _program(key, version, brand)[0]
+    if svg is None:
+        out.print(_tree(program, lang))
+        return
+    svg.write_text(diagram(program, lang), encoding="utf-8")
+    out.print(f"The picture is in {svg}.")
 
 
-def _tree(program: Program) -> Tree:
-    tree = Tree(Text(_name(program), "bold"), guide_style="dim")
-    nodes: dict[str, Tree] = {}
-    arms: dict[tuple[str, int], Tree] = {}
-    for placed in program.order:
-        parent = tree
-        if placed.split is not None:
-            place = (placed.split, placed.arm or 0)
-            if place not in arms:
-                arms[place] = nodes[placed.split].add(Text(placed.label or f"way {(placed.arm or 0) + 1}", "italic"))
-            parent = arms[place]
-        told = _told(program, placed)
-        nodes[placed.step_id] = parent.add(
-            Text.assemble((placed.step_id, "bold"), "  ", (told["kind"], "cyan"), "  ", (told["text"], "dim"))
+def _tree(program: Program, lang: str) -> Tree:
+    """Return the steps as a tree: below a split its arms, below an arm its steps."""
+    tree = Tree(Text(program.definition.name.text(lang), "bold"), guide_style="dim")
+    nodes = {"": tree}
+    for item in outline(program, lang):
+        above = item.number.rpartition(".")[0]
+        if above not in nodes:  # the first step of an arm
+            nodes[above] = nodes[above.rpartition(".")[0]].add(Text(item.arm or "", "italic"))
+        jumps = f"  → {', '.join(item.jumps_to)}" if item.jumps_to else ""
+        nodes[item.number] = nodes[above].add(
+            Text.assemble((item.step_id, "bold"), "  ", item.title, (f"  {item.detail}" if item.detail else "", "dim"), (jumps, "cyan"))
         )
     return tree
-
-
-def _told(program: Program, placed: Placed) -> dict[str, str]:
-    step = program.steps[placed.step_id]
-    fields = step.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"id"})
-    return {"kind": KINDS[step.kind].label["en"], "text": _brief(fields.get(step.kind))}
-
-
-def _brief(value: object) -> str:
-    """Return a step's own field in few words; the steps of its ways are drawn by themselves."""
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_brief(item)}" for name, item in value.items() if name != "steps" and item is not None)
-    if isinstance(value, list):
-        return f"{len(value)} ways" if any(isinstance(item, dict) for item in value) else " ".join(map(str, value))
-    return str(value)
-
-
-def _name(program: Program) -> str:
-    return program.definition.name.text("en")
 
 
 @app.command(epilog="Example: distmark journeys schema > journey.schema.json")
@@ -204,36 +196,24 @@ def when(
     zone: Annotated[str, typer.Option("--zone", metavar="ZONE", help="The contact's time zone, such as Asia/Tokyo.")],
     contact: Annotated[list[str] | None, typer.Option("--contact", metavar="NAME=VALUE", help="What is known of the contact.")] = None,
     version: VersionNumber = None,
+    lang: Lang = "en",
     brand: BrandKey = "",
     json_: Json = False,
 ) -> None:
     """Say when a contact who reaches STEP at that time would go on, and which rules decided it. Knows no clicks and no events."""
-    from distmark.journeys.walk import Position, decide
+    from distmark.journeys.when import when as when_is
 
-    program, _ = _program(key, version, brand)
-    if step not in program.steps:
-        raise NotFound(f'The journey "{program.definition.key}" has no step "{step}"; it has {", ".join(program.steps)}.')
-    there, arrived = _zone(zone), _moment(at, _zone(zone))
+    program, there = _program(key, version, brand)[0], _zone(zone)
     facts = Facts(contact={**dict(_pair(each) for each in contact or ()), "zone": zone})
-    decision = decide(program, Position(step, arrived, {step: 1}), facts, arrived, there)
-    due, rules = _due(decision, arrived)
-    answer = {
-        "due_at": due.astimezone(UTC).isoformat() if due else None,
-        "local": due.astimezone(there).isoformat() if due else None,
-        "rules": list(rules),
-    }
+    answer = when_is(program, step, _moment(at, there), there, facts)
     if json_:
-        print_json(answer)
+        due, local = (each.isoformat() if each else None for each in (answer.due_at, answer.local))
+        print_json({"due_at": due, "local": local, "rules": list(answer.rules), "why": answer.why(lang)})
         return
-    out.print(f"{due.astimezone(there):%a %Y-%m-%d %H:%M %Z} ({answer['due_at']})" if due else "Only an event wakes this contact.")
-    for rule in rules:
-        out.print(f"  {rule}")
-
-
-def _due(decision: Go | Sleep | Act | End, arrived: datetime) -> tuple[datetime | None, Sequence[str]]:
-    if isinstance(decision, Sleep):
-        return decision.until, decision.rules
-    return arrived, ("ends here",) if isinstance(decision, End) else ("at once",)
+    if answer.due_at and answer.local:
+        out.print(f"{answer.local:%a %Y-%m-%d %H:%M %Z} ({answer.due_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC)")
+    for reason in answer.why(lang):
+        out.print(f"  {reason}")
 
 
 def _zone(name: str) -> ZoneInfo:
