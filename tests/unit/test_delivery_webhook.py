@@ -251,3 +251,11 @@ def test_answer_is_fit_to_be_stored(raw: bytes, stored: dict) -> None:
 def test_idempotency_key_is_the_same_for_the_same_thing_only() -> None:
     assert idempotency_key("run", 1, "score", 1) == idempotency_key("run", 1, "score", 1)
     assert idempotency_key("run", 1, "score", 1) != idempotency_key("run", 1, "score", 2)
+
+
+@pytest.mark.parametrize("headers", [{"X-Name": "a\r\nX-Admin: yes"}, {"X Name": "a"}, {"X-Name": "a\nb"}])
+async def test_header_that_would_begin_another_is_refused(headers: dict[str, str]) -> None:
+    async with serving() as server:
+        with pytest.raises(PermanentDeliveryError):
+            await webhooks().call(call(server.url(), headers=headers))
+    assert server.seen == []
