@@ -18,6 +18,7 @@ from babel.messages.pofile import read_po, write_po
 from babel.numbers import format_decimal, format_percent
 
 LANGUAGES = ("ja", "en")
+CJK_FROM = "\u2e80"  # everything from here on is East Asian
 NAMES = {"ja": "日本語", "en": "English"}
 HERE = Path(__file__).parent
 LOCALE_DIR = HERE / "locale"
@@ -149,10 +150,10 @@ class Tongue:
 
 
 def person_name(language: str, last_name: str, first_name: str) -> str:
-    """Return a person's name in the order of the reader's language, with 様 in Japanese."""
-    if language == "ja":
-        return f"{' '.join(part for part in (last_name, first_name) if part)} 様"
-    return " ".join(part for part in (first_name, last_name) if part)
+    """Return a person's name: with 様 to Japanese readers; the family name first to them, and wherever it is written in Japanese letters."""
+    family_first = language == "ja" or any(letter >= CJK_FROM for letter in last_name + first_name)
+    name = " ".join(part for part in ((last_name, first_name) if family_first else (first_name, last_name)) if part)
+    return f"{name} 様" if language == "ja" else name
 
 
 def extracted() -> Catalog:

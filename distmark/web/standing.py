@@ -77,7 +77,7 @@ def _ended(enrollment: Enrollment, tongue: Tongue) -> Standing:
     said = OUTCOME.get(enrollment.outcome or "", ENROLLMENT[EnrollmentStatus.ended])
     detail = tongue.short(enrollment.ended_at) if enrollment.ended_at else ""
     where = enrollment.reason if enrollment.outcome in (Outcome.exit, Outcome.goal, Outcome.stopped) else ""
-    return Standing(said, where or tongue.say(said.words), detail)
+    return Standing(said, where, detail)
 
 
 def step_name(step: Step, tongue: Tongue) -> str:

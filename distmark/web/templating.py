@@ -44,7 +44,14 @@ def _environment(language: str) -> Environment:
         "named": named,
         "person": person,
     }
-    environment.globals |= {"icon": icon, "definition": define, "language_names": i18n.NAMES, "chip": _chip_maker(words), **TABLES}
+    environment.globals |= {
+        "icon": icon,
+        "definition": define,
+        "language_names": i18n.NAMES,
+        "chip": _chip_maker(words),
+        "gap": "" if language == "ja" else " ",
+        **TABLES,
+    }
     return environment
 
 

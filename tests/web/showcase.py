@@ -30,10 +30,32 @@ from tests import factories as make
 from tests.factories import NOW
 
 DEFS = Path(__file__).parents[2] / "journey_defs"
-NAMES = (
-    "佐藤 恵,高橋 亮,鈴木 一郎,田中 葵,伊藤 健,渡辺 結衣,山本 陽子,中村 翔,小林 美咲,加藤 大輔,吉田 直樹,山田 花子,"
-    "佐々木 彩,山口 誠,松本 和也,井上 由紀,木村 拓,林 真理,斎藤 学,清水 舞,山崎 剛,森 香織,池田 修,橋本 愛"
-).split(",")
+NAMES = [
+    "佐藤 恵",
+    "高橋 亮",
+    "鈴木 一郎",
+    "田中 葵",
+    "伊藤 健",
+    "渡辺 結衣",
+    "山本 陽子",
+    "中村 翔",
+    "小林 美咲",
+    "加藤 大輔",
+    "吉田 直樹",
+    "山田 花子",
+    "佐々木 彩",
+    "山口 誠",
+    "松本 和也",
+    "井上 由紀",
+    "木村 拓",
+    "林 真理",
+    "斎藤 学",
+    "清水 舞",
+    "山崎 剛",
+    "森 香織",
+    "池田 修",
+    "橋本 愛",
+]
 CITIES = ("横浜市", "川崎市", "町田市", "藤沢市")
 OTHERS = 186
 USERS = {Role.partner: "partner", Role.marketer: "marketer", Role.approver: "approver", Role.ops: "ops"}
@@ -55,7 +77,9 @@ def build(db: Database, data_dir: Path) -> Showcase:
     dice = random.Random(7)
     with db.writing() as session:
         brand = make.make_brand(session, key="mirai-securities", tokens={"brand": "#0b6e69", "brand_soft": "#e3f2f0"})
-        partners = [make.make_partner(session, brand, name=name) for name in ("山本 由美", "佐藤 健", "工藤 真理", "西村 彰", "岡本 慧", "藤井 泉")]
+        partners = [
+            make.make_partner(session, brand, name=name) for name in ("山本 由美", "佐藤 健", "工藤 真理", "西村 彰", "岡本 慧", "藤井 泉")
+        ]
         make.make_partner(session, brand, name="石川 翠")
         for role, name in USERS.items():
             partner = partners[0] if role is Role.partner else None
@@ -107,7 +131,9 @@ def _book(session: Session, partner: Partner) -> list[Contact]:
             session, partner, last_name=last, first_name=first, city=CITIES[number % 4], company=company, email=f"c{number}@example.jp"
         )
         if number != 3:
-            record_consent(session, contact.id or 0, "email", given=True, now=NOW - timedelta(days=30), ground="existing_customer", source="call")
+            record_consent(
+                session, contact.id or 0, "email", given=True, now=NOW - timedelta(days=30), ground="existing_customer", source="call"
+            )
         contacts.append(contact)
     return contacts
 
@@ -139,10 +165,11 @@ class Journeying:
 
     def send(self, step: str, channel: str = "email", subject: str = "お電話ありがとうございました") -> Message:
         message = Message(
-            token=secrets.token_urlsafe(16), header_id=f"<{secrets.token_hex(8)}@distmark.example>", enrollment_id=self.row.id, step_id=step,
+            token=secrets.token_urlsafe(16), header_id=f"<{secrets.token_hex(8)}@d.example>", enrollment_id=self.row.id, step_id=step,
             brand_id=self.row.brand_id, partner_id=self.row.partner_id, contact_id=self.row.contact_id, campaign_id=self.row.campaign_id,
             version_id=self.row.version_id, channel=channel, name=step, language="ja", subject=subject,
-            links={"plans": "https://mirai.example/plans"}, status=MessageStatus.sent, created_at=self.at, sending_at=self.at, sent_at=self.at,
+            links={"plans": "https://mirai.example/plans"}, status=MessageStatus.sent,
+            created_at=self.at, sending_at=self.at, sent_at=self.at,
         )  # fmt: skip
         self.session.add(message)
         self.session.flush()
@@ -153,9 +180,18 @@ class Journeying:
         at = min(self.at + timedelta(hours=hours), NOW - timedelta(minutes=5))
         self.session.add(
             Event(
-                natural_key=secrets.token_hex(8), kind=kind, at=at, received_at=at, brand_id=self.row.brand_id, partner_id=self.row.partner_id,
-                contact_id=self.row.contact_id, enrollment_id=self.row.id, message_id=message.id, first=True, **fields,
-            )  # fmt: skip
+                natural_key=secrets.token_hex(8),
+                kind=kind,
+                at=at,
+                received_at=at,
+                brand_id=self.row.brand_id,
+                partner_id=self.row.partner_id,
+                contact_id=self.row.contact_id,
+                enrollment_id=self.row.id,
+                message_id=message.id,
+                first=True,
+                **fields,
+            )
         )
         if kind is EventKind.opened:
             message.opened_at = at
@@ -196,9 +232,15 @@ class Journeying:
         title = f"{contact.last_name} {contact.first_name} さんに、資料の感想をうかがう電話"
         self.session.add(
             Task(
-                enrollment_id=self.row.id, step_id=step, brand_id=self.row.brand_id, partner_id=self.row.partner_id,
-                contact_id=self.row.contact_id, title=title, created_at=self.at, due_at=NOW + due,
-            )  # fmt: skip
+                enrollment_id=self.row.id,
+                step_id=step,
+                brand_id=self.row.brand_id,
+                partner_id=self.row.partner_id,
+                contact_id=self.row.contact_id,
+                title=title,
+                created_at=self.at,
+                due_at=NOW + due,
+            )
         )
 
     def _after_reading(self, opened: bool, clicked: bool) -> None:

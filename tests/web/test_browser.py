@@ -259,7 +259,9 @@ def test_mail_in_its_frame_runs_nothing(visiting):
 
 
 @pytest.mark.skipif(not os.environ.get("DISTMARK_SCREENSHOTS"), reason="pictures are made on demand: DISTMARK_SCREENSHOTS=folder")
-@pytest.mark.parametrize(("who", "path", "name"), [("partner", "/campaigns/{campaign}", "campaign"), ("marketer", "/journeys/{journey}", "journey")])
+@pytest.mark.parametrize(
+    ("who", "path", "name"), [("partner", "/campaigns/{campaign}", "campaign"), ("marketer", "/journeys/{journey}", "journey")]
+)
 def test_pictures_for_the_readme(visiting, who: str, path: str, name: str):
     page = visiting(who, path)
     page.wait_for_load_state("networkidle")

@@ -9,7 +9,7 @@ from distmark.contacts.table import Consent, Contact
 from distmark.enrollments.model import MoveKind
 from distmark.enrollments.table import Enrollment, Move
 from distmark.partners.model import Role
-from tests.factories import NOW
+from tests.factories import NOW, make_contact
 from tests.web.conftest import World
 
 CSV = "姓,名,メールアドレス,携帯\n新井,翼,arai@example.jp,090-1111-2222\n上田,恵,ueda@@example,\n"
@@ -183,8 +183,14 @@ def test_no_more_messages_is_recorded_with_who_was_told(world: World):
 
 
 def test_names_are_written_in_the_readers_order(world: World):
-    assert "鈴木 花子 様" in world.as_().get("/contacts").text
-    assert "花子 鈴木" in world.as_(language="en").get("/contacts").text
+    with world.db.writing() as session:
+        make_contact(session, world.here.partner, last_name="Smith", first_name="Ann")
+    japanese, english = world.as_().get("/contacts").text, world.as_(language="en").get("/contacts").text
+
+    assert "鈴木 花子 様" in japanese
+    assert "Smith Ann 様" in japanese
+    assert ">鈴木 花子</a>" in english  # in its own letters a name keeps its own order
+    assert ">Ann Smith</a>" in english
 
 
 def test_brand_person_says_in_whose_book_a_contact_goes(world: World):

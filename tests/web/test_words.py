@@ -134,10 +134,7 @@ def test_counts_take_the_plural_of_their_language(n: int, ja: str, en: str):
 
 @pytest.mark.parametrize("colour", ["#0b6e69", "#ffd400", "#111111", "#ff0000", "#ffffff", "#7fffd4"])
 def test_any_brand_colour_stays_readable_in_light_and_dark(colour: str):
-    light, dark = (
-        dict(re.findall(r"--([\w-]+):(#\w{6})", part))
-        for part in brand.stylesheet({"brand": colour}).split("@media")
-    )
+    light, dark = (dict(re.findall(r"--([\w-]+):(#\w{6})", part)) for part in brand.stylesheet({"brand": colour}).split("@media"))
 
     for tokens, paper in ((light, brand.LIGHT_PAPER), (dark, brand.DARK_PAPER)):
         assert brand.contrast(tokens["brand"], paper) >= 4.5

@@ -8,16 +8,16 @@ from sqlmodel import Session
 from starlette.datastructures import FormData
 
 from distmark.compliance import service as compliance
-from distmark.errors import InvalidInput
+from distmark.errors import DistmarkError, InvalidInput
 from distmark.journeys import service as journeys
-from distmark.journeys.definition import JourneyDefinition
+from distmark.journeys.definition import JourneyDefinition, parse
 from distmark.journeys.service import source_of
 from distmark.journeys.table import JourneyVersion, VersionStatus
 from distmark.partners.model import Permission
 from distmark.web import faults, queries
 from distmark.web.i18n import N_
 from distmark.web.pages.journeys import changes_between
-from distmark.web.sample import samples_of
+from distmark.web.sample import render_sample, samples_of
 from distmark.web.site import Visit, needs, text, the_form
 
 router = APIRouter()
@@ -55,7 +55,7 @@ def _page(visit: Visit, version_id: int, *, wrong: str = "", note: str = "", sta
         journey=journey,
         before=before,
         changes=changes,
-        pairs=_pairs(definition, changes),
+        pairs=_pairs(visit, definition, version, before, changes),
         definition_text=source_of(version).definition,
         names=names,
         trail=trail,
@@ -72,15 +72,34 @@ def _before(session: Session, version: JourneyVersion) -> JourneyVersion | None:
     return next((row for row in older if row.status is VersionStatus.registered), older[0] if older else None)
 
 
-def _pairs(definition: JourneyDefinition, changes: object) -> list[Mapping[str, object]]:
-    """Return each message and language with whether its templates changed, the changed ones first."""
+def _pairs(
+    visit: Visit, definition: JourneyDefinition, version: JourneyVersion, before: JourneyVersion | None, changes: object
+) -> list[Mapping[str, object]]:
+    """Return each message and language with its subjects old and new and whether its templates changed, the changed ones first."""
     touched = {tuple(change.name.split(".")[:2]) for change in getattr(changes, "templates", ())}
     pairs: list[Mapping[str, object]] = [
-        {"message": sample.message, "lang": lang, "channel": sample.channel, "changed": not changes or (sample.message, lang) in touched}
+        {
+            "message": sample.message,
+            "lang": lang,
+            "channel": sample.channel,
+            "changed": not changes or (sample.message, lang) in touched,
+            "subjects": [_subject(visit, row, sample.message, lang) for row in (before, version)],
+        }
         for sample in samples_of(definition)
         for lang in definition.languages
     ]
     return sorted(pairs, key=lambda pair: not pair["changed"])
+
+
+def _subject(visit: Visit, version: JourneyVersion | None, message: str, lang: str) -> str:
+    """Return the message's subject for a made-up person; "" where this version has no such message, or none that can be made."""
+    if version is None or visit.brand is None:
+        return ""
+    try:
+        source = source_of(version)
+        return render_sample(source, parse(source), visit.brand, message, lang, visit.site.settings.base_url).subject
+    except DistmarkError:
+        return ""
 
 
 @router.post("/approvals/{version_id}/approve")

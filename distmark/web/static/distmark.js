@@ -38,7 +38,11 @@
     const place = area.dataset?.left && document.getElementById(area.dataset.left);
     if (place) place.textContent = String(area.maxLength - area.value.length);
   });
-  document.addEventListener("DOMContentLoaded", () => all("form").forEach(count));
+  document.addEventListener("DOMContentLoaded", () => {
+    all("form").forEach(count);
+    // A picture wider than its place begins in its middle, where the journey begins.
+    all(".flow").forEach((place) => { place.scrollLeft = (place.scrollWidth - place.clientWidth) / 2; });
+  });
   document.addEventListener("htmx:after:swap", (event) => {
     all("form").forEach(count);
     // The preview tells whose it is: mark that row, and on a phone, where it stands below the list, go to it.
