@@ -1,4 +1,4 @@
-"""The machine starts its processes together, watches them and stops them; a killed one leaves nothing behind. Its parts here are scripts."""
+"""The machine starts its processes together, watches them and stops them; a killed one leaves nothing behind. Here they are scripts."""
 
 import json
 import os
