@@ -21,7 +21,7 @@ from distmark.journeys.diagram import diagram, outline
 from distmark.journeys.findings import Finding, Severity
 from distmark.journeys.model import Facts
 from distmark.journeys.program import Program, build_program
-from distmark.journeys.source import DEFINITION_SUFFIXES, load_source, scan
+from distmark.journeys.source import DEFINITION_SUFFIXES, Source, load_source, scan
 from distmark.journeys.table import Journey, JourneyVersion
 from distmark.partners.model import Permission, Viewer
 from distmark.settings import get_settings
@@ -132,7 +132,7 @@ def _summary(session: Session, journey: Journey, brand_key: str) -> dict[str, An
 @app.command("show", epilog="Example: distmark journeys show retirement-onboarding")
 def show_(key: Key, version: VersionNumber = None, lang: Lang = "en", brand: BrandKey = "", json_: Json = False) -> None:
     """Show a journey: its versions and its steps in order."""
-    program, versions = _program(key, version, brand)
+    program, versions = _program(key, version, brand), _versions(key, brand)
     shown = ("number", "kind", "arm", "title", "detail")
     steps = [{"id": item.step_id, **{name: getattr(item, name) for name in shown}} for item in outline(program, lang)]
     if json_:
@@ -155,7 +155,7 @@ def diagram_(
     brand: BrandKey = "",
 ) -> None:
     """Draw a journey's steps. KEY may be a path: then no database is needed."""
-    program = _program(key, version, brand)[0]
+    program = _program(key, version, brand)
     if svg is None:
         out.print(_tree(program, lang))
         return
@@ -203,7 +203,7 @@ def when(
     """Say when a contact who reaches STEP at that time would go on, and which rules decided it. Knows no clicks and no events."""
     from distmark.journeys.when import when as when_is
 
-    program, there = _program(key, version, brand)[0], _zone(zone)
+    program, there = _program(key, version, brand), _zone(zone)
     facts = Facts(contact={**dict(_pair(each) for each in contact or ()), "zone": zone})
     answer = when_is(program, step, _moment(at, there), there, facts)
     if json_:
@@ -341,17 +341,34 @@ def _report(session: Session, version: JourneyVersion, done: str, as_json: bool)
         out.print(f"Version {version.number} of {journey.key} {done}.")
 
 
-def _program(key: str, number: int | None, brand_key: str) -> tuple[Program, list[dict[str, Any]]]:
-    """Return the program of a journey in the database, or of the file at that path, with the versions there are."""
+def source_named(key: str, number: int | None, brand_key: str) -> Source:
+    """Return the text of a journey: of the file at that path, else of the version in the database. NotFound."""
     if Path(key).exists():
-        return build_program(parse(load_source(Path(key)))), []
-    from distmark.journeys.service import program_of, versions_of
+        return load_source(Path(key))
+    from distmark.journeys.service import source_of
 
     with get_database().reading() as session:
-        viewer = viewer_for(session, Permission.see_journeys, brand_id=brand_of_journey(session, key, brand_key))
-        version = _version(session, viewer, key, number)
-        told = [
+        return source_of(_stored(session, key, number, brand_key))
+
+
+def _stored(session: Session, key: str, number: int | None, brand_key: str) -> JourneyVersion:
+    viewer = viewer_for(session, Permission.see_journeys, brand_id=brand_of_journey(session, key, brand_key))
+    return _version(session, viewer, key, number)
+
+
+def _program(key: str, number: int | None, brand_key: str) -> Program:
+    return build_program(parse(source_named(key, number, brand_key)))
+
+
+def _versions(key: str, brand_key: str) -> list[dict[str, Any]]:
+    """Return the versions there are of a journey in the database, newest first; none of a file."""
+    if Path(key).exists():
+        return []
+    from distmark.journeys.service import versions_of
+
+    with get_database().reading() as session:
+        journey_id = _stored(session, key, None, brand_key).journey_id
+        return [
             {"number": each.number, "status": each.status.value, "deployment": each.deployment_id}
-            for each in versions_of(session, version.journey_id)
+            for each in versions_of(session, journey_id)
         ]
-        return program_of(session, version.id or 0), told
