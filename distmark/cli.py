@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from distmark.commands import campaigns, contacts, doctor, enroll, journeys, machine, results
+from distmark.commands import campaigns, contacts, doctor, enroll, journeys, machine, results, simulate
 from distmark.console import guarded, use_running_machine
 
 app = typer.Typer(
@@ -15,6 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+journeys.app.command(epilog="Example: distmark journeys simulate journey_defs/gym-new-year --contacts 1000 --seed 7")(simulate.simulate)
 app.add_typer(journeys.app, name="journeys")
 app.add_typer(contacts.app, name="contacts")
 app.add_typer(campaigns.app, name="campaigns")
