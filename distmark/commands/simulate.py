@@ -58,7 +58,8 @@ def simulate(
     if found.busiest_at:
         out.print(f"Busiest hour: {found.busiest_at:%Y-%m-%d %H:00} UTC, {found.busiest_messages:,} messages.")
     out.print(
-        f"{found.contacts:,} contacts, {found.messages:,} messages, {found.still_inside:,} still inside, {found.endless:,} can never finish."
+        f"{found.contacts:,} contacts, {found.messages:,} messages, {found.still_inside:,} still inside, "
+        f"{found.endless:,} can never finish."
     )
     out.print(f"{found.wakes:,} wakes in {found.seconds:.1f} s.")
 
