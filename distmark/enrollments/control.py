@@ -249,7 +249,7 @@ def _resume_one_by_one(session: Session, where: Conditions, plan: ResumePlan, no
             arrived = {each.id: _arrived(each, plan.extended, now) for each in people}
             waits = foresight.waiting([(each, at) for each in people if plan.extended and (at := arrived[each.id])])
             rows = [_resumed(each, arrived[each.id], waits.get(each.id), slots, now) for each in people]
-            set_each(session, rows, MoveKind.resumed, now, [{"step_id": each.step_id or "", "detail": told} for each in people])
+            set_each(session, rows, _MOVING, MoveKind.resumed, now, told)
 
 
 def _slots(plan: ResumePlan, now: datetime) -> Iterator[datetime]:
@@ -268,8 +268,7 @@ def _arrived(each: Standing, extend: bool, now: datetime) -> datetime | None:
 
 
 def _resumed(each: Standing, arrived_at: datetime | None, wait: Sleep | None, slots: Iterator[datetime], now: datetime) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": each.id, "status": EnrollmentStatus.waiting, "paused_at": None, "alone_since": None}
-    row |= {"arrived_at": arrived_at, "due_at": each.due_at, "woken_at": None}
+    row: dict[str, Any] = {"id": each.id, "arrived_at": arrived_at, "due_at": each.due_at, "woken_at": None}
     is_due = each.due_at is not None and each.due_at <= now
     if wait is not None and each.woken_at is None:
         # Its run sleeps until the old time, or without end when that has passed: then it is called at the new one.
@@ -280,13 +279,13 @@ def _resumed(each: Standing, arrived_at: datetime | None, wait: Sleep | None, sl
     return row
 
 
+_MOVING = {"status": EnrollmentStatus.waiting, "paused_at": None, "alone_since": None}
+
+
 def _going_on(now: datetime) -> dict[str, Any]:
     """Return the columns of those who go on with the clock as it went: what fell due is due now, and what happened is looked at now."""
     due = col(Enrollment.due_at) <= now
-    return {
-        "status": EnrollmentStatus.waiting,
-        "paused_at": None,
-        "alone_since": None,
+    return _MOVING | {
         "due_at": case((due, now), else_=col(Enrollment.due_at)),
         "woken_at": case((or_(due, col(Enrollment.woken_at).is_not(None)), now), else_=None),
     }

@@ -95,6 +95,7 @@ class Foresight:
     session: Session
     now: datetime
     known: dict[tuple[object, ...], Decision] = field(default_factory=dict)
+    programs: dict[int, Program] = field(default_factory=dict)
 
     def waiting(self, people: Sequence[tuple[Standing, datetime]]) -> dict[int, Sleep]:
         """Return the wait of each, had they arrived at their step at that time; who is not at a wait or waits no longer is absent."""
@@ -128,7 +129,9 @@ class Foresight:
         return step if isinstance(step, WaitStep) else None
 
     def _program(self, each: Standing) -> Program:
-        return program_of(self.session, each.version_id)
+        if each.version_id not in self.programs:
+            self.programs[each.version_id] = program_of(self.session, each.version_id)
+        return self.programs[each.version_id]
 
 
 def _is_personal(step: WaitStep) -> bool:
