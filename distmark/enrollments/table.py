@@ -124,7 +124,7 @@ class EntryPlan(SQLModel, table=True):
     rule: str
     since: datetime = Field(sa_type=UTCDateTime)  # dates before this enter nobody; readings of a segment count from here
     read_at: datetime = Field(sa_type=UTCDateTime)  # when every changed contact had last been looked at; which reading this is
-    reached: int | None = 0
+    reached: int | None = None
     next_at: datetime | None = Field(default=None, sa_type=UTCDateTime)
 
 
