@@ -72,7 +72,7 @@ def run_once(seconds_per_day: float | None) -> int:
     started = stopwatch()
     speed = SECONDS_PER_DAY / (seconds_per_day or ONCE_SECONDS_PER_DAY)
     settings = demo_settings()
-    settings = settings.model_copy(update={"data_dir": settings.data_dir / "once", "results_every_seconds": 10, "poll_seconds": 0.3})
+    settings = settings.model_copy(update={"data_dir": settings.data_dir / "once", "results_every_seconds": 30, "poll_seconds": 0.3})
     board = Board()
     machine = Machine(settings, speed=speed, afresh=True, tell=board.tell)
     with machine.obeying_signals():
