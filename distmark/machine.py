@@ -38,7 +38,7 @@ LOCK_FILE = "machine.lock"
 MAILBOX_FILE = "mailbox.sqlite3"
 START_SECONDS = 120.0
 STOP_SECONDS = {"worker": 12.0, "web": 5.0, "catcher": 3.0, "server": 8.0}
-FIRST_PAUSE_SECONDS = 1.0
+FIRST_PAUSE_SECONDS = 0.5  # doubled with every death in a row
 LONGEST_PAUSE_SECONDS = 30.0
 STEADY_SECONDS = 60.0  # a process that lived this long starts again at once when it dies
 TOKYO = ZoneInfo("Asia/Tokyo")
@@ -379,7 +379,7 @@ class Machine:
         now = time.monotonic()
         if child.due is None and (code := child.process.poll()) is not None:
             lived_long = now - child.started > STEADY_SECONDS
-            child.pause = FIRST_PAUSE_SECONDS if lived_long else min(child.pause * 2, LONGEST_PAUSE_SECONDS)
+            child.pause = min((FIRST_PAUSE_SECONDS if lived_long else child.pause) * 2, LONGEST_PAUSE_SECONDS)
             child.due = now + child.pause
             self.tell(News(name, "ended", f"{_how(code)}; starts again in {child.pause:.0f} s"))
         elif child.due is not None and now >= child.due:

@@ -35,7 +35,7 @@ def results(
         brand_id = brand_of_journey(session, key, brand)
         viewer = viewer_for(session, Permission.see_results, email=as_, brand_id=brand_id)
         campaign_id = campaign_named(session, campaign, brand).id if campaign else None
-        found = read_results(session, viewer, key, version=version, campaign_id=campaign_id, days=days)
+        found = read_results(session, viewer, key, version=version, campaign_id=campaign_id, days=days, lang=lang)
     print_json(as_json(key, found)) if json_ else print_results(found, lang)
 
 

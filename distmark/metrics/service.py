@@ -67,8 +67,12 @@ def results(
     version: int | None = None,
     campaign_id: int | None = None,
     days: int = SERIES_DAYS,
+    lang: str = "",
 ) -> Results:
-    """Return the results of a journey of the viewer's brand; a partner sees their own contacts only. Raises NotFound, NotAllowed."""
+    """Return the results of a journey of the viewer's brand, named in `lang` or the viewer's language; a partner sees their own contacts.
+
+    Raises NotFound and NotAllowed.
+    """
     _require(viewer)
     query = select(Journey).where(col(Journey.brand_id) == viewer.brand_id, col(Journey.key) == journey_key)
     journey = session.scalars(query).one_or_none()
@@ -81,7 +85,7 @@ def results(
         campaign_id=campaign_id,
         partner_id=viewer.partner_id,
         days=days,
-        lang=viewer.language,
+        lang=lang or viewer.language,
     )
 
 
