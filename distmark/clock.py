@@ -106,7 +106,7 @@ class FixedClock:
 
 
 def wall_now() -> datetime:
-    """Return the wall clock's time, aware UTC: for what machines agree on (Prefect's schedules, sessions), never for a contact's journey."""
+    """Return the wall clock's time, aware UTC: for what machines agree on (schedules, sessions), never for a contact's journey."""
     return datetime.now(UTC)
 
 

@@ -108,7 +108,11 @@ class Stage:
 
 def _templates() -> dict[str, str]:
     """Templates of the messages `one`, `two` and `three`, and of the SMS `nudge`."""
-    body = "<mjml><mj-body><mj-section><mj-column><mj-text>{{ greeting }}</mj-text><mj-button href='https://mirai.example/plans'>見る</mj-button><mj-text>{{ legal_footer }}</mj-text></mj-column></mj-section></mj-body></mjml>"
+    body = (
+        "<mjml><mj-body><mj-section><mj-column><mj-text>{{ greeting }}</mj-text>"
+        "<mj-button href='https://mirai.example/plans'>見る</mj-button>"
+        "<mj-text>{{ legal_footer }}</mj-text></mj-column></mj-section></mj-body></mjml>"
+    )
     text = "{{ greeting }}\n\n{{ legal_footer }}\n"
     templates = {}
     for lang in ("ja", "en"):

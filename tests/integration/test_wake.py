@@ -25,7 +25,9 @@ def stage(db: Database, clock: FixedClock) -> Stage:
 
 async def test_contact_gets_each_message_once_and_completes(stage: Stage) -> None:
     campaign = stage.journey(
-        "  - {id: first, send: email, message: one}\n  - {id: pause, wait: {for: 3 days, until: '09:00'}}\n  - {id: second, send: email, message: two}\n"
+        "  - {id: first, send: email, message: one}\n"
+        "  - {id: pause, wait: {for: 3 days, until: '09:00'}}\n"
+        "  - {id: second, send: email, message: two}\n"
     )
     hanako = stage.contact()
     stage.enrol(campaign, hanako)
@@ -69,7 +71,9 @@ async def test_double_click_on_enrol_enrols_once(stage: Stage) -> None:
 async def test_click_sends_contact_down_the_other_arm(stage: Stage) -> None:
     campaign = stage.journey(
         "  - {id: first, send: email, message: one}\n  - {id: read, wait: {for: 2 days}}\n"
-        "  - id: engaged\n    branch:\n      - {when: \"clicked('first')\", steps: [{id: call, task: {for: partner, title: Call, due: 1 day}}]}\n"
+        "  - id: engaged\n"
+        "    branch:\n"
+        "      - {when: \"clicked('first')\", steps: [{id: call, task: {for: partner, title: Call, due: 1 day}}]}\n"
         "      - {otherwise: true, steps: [{id: again, send: email, message: two}]}\n"
     )
     hanako, taro = stage.contact(), stage.contact()
@@ -161,7 +165,10 @@ async def test_goal_ends_the_journey_in_the_middle_of_a_wait(stage: Stage) -> No
 
 async def test_event_ends_a_wait_before_its_timeout(stage: Stage) -> None:
     campaign = stage.journey(
-        "  - {id: booking, wait: {event: booked, timeout: 7 days, on_timeout: remind}}\n  - {id: thanks, send: email, message: one}\n  - {id: done, exit: booked}\n  - {id: remind, send: email, message: two}\n",
+        "  - {id: booking, wait: {event: booked, timeout: 7 days, on_timeout: remind}}\n"
+        "  - {id: thanks, send: email, message: one}\n"
+        "  - {id: done, exit: booked}\n"
+        "  - {id: remind, send: email, message: two}\n",
         "events: [booked]",
     )
     hanako, taro = stage.contact(), stage.contact()
@@ -238,7 +245,10 @@ async def test_what_nobody_can_know_is_uncertain_and_never_sent_again(stage: Sta
 
 async def test_step_that_raises_parks_its_member_and_no_other(stage: Stage) -> None:
     campaign = stage.journey(
-        '  - id: odd\n    branch:\n      - {when: "10 / contact.amount > 5", steps: [{id: out, exit: rich}]}\n  - {id: first, send: email, message: one}\n',
+        "  - id: odd\n"
+        "    branch:\n"
+        '      - {when: "10 / contact.amount > 5", steps: [{id: out, exit: rich}]}\n'
+        "  - {id: first, send: email, message: one}\n",
         "contact_fields: {amount: number}",
         contacts_per_run=10,
     )
@@ -339,7 +349,9 @@ async def test_dead_worker_between_claim_and_answer_leaves_an_uncertain_message(
 async def test_news_while_walking_is_not_lost(stage: Stage) -> None:
     """L3"""
     campaign = stage.journey(
-        "  - {id: first, send: email, message: one}\n  - {id: booking, wait: {event: booked, timeout: 7 days}}\n  - {id: second, send: email, message: two}\n",
+        "  - {id: first, send: email, message: one}\n"
+        "  - {id: booking, wait: {event: booked, timeout: 7 days}}\n"
+        "  - {id: second, send: email, message: two}\n",
         "events: [booked]",
     )
     hanako = stage.contact()
@@ -361,7 +373,7 @@ async def test_news_while_walking_is_not_lost(stage: Stage) -> None:
 async def test_attribute_is_read_as_the_journey_declares_it(stage: Stage) -> None:
     """An imported CSV says "false" in letters; as text it would count as true."""
     campaign = stage.journey(
-        "  - id: known\n    branch:\n      - {when: \"contact.is_client\", steps: [{id: out, exit: a client}]}\n"
+        '  - id: known\n    branch:\n      - {when: "contact.is_client", steps: [{id: out, exit: a client}]}\n'
         "  - {id: first, send: email, message: one}\n",
         "contact_fields: {is_client: bool}",
     )

@@ -31,7 +31,11 @@ from tests.driver import Stage
 
 pytestmark = [pytest.mark.prefect, pytest.mark.filterwarnings("default")]
 
-STEPS = "  - {id: first, send: email, message: one}\n  - {id: booking, wait: {event: booked, timeout: 7 days}}\n  - {id: second, send: email, message: two}\n"
+STEPS = (
+    "  - {id: first, send: email, message: one}\n"
+    "  - {id: booking, wait: {event: booked, timeout: 7 days}}\n"
+    "  - {id: second, send: email, message: two}\n"
+)
 EVENTS = "events: [booked]"
 
 
@@ -186,7 +190,7 @@ async def test_runs_of_a_dead_worker_go_on_when_the_next_one_starts(shop: Shop) 
     campaign, people = await shop.open(), [shop.stage.contact() for _ in range(3)]
     shop.stage.enrol(campaign, *people)
     await launch(shop.stage.db, shop.client, "default", wall_now())
-    pending, begun, claimed = (uuid.UUID(shop.stage.enrollment(person).flow_run_id) for person in people)
+    pending, begun, _claimed = (uuid.UUID(shop.stage.enrollment(person).flow_run_id) for person in people)
     await shop.client.set_flow_run_state(pending, claiming())
     await shop.client.set_flow_run_state(begun, claiming())
     await shop.client.set_flow_run_state(begun, running())
