@@ -150,7 +150,7 @@ class Tongue:
 
 
 def person_name(language: str, last_name: str, first_name: str) -> str:
-    """Return a person's name: with 様 to Japanese readers; the family name first to them, and wherever it is written in Japanese letters."""
+    """Return a person's name, with 様 to Japanese readers. The family name is first to them, and wherever it is in Japanese letters."""
     family_first = language == "ja" or any(letter >= CJK_FROM for letter in last_name + first_name)
     name = " ".join(part for part in ((last_name, first_name) if family_first else (first_name, last_name)) if part)
     return f"{name} 様" if language == "ja" else name

@@ -28,8 +28,8 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=()",
 }
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-# By route name. Mail providers press one-click unsubscribe, and machines post events: neither has a cookie that could be abused.
-CROSS_SITE_WELCOME = frozenset({"unsubscribe_now", "post_event"})
+# By route name. Mail providers press one-click unsubscribe, and machines with a bearer token post: neither has a cookie to be abused.
+CROSS_SITE_WELCOME = frozenset({"unsubscribe_now", "post_event", "post_events", "post_enrollments"})
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
 log = logging.getLogger("distmark.web")

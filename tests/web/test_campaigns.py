@@ -196,12 +196,21 @@ def test_message_after_an_act_is_shown_once(world: World):
     assert "1 人の配信を始めました" not in client.get(f"/campaigns/{world.campaign.id}").text
 
 
-@pytest.mark.parametrize("status", [CampaignStatus.paused, CampaignStatus.closed])
-def test_campaign_that_is_not_open_says_so_instead_of_enrolling(world: World, status: CampaignStatus):
+def set_status(world: World, status: CampaignStatus) -> None:
     with world.db.writing() as session:
         row = session.get_one(Campaign, world.campaign.id)
         row.status = status
         session.add(row)
+
+
+def test_confirmation_of_a_paused_campaign_says_that_people_stand_still_first(world: World):
+    set_status(world, CampaignStatus.paused)
+
+    assert "一時停止中です" in world.as_().get(f"/campaigns/{world.campaign.id}/send").text
+
+
+def test_campaign_that_is_closed_says_so_instead_of_enrolling(world: World):
+    set_status(world, CampaignStatus.closed)
     client = world.as_()
 
     assert "公開中ではありません" in client.get(f"/campaigns/{world.campaign.id}/send").text

@@ -3,13 +3,22 @@
 import ast
 import re
 from datetime import UTC, date, datetime
+from enum import StrEnum
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from distmark import enrollments as a_room
+from distmark.campaigns.table import CampaignStatus, MemberStatus
+from distmark.engagement.model import EventKind
+from distmark.enrollments.model import EnrollmentStatus, EnrolVerdict
+from distmark.journeys.model import Outcome
+from distmark.journeys.table import VersionStatus
+from distmark.messages.model import MessageStatus
+from distmark.partners.model import Role
 from distmark.web import brand, i18n
+from distmark.web import words as tables
 from distmark.web.i18n import Tongue
 from distmark.web.refusals import errors, in_japanese
 
@@ -76,6 +85,24 @@ def _text(node: ast.expr) -> list[str]:
 @pytest.mark.parametrize("text", raised())
 def test_every_refusal_exists_in_japanese(text: str):
     assert text in errors(), "add it to locale/ja/LC_MESSAGES/errors.po"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (Role, tables.ROLE),
+        (CampaignStatus, tables.CAMPAIGN),
+        (MemberStatus, tables.MEMBER),
+        (VersionStatus, tables.VERSION),
+        (EnrollmentStatus, tables.ENROLLMENT),
+        (EnrolVerdict, tables.VERDICT),
+        (Outcome, tables.OUTCOME),
+        (MessageStatus, tables.MESSAGE),
+        (EventKind, tables.EVENT),
+    ],
+)
+def test_every_value_of_a_closed_set_has_words(values: type[StrEnum], words: dict[str, object]):
+    assert set(values) <= set(words)
 
 
 def test_refusal_keeps_what_was_filled_in():
