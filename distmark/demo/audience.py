@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import count
@@ -21,6 +21,8 @@ from distmark.mailbox.store import MailboxItem, MailboxStore, MessageKind
 
 POLL_SECONDS = 0.2
 REQUEST_SECONDS = 20.0
+MOST_TRIES = 30
+TRY_AGAIN_AFTER = timedelta(seconds=1)  # of wall time
 
 PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.6"
 ANDROID = "Mozilla/5.0 (Linux; Android 15; Pixel 9) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Mobile Safari/537.36"
@@ -69,6 +71,7 @@ class Deed:
     url: str = ""
     agent: str = ""
     event: str = ""
+    tries: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +174,13 @@ class Audience:
         self._http.close()
 
     def settle(self, seconds: float = 10.0) -> None:
-        """Wait until nothing is overdue, at most so long."""
+        """Wait until all mail is read and nothing is overdue, at most so long."""
         until = time.monotonic() + seconds
-        while time.monotonic() < until and (self.store.newest_id() > self._last or (self._due and self._due[0][0] <= wall_now())):
+        while time.monotonic() < until and (self.store.newest_id() > self._last or self._has_overdue()):
             time.sleep(POLL_SECONDS)
+
+    def _has_overdue(self) -> bool:
+        return any(due <= wall_now() or deed.tries > 1 for due, _, _, deed in list(self._due))
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -195,12 +201,20 @@ class Audience:
         try:
             status, wanted = self._request(item, deed)
         except httpx2.HTTPError as error:
-            self.tally.refused.append(f"{deed.act} of {item.message_id}: {type(error).__name__}")
+            self._try_again(item, deed, error)
             return
         if status not in wanted:
             self.tally.refused.append(f"{deed.act} of {item.message_id}: {status}")
             return
         self._count(item, deed)
+
+    def _try_again(self, item: MailboxItem, deed: Deed, error: httpx2.HTTPError) -> None:
+        """Who meets a page that does not load tries again in a moment, and gives up in the end."""
+        if deed.tries >= MOST_TRIES:
+            self.tally.refused.append(f"{deed.act} of {item.message_id}: {type(error).__name__}")
+            return
+        again = replace(deed, tries=deed.tries + 1)
+        heapq.heappush(self._due, (wall_now() + TRY_AGAIN_AFTER, next(self._numbers), item, again))
 
     def _request(self, item: MailboxItem, deed: Deed) -> tuple[int, tuple[int, ...]]:
         agent = {"user-agent": deed.agent}

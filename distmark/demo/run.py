@@ -120,6 +120,7 @@ def _live_once(machine: Machine, started: float) -> int:
         evidence = Evidence(db, mailbox, prefect, _deployments(db), ids, accepted_before, mailbox_before, since)
         proof = prove(evidence, 0)
         wrong = faults(evidence, proof, audience.tally)
+        prefect.close()
         machine.stop()
         _print_results(db)
         if not all_ended:
