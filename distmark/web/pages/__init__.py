@@ -1,12 +1,12 @@
 """One module of function views per page."""
 
-from distmark.web.pages import api, approvals, assets, campaigns, contacts, journeys, people, recipient, results, sign_in, today
+from distmark.web.pages import api_entries, approvals, assets, campaigns, contacts, journeys, people, recipient, results, sign_in, today
 
 PAGES = (
     assets.router,
     sign_in.router,
     recipient.router,
-    api.router,
+    api_entries.router,
     today.router,
     people.router,
     campaigns.router,
