@@ -8,9 +8,8 @@ from zoneinfo import ZoneInfo
 
 from sqlmodel import Session, col, func, select
 
-from distmark.campaigns import service as campaigns
 from distmark.campaigns.table import Campaign, Member, MemberStatus, PartnerBlocks
-from distmark.contacts.service import attributes_of
+from distmark.contacts.service import attributes_of, mentions
 from distmark.contacts.table import Contact, Suppression
 from distmark.engagement.model import EventKind, Verdict
 from distmark.engagement.table import Event
@@ -121,10 +120,30 @@ def failing(session: Session, viewer: Viewer) -> dict[str, int]:
     return {"parked": int(session.exec(parked).one()), "uncertain": int(session.exec(uncertain).one())}
 
 
-def member_order(session: Session, viewer: Viewer, campaign_id: int, status: MemberStatus | None, text: str, limit: int) -> list[int]:
-    """Return the contact ids of a campaign's members in the order of its table: what the preview's ‹ › steps through."""
-    page = campaigns.members(session, viewer, campaign_id, status=status, text=text, limit=limit)
-    return [contact.id or 0 for _, contact in page.rows]
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Where a member stands in a campaign's table: place (from 1; 0: not among those shown), and the contacts before and after."""
+
+    place: int
+    before: int | None
+    after: int | None
+
+
+def neighbours(session: Session, viewer: Viewer, member: Member, status: MemberStatus | None, text: str) -> Neighbours:
+    """Return the member's neighbours in the order of the table with this filter: what the preview's ‹ › step through."""
+    conditions = [col(Member.campaign_id) == member.campaign_id, *mentions(text)]
+    if status is not None:
+        conditions.append(col(Member.status) == status)
+
+    def among(what: Any) -> Any:
+        joined = select(what).select_from(Member).join(Contact, col(Contact.id) == col(Member.contact_id))
+        return visible(joined, Contact, viewer).where(*conditions)
+
+    before = session.exec(among(Member.contact_id).where(col(Member.id) < member.id).order_by(col(Member.id).desc()).limit(1)).first()
+    after = session.exec(among(Member.contact_id).where(col(Member.id) > member.id).order_by(col(Member.id)).limit(1)).first()
+    shown = session.exec(among(Member.id).where(Member.id == member.id)).first() is not None
+    earlier = session.exec(among(func.count()).where(col(Member.id) < member.id)).one()
+    return Neighbours(int(earlier) + 1 if shown else 0, before, after)
 
 
 def member_with_contact(session: Session, viewer: Viewer, campaign_id: int, contact_id: int) -> tuple[Member, Contact] | None:

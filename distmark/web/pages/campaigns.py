@@ -35,7 +35,6 @@ from distmark.web.words import MEMBER
 router = APIRouter()
 ROWS = 25
 SEND_AT_ONCE = 1000
-STEPPER_ROWS = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +156,7 @@ def _page(
         enrolled = enrollments.where_now(session, visit.viewer, campaign_id, [contact.id or 0 for _, contact in found.rows])
         programs = _programs(session, enrolled.values(), desk)
         rows = [_row(visit, desk, member, contact, enrolled.get(contact.id or 0), programs) for member, contact in found.rows]
-        shown = _shown(session, visit, desk, rows, chosen_status, q, contact_id, step_id, lang)
+        shown = _shown(session, visit, desk, rows, found.total, chosen_status, q, contact_id, step_id, lang)
         first_at = _first_at(session, visit, desk, rows)
     pending = counts.get(MemberStatus.pending, 0)
     return visit.page(
@@ -223,6 +222,7 @@ def _shown(
     visit: Visit,
     desk: Desk,
     rows: Sequence[Row],
+    total: int,
     status: MemberStatus | None,
     q: str,
     contact_id: int | None,
@@ -233,22 +233,21 @@ def _shown(
     if not rows and contact_id is None:
         return None
     wanted = contact_id or rows[0].contact.id or 0
-    order = queries.member_order(session, visit.viewer, desk.campaign.id or 0, status, q, STEPPER_ROWS)
     pair = queries.member_with_contact(session, visit.viewer, desk.campaign.id or 0, wanted)
     if pair is None:
         raise NotFound(f"Contact {wanted} is not a member of this campaign.")
     member, contact = pair
-    place = order.index(wanted) if wanted in order else -1
+    beside = queries.neighbours(session, visit.viewer, member, status, q)
     preview, problem = _preview(session, visit, desk, wanted, step_id, lang)
     return Shown(
         contact=contact,
         member=member,
         preview=preview,
         problem=problem,
-        place=place + 1,
-        of=len(order),
-        before=order[place - 1] if place > 0 else None,
-        after=order[place + 1] if 0 <= place < len(order) - 1 else None,
+        place=beside.place,
+        of=total,
+        before=beside.before,
+        after=beside.after,
     )
 
 
@@ -374,7 +373,7 @@ def send(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), form
     """Enrol the confirmed people; pressing twice enrols once."""
     with visit.writing() as session:
         results = enrollments.enrol(session, visit.viewer, campaign_id, numbers(form, "contact")[:SEND_AT_ONCE], visit.now)
-    entered = sum(1 for result in results if result.verdict is EnrolVerdict.enrolled)
+    entered = sum(1 for result in results if result.verdict in (EnrolVerdict.enrolled, EnrolVerdict.queued))
     already = sum(1 for result in results if result.verdict is EnrolVerdict.already_in)
     if entered:
         message = N_("Sent on their way: %(count)s. Each gets the first message at the time shown.")
