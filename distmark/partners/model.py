@@ -40,9 +40,7 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
             Permission.see_results,
         }
     ),
-    Role.approver: frozenset(
-        {Permission.see_journeys, Permission.approve_journeys, Permission.see_campaigns, Permission.see_results}
-    ),
+    Role.approver: frozenset({Permission.see_journeys, Permission.approve_journeys, Permission.see_campaigns, Permission.see_results}),
     Role.partner: frozenset(
         {
             Permission.see_campaigns,
