@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.staticfiles import StaticFiles
@@ -52,9 +52,3 @@ def _answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, faults.on_http_error)
     app.add_exception_handler(RequestValidationError, faults.on_unreadable)
     app.add_exception_handler(Exception, faults.on_surprise)
-
-
-def site_of(request: Request) -> Site:
-    """Return the site that this request came to."""
-    site: Site = request.app.state.site
-    return site

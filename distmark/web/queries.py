@@ -14,7 +14,7 @@ from distmark.contacts.table import Contact, Suppression
 from distmark.engagement.model import EventKind, Verdict
 from distmark.engagement.table import Event
 from distmark.enrollments.model import EnrollmentStatus
-from distmark.enrollments.table import Enrollment, Task
+from distmark.enrollments.table import Enrollment
 from distmark.journeys.program import Program
 from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
 from distmark.messages.compose import brand_attributes, partner_attributes
@@ -105,12 +105,6 @@ def names_of_users(session: Session, viewer: Viewer, ids: Sequence[int | None]) 
     wanted = [user_id for user_id in ids if user_id is not None]
     rows = session.exec(select(User).where(User.brand_id == viewer.brand_id, col(User.id).in_(wanted)))
     return {row.id: row.name for row in rows if row.id is not None}
-
-
-def done_tasks(session: Session, viewer: Viewer, since: datetime) -> int:
-    """Return how many tasks were done since then."""
-    statement = visible(select(func.count()).select_from(Task), Task, viewer).where(col(Task.done_at) >= since)
-    return int(session.exec(statement).one())
 
 
 def failing(session: Session, viewer: Viewer) -> dict[str, int]:

@@ -1,6 +1,5 @@
 """What every view is given: the site (made once) and the visit (one request of one person)."""
 
-import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -299,11 +298,6 @@ def sign_in_address(request: Request) -> str:
     """Return the sign-in page's address that leads back to this request's page."""
     here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     return f"/sign-in?next={quote(here, safe='')}" if request.method == "GET" and here != "/" else "/sign-in"
-
-
-def as_json(value: object) -> str:
-    """Return `value` for people to read: indented, in its own letters."""
-    return json.dumps(value, ensure_ascii=False, indent=2, default=str)
 
 
 def _signed_in(site: Site, request: Request) -> tuple[Viewer | None, Brand | None]:
