@@ -58,6 +58,7 @@ PREFECT_SETTINGS = {
     "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",  # a server that is away is waited for, never replaced by one of its own
 }
 # Without statistics, which Prefect never gathers, SQLite would read every sleeping run at each poll.
 POLL_INDEX = "CREATE INDEX IF NOT EXISTS ix_flow_run__distmark_poll ON flow_run (state_type, next_scheduled_start_time)"
@@ -440,6 +441,17 @@ def prefect_database(settings: Settings) -> str:
     """Return the address of Prefect's own database, with the driver that Prefect needs."""
     home = settings.data_dir.absolute() / "prefect"
     return settings.prefect_database_url.replace("+psycopg", "+asyncpg", 1) or f"sqlite+aiosqlite:///{home / 'prefect.db'}"
+
+
+def point_prefect_here(settings: Settings) -> None:
+    """What is imported of Prefect from now on in this process talks to our server. Its settings are read once, when it is imported.
+
+    Raises Refused when the server does not answer.
+    """
+    if not answers(f"{settings.prefect_api_url}/health"):
+        raise Refused(f"Prefect does not answer at {settings.prefect_api_url}; start it with `distmark up` and try again.")
+    for name, value in {**PREFECT_SETTINGS, "PREFECT_API_URL": settings.prefect_api_url}.items():
+        os.environ.setdefault(name, value)
 
 
 def as_environment(settings: Settings, *, secrets: bool = True) -> dict[str, str]:

@@ -23,6 +23,7 @@ from distmark.journeys.model import Facts
 from distmark.journeys.program import Program, build_program
 from distmark.journeys.source import DEFINITION_SUFFIXES, Source, load_source, scan
 from distmark.journeys.table import Journey, JourneyVersion
+from distmark.machine import point_prefect_here
 from distmark.partners.model import Permission, Viewer
 from distmark.settings import get_settings
 
@@ -303,6 +304,7 @@ def register(
     json_: Json = False,
 ) -> None:
     """Give an approved version its Prefect deployment and open it for entrants. Safe to repeat."""
+    point_prefect_here(get_settings())
     from deployments.register import register_version
 
     db = get_database()

@@ -1,6 +1,5 @@
 """`distmark up`, `demo` and `init`: an installation on this machine."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +12,7 @@ from sqlmodel import col, func, select
 from distmark.console import Board, err, out, table
 from distmark.db import Database, get_database
 from distmark.errors import InvalidInput
-from distmark.machine import Machine, MachineStopped, answers
+from distmark.machine import Machine, MachineStopped, answers, point_prefect_here
 from distmark.partners.model import Role
 from distmark.partners.table import Brand, User
 from distmark.settings import Mode, Settings, get_settings
@@ -120,9 +119,9 @@ def prepare_database(settings: Settings) -> tuple[int, ...]:
 def _register_system_flows(settings: Settings) -> None:
     if not answers(f"{settings.prefect_api_url}/health"):
         return  # `distmark up` does it when it starts the server
+    point_prefect_here(settings)
     from deployments.register import register_system_flows
 
-    os.environ.setdefault("PREFECT_API_URL", settings.prefect_api_url)
     register_system_flows()
     out.print("The results and upkeep flows are registered with Prefect.")
 

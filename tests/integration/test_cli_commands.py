@@ -191,13 +191,28 @@ def test_a_journey_with_errors_cannot_be_submitted(run: Run, staffed: Database, 
         assert session.exec(select(JourneyVersion)).all() == []
 
 
-def test_only_an_approved_version_is_registered(run: Run, staffed: Database, tmp_path: Path) -> None:
+def test_only_an_approved_version_is_registered(run: Run, staffed: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distmark.commands.journeys.point_prefect_here", lambda settings: None)
     run("journeys", "submit", write(tmp_path))
 
     ran = run("journeys", "register", "introduction")
 
     assert ran.code == 1
     assert "approved" in ran.err
+
+
+def test_registering_without_prefect_says_so_and_changes_nothing(
+    run: Run, staffed: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISTMARK_PREFECT_API_URL", "http://127.0.0.1:9/api")
+    run("journeys", "submit", write(tmp_path))
+    run("journeys", "approve", "introduction")
+
+    ran = run("journeys", "register", "introduction")
+
+    assert ran.code == 1
+    assert "Prefect does not answer at http://127.0.0.1:9/api" in ran.err
+    assert version_of(staffed).status is VersionStatus.approved
 
 
 def test_journeys_are_listed_with_their_newest_version(run: Run, staffed: Database, tmp_path: Path) -> None:
