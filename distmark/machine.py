@@ -293,7 +293,7 @@ class Machine:
         if name == "server":
             port, url = self.ports["server"], self.settings.prefect_api_url
             command: tuple[str, ...] = (python, "-m", "flows.server", "--host", host, "--port", str(port))
-            return Part(name, command, lambda: answers(f"{url}/health"), self.settings.dashboard_url)
+            return Part(name, command, lambda: answers(f"{url}/health") and self._server_is_ours(), self.settings.dashboard_url)
         if name == "catcher":
             port = self.ports["catcher"]
             store = str(self.data_dir / MAILBOX_FILE)
@@ -351,6 +351,16 @@ class Machine:
     def _last_words(self, name: str) -> str:
         lines = [line for line in self.log_of(name).read_text(errors="replace").splitlines() if line.strip()]
         return " / ".join(lines[-3:])
+
+    def _server_is_ours(self) -> bool:
+        """Whether our server has made its tables: another's may have taken the port a moment before ours, and answers too."""
+        url = make_url(prefect_database(self.settings))
+        if url.get_backend_name() != "sqlite" or not url.database:
+            return True
+        if not Path(url.database).exists():
+            return False
+        with sqlite3.connect(url.database, timeout=60) as connection:
+            return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'flow_run'").fetchone() is not None
 
     def _add_poll_index(self) -> None:
         url = make_url(prefect_database(self.settings))
