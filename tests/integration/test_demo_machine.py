@@ -137,7 +137,7 @@ def test_a_process_that_ends_as_it_starts_is_an_error_with_its_last_words(tmp_pa
         def _part(self, name: str) -> Part:
             return Part(name, (sys.executable, "-c", self.script), lambda: False)
 
-    with pytest.raises(SettingsError, match=r"ended with code 3 as it started; .*server\.log ends with: no such table"):
+    with pytest.raises(SettingsError, match=r"ended with code 3 as it started; .*\.log ends with: no such table"):
         Broken(settings_of(tmp_path / "data"), tell=news.append).start()
 
 
