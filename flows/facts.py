@@ -18,7 +18,7 @@ from distmark.enrollments.service import address_of
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.model import EventFact, Facts, SentFact
 from distmark.journeys.service import program_of
-from distmark.messages.compose import Person, brand_attributes, campaign_attributes, partner_attributes
+from distmark.messages.compose import Person, brand_attributes, campaign_attributes, partner_attributes, people_of
 from distmark.messages.table import Message
 
 LATELY = timedelta(days=31)
@@ -48,6 +48,11 @@ def gather(session: Session, enrollments: Sequence[Enrollment], people: Mapping[
         )
         for row in enrollments
     }
+
+
+def look(session: Session, enrollments: Sequence[Enrollment], now: datetime) -> dict[int, Facts]:
+    """Return the facts of each enrollment, wherever it stands: stored or tried out at another place."""
+    return gather(session, enrollments, people_of(session, enrollments), now)
 
 
 def _sent(session: Session, enrollments: Sequence[Enrollment]) -> dict[int, dict[str, SentFact]]:

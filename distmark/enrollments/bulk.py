@@ -9,13 +9,14 @@ from sqlalchemy import JSON, ColumnElement, Text, and_, cast, column, exists, fu
 from sqlmodel import Session, col
 
 from distmark.contacts.many import among
-from distmark.enrollments.model import MoveKind
+from distmark.enrollments.model import EnrollmentStatus, MoveKind
 from distmark.enrollments.table import Enrollment, Move
 
 MOST_LOOKS = 200  # at rows that a wake has locked; its transactions take milliseconds
 BETWEEN_LOOKS_SECONDS = 0.02
 
 Conditions = Sequence[ColumnElement[bool]]
+MOVING: Mapping[str, Any] = {"status": EnrollmentStatus.waiting, "paused_at": None, "alone_since": None}  # what a pause left is gone
 
 
 def change(

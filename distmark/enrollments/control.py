@@ -17,7 +17,7 @@ from distmark.campaigns.table import CampaignStatus
 from distmark.compliance.service import record
 from distmark.contacts.many import among
 from distmark.contacts.service import get_contact
-from distmark.enrollments.bulk import Conditions, change, count, looks, set_columns, set_each
+from distmark.enrollments.bulk import MOVING, Conditions, change, count, looks, set_columns, set_each
 from distmark.enrollments.model import EnrollmentStatus, MoveKind, RestraintKind
 from distmark.enrollments.restraints import Scope, held, lock_restraints, restrain, restraints_of
 from distmark.enrollments.table import Enrollment
@@ -235,7 +235,7 @@ def _plan(session: Session, viewer: Viewer, scope: Scope, now: datetime, extend:
 
 def _by_step(session: Session, where: Conditions, now: datetime) -> Sequence[Any]:
     """Return version, step, how many stand there, how many of them are due or called, and how many were called by something."""
-    due, called = col(Enrollment.due_at) <= now, col(Enrollment.woken_at).is_not(None)
+    due, called = col(Enrollment.due_at) <= now, col(Enrollment.woken_at) <= now
     place = (col(Enrollment.version_id), col(Enrollment.step_id))
     counts = (func.count(), func.count(case((or_(due, called), 1))), func.count(case((called, 1))))
     return session.execute(select(*place, *counts).where(*where).group_by(*place)).all()
@@ -249,7 +249,7 @@ def _resume_one_by_one(session: Session, where: Conditions, plan: ResumePlan, no
             arrived = {each.id: _arrived(each, plan.extended, now) for each in people}
             waits = foresight.waiting([(each, at) for each in people if plan.extended and (at := arrived[each.id])])
             rows = [_resumed(each, arrived[each.id], waits.get(each.id), slots, now) for each in people]
-            set_each(session, rows, _MOVING, MoveKind.resumed, now, told)
+            set_each(session, rows, MOVING, MoveKind.resumed, now, told)
 
 
 def _slots(plan: ResumePlan, now: datetime) -> Iterator[datetime]:
@@ -268,26 +268,25 @@ def _arrived(each: Standing, extend: bool, now: datetime) -> datetime | None:
 
 
 def _resumed(each: Standing, arrived_at: datetime | None, wait: Sleep | None, slots: Iterator[datetime], now: datetime) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": each.id, "arrived_at": arrived_at, "due_at": each.due_at, "woken_at": None}
+    row: dict[str, Any] = {"id": each.id, "arrived_at": arrived_at, "due_at": each.due_at, "woken_at": each.woken_at}
     is_due = each.due_at is not None and each.due_at <= now
-    if wait is not None and each.woken_at is None:
+    is_called = each.woken_at is not None and each.woken_at <= now
+    if wait is not None and not is_called:
         # Its run sleeps until the old time, or without end when that has passed: then it is called at the new one.
         return row | {"due_at": wait.until, "woken_at": wait.until if is_due else None}
-    if is_due or each.woken_at is not None:
+    if is_due or is_called:
         at = next(slots)
         return row | {"due_at": at if is_due else each.due_at, "woken_at": at}
     return row
 
 
-_MOVING = {"status": EnrollmentStatus.waiting, "paused_at": None, "alone_since": None}
-
-
 def _going_on(now: datetime) -> dict[str, Any]:
     """Return the columns of those who go on with the clock as it went: what fell due is due now, and what happened is looked at now."""
     due = col(Enrollment.due_at) <= now
-    return _MOVING | {
+    return {
+        **MOVING,
         "due_at": case((due, now), else_=col(Enrollment.due_at)),
-        "woken_at": case((or_(due, col(Enrollment.woken_at).is_not(None)), now), else_=None),
+        "woken_at": case((or_(due, col(Enrollment.woken_at) <= now), now), else_=col(Enrollment.woken_at)),
     }
 
 

@@ -9,8 +9,9 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import ColumnElement, select
 from sqlmodel import Session, col
 
+from distmark.contacts.attributes import attributes_of
+from distmark.contacts.fields import typed
 from distmark.contacts.many import among
-from distmark.contacts.service import attributes_of
 from distmark.contacts.table import Contact
 from distmark.enrollments.table import Enrollment
 from distmark.errors import DistmarkError
@@ -109,7 +110,9 @@ class Foresight:
             return None
         key = (each.version_id, each.step_id, at, each.number, each.zone.key)
         if contact is not None or key not in self.known:
-            facts = Facts(contact=attributes_of(contact) if contact else {}, journey=each.data, entered_at=each.entered_at)
+            definition = self._program(each).definition
+            attributes = attributes_of(contact, definition.contact_fields) if contact else {}
+            facts = Facts(contact=attributes, journey=typed(each.data, definition.journey_fields), entered_at=each.entered_at)
             try:
                 self.known[key] = decide(self._program(each), Position(each.step_id, at, each.visits), facts, self.now, each.zone)
             except DistmarkError:
