@@ -17,7 +17,7 @@ import anyio.abc
 import httpx
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import SetStateStatus
-from prefect.exceptions import PrefectException
+from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 from sqlalchemy import update
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,6 +25,7 @@ from sqlmodel import col, select
 
 from distmark.clock import stopwatch, wall_now
 from distmark.enrollments.model import EnrollmentStatus
+from distmark.enrollments.repair import launch_anew, retry_parked
 from distmark.enrollments.service import cancelled_runs
 from distmark.enrollments.table import Enrollment
 from distmark.errors import DistmarkError
@@ -270,6 +271,14 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
         ids = [run["id"] for run in response.json()]
         return await asyncio.to_thread(self._end_cancelled, ids) if ids else 0
 
+    def _launch_anew(self, flow_run_id: str) -> int:
+        with self.world.db.writing() as session:
+            return launch_anew(session, [flow_run_id], self.world.clock.now())
+
+    def _retry_parked(self, run_key: str) -> int:
+        with self.world.db.writing() as session:
+            return retry_parked(session, run_key, self.world.clock.now())
+
     def _end_cancelled(self, ids: list[str]) -> int:
         with self.world.db.writing() as session:
             return cancelled_runs(session, ids, self.world.clock.now())
@@ -332,23 +341,38 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
 
     async def _serve(self, flow_run: FlowRun) -> None:
         run_key = (flow_run.parameters or {}).get("run_key")
-        if not await self._claim(flow_run.id):
-            return
         if run_key is None:
-            await self._run_system_flow(flow_run)
-        else:
-            await self._wake(flow_run.id, str(run_key))
+            if await self._claim(flow_run.id):
+                await self._run_system_flow(flow_run)
+            return
+        self._unsettled[flow_run.id] = str(run_key)  # before the claim: its answer may be lost after Prefect took it
+        try:
+            claimed = await self._claim(flow_run.id)
+        except ObjectNotFound:
+            log.warning("run %s was deleted; its enrollments get another.", flow_run.id)
+            await asyncio.to_thread(self._launch_anew, str(flow_run.id))
+            claimed = False
+        if not claimed:
+            self._unsettled.pop(flow_run.id, None)
+            return
+        if flow_run.deployment_id is not None:  # Prefect said that it is due, and not we: perhaps because it was retried in the dashboard
+            await asyncio.to_thread(self._retry_parked, str(run_key))
+        await self._wake(flow_run.id, str(run_key))
 
     async def _claim(self, flow_run_id: UUID) -> bool:
         answer = await self.client.set_flow_run_state(flow_run_id, claiming())
         if answer.status is SetStateStatus.ACCEPT:
             return True
-        if answer.status is SetStateStatus.REJECT and answer.state is not None and answer.state.is_cancelled() and not self.is_system:
+        if self.is_system:
+            return False
+        if answer.status is SetStateStatus.REJECT and answer.state is not None and answer.state.is_cancelled():
             await asyncio.to_thread(self._end_cancelled, [str(flow_run_id)])
-        return False
+            return False
+        # Only we claim runs of our queue, so one that is Pending is ours: the client repeats a call whose answer it did not hear.
+        state = (await self.client.read_flow_run(flow_run_id)).state
+        return state is not None and state.is_pending()
 
     async def _wake(self, flow_run_id: UUID, run_key: str) -> None:
-        self._unsettled[flow_run_id] = run_key
         await self.client.set_flow_run_state(flow_run_id, running())
         rest = await wake(self.world, run_key)
         self.wakes += 1

@@ -205,6 +205,22 @@ async def test_runs_of_a_dead_worker_go_on_when_the_next_one_starts(shop: Shop) 
     assert len({message.to_address for message in shop.stage.mail.accepted}) == 3
 
 
+async def test_claim_whose_answer_was_lost_goes_on(shop: Shop) -> None:
+    campaign, hanako = await shop.open(), shop.stage.contact()
+
+    async with shop.worker() as worker:
+        await until(lambda: worker._has_successfully_synced and shop.stage.enrollment(hanako) is None)
+        await asyncio.sleep(1)  # it has recovered what it found when it began
+        shop.stage.enrol(campaign, hanako)
+        await launch(shop.stage.db, shop.client, "default", wall_now())
+        await shop.client.set_flow_run_state(uuid.UUID(shop.stage.enrollment(hanako).flow_run_id), claiming())
+        flow_run = await shop.run_of(hanako)
+        if shop.stage.enrollment(hanako).step_id is None:
+            await worker._serve(flow_run)
+
+        await until(lambda: len(shop.stage.mail.accepted) == 1)
+
+
 async def test_launching_twice_makes_one_run(shop: Shop) -> None:
     campaign, hanako = await shop.open(), shop.stage.contact()
     shop.stage.enrol(campaign, hanako)
