@@ -1,117 +1,240 @@
-"""The upkeep flow: finds enrollments and runs that have lost each other, mends them, and says what it mended."""
+"""The upkeep flow: finds enrollments and runs that have lost each other, mends them, says what it mended, and raises alarms."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import timedelta
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 from prefect import flow, get_run_logger
-from prefect.client.orchestration import SyncPrefectClient, get_client
-from sqlalchemy import update
-from sqlmodel import col, select
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import ObjectNotFound
 
-from distmark.clock import wall_now
+from distmark.clock import Clock, wall_now
 from distmark.db import Database, get_database
-from distmark.enrollments.model import EnrollmentStatus
+from distmark.enrollments.moving import forget_positions
+from distmark.enrollments.repair import MOST_OVERDUE, free_claims, launch_anew, long_claimed, overdue_runs, strangers, tell_mended
 from distmark.enrollments.service import cancelled_runs
-from distmark.enrollments.table import Enrollment
 from distmark.settings import get_settings
+from flows.connection import prefect_client
+from flows.ownership import QueueOwnership
+from flows.states import waiting
 
-OVERDUE = timedelta(minutes=5)
-BATCH = 200
-LIVE_STATES = frozenset({"SCHEDULED", "PENDING", "RUNNING", "PAUSED"})
+OVERDUE = timedelta(minutes=5)  # real time, like all of these
+CLAIMED_LONG = timedelta(minutes=10)
+CANCELLED_WITHIN = timedelta(hours=2)
+PAGE = 200  # Prefect's own limit
+MOST_PAGES = 10
+GONE, OVER, CANCELLED, LOST, ASLEEP, HELD, QUEUED = "gone", "over", "cancelled", "lost", "asleep", "held", "queued"
 
 
 @dataclass(frozen=True, slots=True)
 class Mended:
-    """How many of each were found and mended."""
+    """How many runs (of `released` and `stuck`: enrollments) were found in each trouble, and mended but for `held` and `stuck`."""
 
-    overdue: int = 0
-    without_run: int = 0
-    over_in_prefect: int = 0
-    cancelled: int = 0
+    relaunched: int = 0  # deleted in Prefect: they get another run
+    reopened: int = 0  # over in Prefect while somebody in them is not
+    recalled: int = 0  # asleep in Prefect past their time
+    recovered: int = 0  # Pending or Running with nobody walking them
+    cancelled: int = 0  # cancelled in the dashboard: their enrollments are ended
+    orphans: int = 0  # without an enrollment: cancelled
+    released: int = 0  # claimed by a worker that is dead
+    stuck: int = 0  # claimed for long by a worker that lives
+    held: int = 0  # suspended in the dashboard: they wait for whoever did it
+
+
+@dataclass(slots=True)
+class Rounds:
+    """How far the rounds came that are too long for one go. Lives as long as the worker process; the next one begins anew."""
+
+    overdue_after: str = ""
+    runs_offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Yard:
+    """What upkeep works on."""
+
+    db: Database
+    clock: Clock
+    client: SyncPrefectClient
+    pool: str
+    data_dir: Path
+    rounds: Rounds = field(default_factory=Rounds)
+
+    def ago(self, span: timedelta) -> datetime:
+        """Return what the clock read when `span` of real time ago began."""
+        now = self.clock.now()
+        return now - (self.clock.in_real(span) - now)
+
+
+_ROUNDS = Rounds()
 
 
 @flow(name="upkeep", retries=0)
 def upkeep() -> dict[str, int]:
-    """Look at every enrollment that should have moved by now and put it back in motion."""
-    mended = mend(get_database())
-    found = asdict(mended)
+    """Put back in motion every enrollment that should have moved by now, and every run that has lost its enrollments in order."""
+    settings = get_settings()
+    with prefect_client() as client:
+        found = asdict(mend(Yard(get_database(), settings.clock(), client, settings.work_pool, settings.data_dir, _ROUNDS)))
     if any(found.values()):
-        get_run_logger().warning("Mended: %s", found)
+        get_run_logger().warning("Mended: %s", {what: count for what, count in found.items() if count})
     return found
 
 
-def mend(db: Database) -> Mended:
-    """Find overdue enrollments and mend what kept each: its run is gone, over, or asleep past its time."""
-    clock = get_settings().clock()
-    late_before = clock.now() - (clock.in_real(OVERDUE) - clock.now())
-    with db.reading() as session:
-        overdue = session.exec(
-            select(Enrollment.flow_run_id)
-            .where(
-                Enrollment.status == EnrollmentStatus.waiting,
-                col(Enrollment.due_at) < late_before,
-                col(Enrollment.flow_run_id).is_not(None),
-                col(Enrollment.claimed_by).is_(None),
-            )
-            .distinct()
-        ).all()
-    run_ids = [str(run_id) for run_id in overdue]
-    gone = over = cancelled = 0
-    with get_client(sync_client=True) as client:
-        for start in range(0, len(run_ids), BATCH):
-            part = run_ids[start : start + BATCH]
-            states = _states(client, part)
-            gone += _relaunch(db, [run_id for run_id in part if run_id not in states])
-            cancelled += _end_cancelled(db, [run_id for run_id, state in states.items() if state in ("CANCELLED", "CANCELLING")])
-            ended = [run_id for run_id, state in states.items() if state not in LIVE_STATES and not state.startswith("CANCEL")]
-            over += _reopen(client, ended)
-            _reschedule(client, [run_id for run_id, state in states.items() if state == "SCHEDULED"])
-    return Mended(overdue=len(run_ids), without_run=gone, over_in_prefect=over, cancelled=cancelled)
+def mend(yard: Yard) -> Mended:
+    """Find what kept enrollments from moving and runs from carrying anybody, mend it, and return how many of each."""
+    cancelled = _end_cancelled(yard)
+    released, stuck = _release(yard)
+    overdue = _mend_overdue(yard)
+    orphans = _cancel_orphans(yard)
+    with yard.db.writing() as session:
+        forget_positions(session)
+    return Mended(
+        relaunched=overdue.get(GONE, 0),
+        reopened=overdue.get(OVER, 0),
+        recalled=overdue.get(ASLEEP, 0),
+        recovered=overdue.get(LOST, 0),
+        cancelled=cancelled + overdue.get(CANCELLED, 0),
+        orphans=orphans,
+        released=released,
+        stuck=stuck,
+        held=overdue.get(HELD, 0),
+    )
 
 
-def _states(client: SyncPrefectClient, run_ids: Sequence[str]) -> dict[str, str]:
-    body = {"flow_runs": {"id": {"any_": list(run_ids)}}, "limit": BATCH}
-    return {run["id"]: run["state_type"] for run in client.request("POST", "/flow_runs/filter", json=body).json()}
+# --- what is overdue ------------------------------------------------------------------------------------------------------------------
 
 
-def _relaunch(db: Database, run_ids: Sequence[str]) -> int:
-    """Send enrollments whose run was deleted back to the outbox. A new run key, since Prefect may still know the old one."""
-    if not run_ids:
-        return 0
-    with db.writing() as session:
-        result = session.execute(
-            update(Enrollment)
-            .where(col(Enrollment.flow_run_id).in_(list(run_ids)), col(Enrollment.status) != EnrollmentStatus.ended)
-            .values(flow_run_id=None)
-        )
-        return int(getattr(result, "rowcount", 0))
+def _mend_overdue(yard: Yard) -> dict[str, int]:
+    """Look at some of the runs that should have woken, the next ones next time, and mend each trouble they are in."""
+    with yard.db.reading() as session:
+        run_ids = overdue_runs(session, yard.ago(OVERDUE), yard.rounds.overdue_after)
+    yard.rounds.overdue_after = run_ids[-1] if len(run_ids) == MOST_OVERDUE else ""
+    troubles: dict[str, list[str]] = {}
+    for start in range(0, len(run_ids), PAGE):
+        part = run_ids[start : start + PAGE]
+        runs = {run["id"]: run for run in _filter(yard, {"flow_runs": {"id": {"any_": part}}})}
+        for run_id in part:
+            troubles.setdefault(_trouble(runs.get(run_id)), []).append(run_id)
+    _mend(yard, troubles)
+    return {trouble: len(found) for trouble, found in troubles.items()}
 
 
-def _end_cancelled(db: Database, run_ids: Sequence[str]) -> int:
-    if not run_ids:
-        return 0
-    with db.writing() as session:
-        return cancelled_runs(session, run_ids, get_settings().clock().now())
+def _trouble(run: dict[str, Any] | None) -> str:
+    if run is None:
+        return GONE
+    kind, since = run["state_type"], datetime.fromisoformat(run["state"]["timestamp"])
+    if kind in ("CANCELLED", "CANCELLING"):
+        return CANCELLED
+    if kind in ("COMPLETED", "FAILED", "CRASHED"):
+        return OVER
+    if kind == "PAUSED":
+        return HELD
+    if kind in ("PENDING", "RUNNING"):
+        return LOST if since < wall_now() - OVERDUE else QUEUED
+    scheduled = run["next_scheduled_start_time"]
+    return ASLEEP if scheduled and datetime.fromisoformat(scheduled) > wall_now() else QUEUED
 
 
-def _reopen(client: SyncPrefectClient, run_ids: Sequence[str]) -> int:
-    """Wake runs that Prefect thinks are over while their enrollment lives."""
-    for run_id in run_ids:
-        _wake_now(client, run_id)
-    return len(run_ids)
+_WHY = {
+    OVER: ("run_over", "Reopened: somebody in it is not through."),
+    ASLEEP: ("asleep_too_long", "Its time came earlier than this run knew."),
+    LOST: ("run_lost", "Goes on: nobody was walking it."),
+}
 
 
-def _reschedule(client: SyncPrefectClient, run_ids: Sequence[str]) -> None:
-    for run_id in run_ids:
-        _wake_now(client, run_id)
+def _mend(yard: Yard, troubles: dict[str, list[str]]) -> None:
+    now = yard.clock.now()
+    with yard.db.writing() as session:
+        launch_anew(session, troubles.get(GONE, []), now)
+        cancelled_runs(session, troubles.get(CANCELLED, []), now)
+        for trouble, (what, _message) in _WHY.items():
+            tell_mended(session, troubles.get(trouble, []), what, now)
+    for trouble, (_what, message) in _WHY.items():
+        for run_id in troubles.get(trouble, []):
+            _set_state(yard, run_id, waiting(wall_now(), message))
 
 
-def _wake_now(client: SyncPrefectClient, run_id: str) -> None:
-    state = {
-        "type": "SCHEDULED",
-        "name": "Waiting",
-        "message": "Overdue; woken by upkeep.",
-        "state_details": {"scheduled_time": wall_now().isoformat()},
-    }
-    client.request("POST", "/flow_runs/{id}/set_state", path_params={"id": run_id}, json={"state": state, "force": False})
+# --- runs that ops cancelled, and runs that carry nobody ---------------------------------------------------------------------------------
+
+
+def _end_cancelled(yard: Yard) -> int:
+    """End what was cancelled in the dashboard lately, however much at once."""
+    since = (wall_now() - CANCELLED_WITHIN).isoformat()
+    lately = {"state": {"type": {"any_": ["CANCELLED", "CANCELLING"]}}, "end_time": {"after_": since}}
+    ended = 0
+    for runs in _pages(yard, {"flow_runs": lately, **_in_pool(yard), "sort": "END_TIME_DESC"}, 0):
+        with yard.db.writing() as session:
+            ended += cancelled_runs(session, [run["id"] for run in runs], yard.clock.now())
+    return ended
+
+
+def _cancel_orphans(yard: Yard) -> int:
+    """Cancel sleeping runs that carry nobody; a part of all runs is looked at, the next part next time."""
+    asleep = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}, **_in_pool(yard), "sort": "ID_DESC"}
+    cancelled = looked = 0
+    for runs in _pages(yard, asleep, yard.rounds.runs_offset):
+        looked += len(runs)
+        keyed = [(run["id"], str(run["parameters"]["run_key"])) for run in runs if "run_key" in (run["parameters"] or {})]
+        with yard.db.reading() as session:
+            found = strangers(session, keyed)
+        for run_id in found:
+            _set_state(yard, run_id, State(type=StateType.CANCELLED, name="Cancelled", message="No enrollment belongs to this run."))
+        cancelled += len(found)
+    whole = looked == PAGE * MOST_PAGES
+    yard.rounds.runs_offset = yard.rounds.runs_offset + looked - cancelled if whole else 0
+    return cancelled
+
+
+# --- claims of the dead -----------------------------------------------------------------------------------------------------------------
+
+
+def _release(yard: Yard) -> tuple[int, int]:
+    """Let go of what workers that are dead had claimed. A queue's owner lives as long as it holds the queue's lock."""
+    released = stuck = 0
+    claimed_before = yard.ago(CLAIMED_LONG)
+    with yard.db.reading() as session:
+        queues = long_claimed(session, claimed_before)
+    for queue, count in queues.items():
+        ownership = QueueOwnership(yard.db, queue, yard.data_dir)
+        if not ownership.take():
+            stuck += count
+            continue
+        try:
+            with yard.db.writing() as session:
+                released += free_claims(session, queue, claimed_before, yard.clock.now())
+        finally:
+            ownership.let_go()
+    return released, stuck
+
+
+# --- asking Prefect ---------------------------------------------------------------------------------------------------------------------
+
+
+def _in_pool(yard: Yard) -> dict[str, Any]:
+    return {"work_pools": {"name": {"any_": [yard.pool]}}}
+
+
+def _filter(yard: Yard, body: dict[str, Any]) -> list[dict[str, Any]]:
+    answer = yard.client.request("POST", "/flow_runs/filter", json={"limit": PAGE, **body})
+    runs: list[dict[str, Any]] = answer.json()
+    return runs
+
+
+def _pages(yard: Yard, body: dict[str, Any], offset: int) -> Iterator[list[dict[str, Any]]]:
+    for page in range(MOST_PAGES):
+        runs = _filter(yard, body | {"offset": offset + page * PAGE})
+        if runs:
+            yield runs
+        if len(runs) < PAGE:
+            return
+
+
+def _set_state(yard: Yard, run_id: str, state: State[Any]) -> None:
+    try:
+        yard.client.set_flow_run_state(UUID(run_id), state)
+    except ObjectNotFound:
+        return  # deleted since: the next round finds its enrollments without a run

@@ -47,6 +47,11 @@ def count(session: Session, where: Conditions) -> int:
     return int(session.execute(select(func.count()).select_from(Enrollment).where(*where)).scalar_one())
 
 
+def note(session: Session, where: Conditions, kind: MoveKind, now: datetime, told: Mapping[str, Any]) -> int:
+    """Put a line in the timeline of all enrollments that meet `where`, and return how many they are."""
+    return int(getattr(session.execute(_moves_of(_noted(kind, now, told, where))), "rowcount", 0))
+
+
 def set_columns(session: Session, where: Conditions, **values: Any) -> None:
     """Set these columns of all enrollments that meet `where`, without a line in their timelines."""
     session.execute(_update(where, values))

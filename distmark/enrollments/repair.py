@@ -1,0 +1,84 @@
+"""What keeps enrollments and their runs together: each repair is a line in the timeline of those it was about."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, distinct, exists, func, select
+from sqlalchemy.orm import aliased
+from sqlmodel import Session, col
+
+from distmark.contacts.many import batches
+from distmark.enrollments.bulk import change, note
+from distmark.enrollments.control import take_up_again
+from distmark.enrollments.model import EnrollmentStatus, MoveKind
+from distmark.enrollments.table import Enrollment
+
+ALIVE = (EnrollmentStatus.waiting, EnrollmentStatus.paused)
+MOST_OVERDUE = 2000  # runs looked at in one go: asking Prefect for the states of more would hold up those that it serves
+
+
+def overdue_runs(session: Session, late_before: datetime, after: str = "") -> list[str]:
+    """Return the runs, in the order of their ids and behind `after`, that should have woken before then and are not being walked."""
+    walked = aliased(Enrollment)
+    busy = exists(select(col(walked.id)).where(col(walked.run_key) == col(Enrollment.run_key), col(walked.claimed_by).is_not(None)))
+    runs = (
+        select(distinct(col(Enrollment.flow_run_id)))
+        .where(_is(EnrollmentStatus.waiting), col(Enrollment.due_at) < late_before, col(Enrollment.flow_run_id) > after, ~busy)
+        .order_by(col(Enrollment.flow_run_id))
+        .limit(MOST_OVERDUE)
+    )
+    return [str(run_id) for run_id in session.execute(runs).scalars()]
+
+
+def launch_anew(session: Session, flow_run_ids: Sequence[str], now: datetime) -> int:
+    """Send the live enrollments of runs that are gone back to the outbox, and return how many. Prefect forgot their keys with the runs."""
+    launched = 0
+    for part in batches(flow_run_ids):
+        where = [col(Enrollment.flow_run_id).in_(part), col(Enrollment.status) != EnrollmentStatus.ended]
+        launched += change(session, where, {"flow_run_id": None}, MoveKind.woken, now, {"mended": "run_gone"})
+    return launched
+
+
+def retry_parked(session: Session, run_key: str, now: datetime) -> int:
+    """Let the parked enrollments of a run that was over, and that somebody retried in the dashboard, try their step again."""
+    member = aliased(Enrollment)
+    alive = exists(select(col(member.id)).where(col(member.run_key) == run_key, col(member.status).in_(ALIVE)))
+    return take_up_again(session, [col(Enrollment.run_key) == run_key, ~alive], now, None)
+
+
+def tell_mended(session: Session, flow_run_ids: Sequence[str], what: str, now: datetime) -> None:
+    """Note with the live enrollments of these runs what was mended: run_over, asleep_too_long, run_lost."""
+    for part in batches(flow_run_ids):
+        where = [col(Enrollment.flow_run_id).in_(part), col(Enrollment.status) != EnrollmentStatus.ended]
+        note(session, where, MoveKind.woken, now, {"mended": what})
+
+
+def strangers(session: Session, runs: Sequence[tuple[str, str]]) -> list[str]:
+    """Return which of these runs (run id, run key) carry nobody: no enrollment has their key, or another run has taken it over."""
+    carried: dict[str, set[str | None]] = {}
+    for part in batches({run_key for _run_id, run_key in runs}):
+        rows = session.execute(select(col(Enrollment.run_key), col(Enrollment.flow_run_id)).where(col(Enrollment.run_key).in_(part)))
+        for run_key, flow_run_id in rows:
+            carried.setdefault(run_key, set()).add(flow_run_id)
+    # A key whose enrollments do not know their run yet is being launched.
+    return [run_id for run_id, run_key in runs if not ({run_id, None} & carried.get(run_key, set()))]
+
+
+def long_claimed(session: Session, claimed_before: datetime) -> dict[str, int]:
+    """Return how many enrollments each queue's worker has been walking since before then."""
+    rows = session.execute(select(col(Enrollment.queue), func.count()).where(_claimed(claimed_before)).group_by(col(Enrollment.queue)))
+    return dict(rows.tuples().all())
+
+
+def free_claims(session: Session, queue: str, claimed_before: datetime, now: datetime) -> int:
+    """Let go of what a dead worker of the queue had claimed, and return how many. Only who owns the queue may say that it is dead."""
+    where = [col(Enrollment.queue) == queue, _claimed(claimed_before)]
+    return change(session, where, {"claimed_by": None, "claimed_at": None}, MoveKind.woken, now, {"mended": "claim_of_the_dead"})
+
+
+def _claimed(before: datetime) -> ColumnElement[bool]:
+    return col(Enrollment.claimed_by).is_not(None) & (col(Enrollment.claimed_at) < before)
+
+
+def _is(status: EnrollmentStatus) -> ColumnElement[bool]:
+    return col(Enrollment.status) == status
