@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from distmark.commands import campaigns, contacts, control, doctor, enroll, journeys, machine, move, results, simulate
+from distmark.commands import campaigns, contacts, control, doctor, enroll, journeys, machine, move, results, simulate, watch
 from distmark.console import guarded, use_running_machine
 
 app = typer.Typer(
@@ -20,7 +20,14 @@ journeys.app.command(epilog="Example: distmark journeys move retirement-onboardi
 app.add_typer(journeys.app, name="journeys")
 app.add_typer(contacts.app, name="contacts")
 app.add_typer(campaigns.app, name="campaigns")
-for command, function, example in (*machine.COMMANDS, *enroll.COMMANDS, *results.COMMANDS, *doctor.COMMANDS, *control.COMMANDS):
+for command, function, example in (
+    *machine.COMMANDS,
+    *enroll.COMMANDS,
+    *results.COMMANDS,
+    *doctor.COMMANDS,
+    *control.COMMANDS,
+    *watch.COMMANDS,
+):
     app.command(command, epilog=f"Example: {example}")(function)
 
 

@@ -63,6 +63,8 @@ class Settings(BaseSettings):
     audience_url: str = ""  # changes of ad audiences are posted here; empty: audiences are CSV files under data_dir
     audience_secret: str = ""  # the name of the webhook secret that signs them
 
+    alarm_webhook: str = ""  # alarms are posted here as JSON, when they are raised and when they are over; empty: to nobody
+
     clock_speed: float = Field(default=1.0, ge=1.0)
     clock_wall_origin: datetime | None = None
     clock_origin: datetime | None = None

@@ -18,6 +18,7 @@ from distmark.enrollments.moving import forget_positions
 from distmark.enrollments.repair import MOST_OVERDUE, free_claims, launch_anew, long_claimed, overdue_runs, strangers, tell_mended
 from distmark.enrollments.service import cancelled_runs
 from distmark.settings import get_settings
+from flows.alarms import sound
 from flows.connection import prefect_client
 from flows.ownership import QueueOwnership
 from flows.states import waiting
@@ -79,6 +80,8 @@ def upkeep() -> dict[str, int]:
     settings = get_settings()
     with prefect_client() as client:
         found = asdict(mend(Yard(get_database(), settings.clock(), client, settings.work_pool, settings.data_dir, _ROUNDS)))
+    raised, cleared = sound(get_database(), settings.clock(), settings.alarm_webhook)
+    found |= {"alarms_raised": raised, "alarms_cleared": cleared}
     if any(found.values()):
         get_run_logger().warning("Mended: %s", {what: count for what, count in found.items() if count})
     return found

@@ -16,7 +16,7 @@ from flows.connection import prefect_client
 from flows.launch import launch
 from flows.ownership import QueueOwnership
 from flows.states import claiming, running, waiting
-from flows.upkeep import Mended, Rounds, Yard, mend
+from flows.upkeep import Mended, Rounds, Yard, mend, upkeep
 from tests.integration.test_worker import EVENTS, STEPS, Shop, shop, until, wall_now  # noqa: F401  (a fixture)
 
 pytestmark = [pytest.mark.prefect, pytest.mark.filterwarnings("default")]
@@ -270,3 +270,26 @@ async def test_rounds_go_on_where_the_last_one_ended(shop: Shop, monkeypatch: py
     first, second = await keep_up(shop, rounds), await keep_up(shop, rounds)
 
     assert (first.recalled, second.recalled) == (2, 1)
+
+
+async def test_upkeep_flow_mends_and_its_alarms_are_events_in_prefect(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    (hanako,) = await launched(shop)
+    await shop.client.delete_flow_run(run_id(shop, hanako))
+    shop.stage.clock.move(timedelta(minutes=6))
+    monkeypatch.setattr(type(shop.settings), "clock", lambda _settings: shop.stage.clock)
+    monkeypatch.setattr("flows.upkeep.get_settings", lambda: shop.settings)
+    monkeypatch.setattr("flows.upkeep.get_database", lambda: shop.stage.db)
+
+    def once() -> dict[str, int]:
+        with temporary_settings({PREFECT_API_URL: shop.settings.prefect_api_url}):
+            return upkeep()
+
+    found = await asyncio.to_thread(once)
+
+    async def told() -> bool:
+        body = {"filter": {"event": {"name": ["distmark.alarm.raised"]}}}
+        events = (await shop.client.request("POST", "/events/filter", json=body)).json()["events"]
+        return any(event["payload"]["kind"] == "late" and event["resource"]["prefect.resource.id"].endswith(".v1") for event in events)
+
+    await until(told)
+    assert (found["relaunched"], found["alarms_raised"], found["alarms_cleared"]) == (1, 1, 0)

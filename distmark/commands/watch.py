@@ -1,0 +1,87 @@
+"""`distmark watch`: who waits where, what is late, and which alarms stand."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from distmark.commands.acting import BrandKey, Json
+from distmark.console import out, print_json, table
+from distmark.db import get_database
+from distmark.enrollments.watch import AlarmShown, StepWatch, alarms
+from distmark.enrollments.watch import watch as watch_steps
+from distmark.errors import NotFound
+from distmark.partners.model import Role, Viewer
+from distmark.partners.table import Brand
+from distmark.settings import get_settings
+
+
+def watch(brand: BrandKey = "", json_: Json = False) -> None:
+    """Show every step at which somebody is: how many wait, how many are due, since when and how late; and the alarms that stand."""
+    now = get_settings().clock().now()
+    with get_database().reading() as session:
+        steps, standing = _of_brands(session, brand, now)
+    if json_:
+        for key, step in steps:
+            print_json(_step(key, step))
+        for key, shown in standing:
+            print_json(_alarm(key, shown))
+        return
+    for key, shown in standing:
+        alarm = shown.alarm
+        out.print(
+            f"[bold red]Alarm[/] {key}/{shown.journey} version {shown.version}: {alarm.kind} since {alarm.raised_at:%Y-%m-%d %H:%M} UTC"
+        )
+    if not steps:
+        out.print("Nobody is inside a journey.")
+        return
+    headings = ("Journey", "Version", "Step", "Waiting", "Paused", "Parked", "Due", "Oldest due", "Late p50", "Late max")
+    out.print(table(headings, [_cells(key, step) for key, step in steps], numbers=True))
+
+
+def _of_brands(session: Session, key: str, now: datetime) -> tuple[list[tuple[str, StepWatch]], list[tuple[str, AlarmShown]]]:
+    brands = [row for row in session.exec(select(Brand).order_by(col(Brand.key))) if key in ("", row.key)]
+    if key and not brands:
+        raise NotFound(f"There is no brand {key}; check the key.")
+    steps: list[tuple[str, StepWatch]] = []
+    standing: list[tuple[str, AlarmShown]] = []
+    for each in brands:
+        viewer = Viewer(0, Role.ops, each.id or 0, None, "operator")  # looking needs nobody's name
+        steps += [(each.key, step) for step in watch_steps(session, viewer, now)]
+        standing += [(each.key, alarm) for alarm in alarms(session, viewer)]
+    return steps, standing
+
+
+def _step(brand: str, step: StepWatch) -> dict[str, Any]:
+    return {
+        "brand": brand,
+        "journey": step.journey,
+        "version": step.version,
+        "step": step.step_id,
+        "waiting": step.waiting,
+        "paused": step.paused,
+        "parked": step.parked,
+        "due": step.due,
+        "oldest_due_at": step.oldest_due_at.isoformat() if step.oldest_due_at else None,
+        "late_p50_seconds": step.late_p50.total_seconds(),
+        "late_max_seconds": step.late_max.total_seconds(),
+    }
+
+
+def _alarm(brand: str, shown: AlarmShown) -> dict[str, Any]:
+    alarm = shown.alarm
+    place = {"brand": brand, "journey": shown.journey, "version": shown.version}
+    return {"alarm": alarm.kind.value, **place, "raised_at": alarm.raised_at.isoformat(), "detail": alarm.detail}
+
+
+def _cells(brand: str, step: StepWatch) -> tuple[object, ...]:
+    oldest = f"{step.oldest_due_at:%m-%d %H:%M:%S}" if step.oldest_due_at else "–"
+    counts = (f"{number:,}" for number in (step.waiting, step.paused, step.parked, step.due))
+    return (f"{brand}/{step.journey}", step.version, step.step_id or "start", *counts, oldest, _span(step.late_p50), _span(step.late_max))
+
+
+def _span(late: timedelta) -> str:
+    return str(timedelta(seconds=round(late.total_seconds()))) if late else "–"
+
+
+COMMANDS = (("watch", watch, "distmark watch --json"),)

@@ -1,0 +1,250 @@
+"""No silent stall: who waits where, what is late, and an alarm when what should move does not."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Session, col
+
+from distmark.campaigns.table import Campaign, CampaignStatus
+from distmark.clock import Clock
+from distmark.enrollments.model import AlarmKind, EnrollmentStatus
+from distmark.enrollments.table import Alarm, Enrollment, Restraint
+from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
+from distmark.partners.model import Permission, Viewer
+from distmark.partners.scope import visible
+from distmark.partners.service import require
+
+LATE_AFTER = timedelta(minutes=5)  # real time
+DRY_AFTER = timedelta(days=1)  # of the journeys' clock
+DRY_DAYS = 7  # a journey is compared with its own last days
+DRY_LEAST = 3  # entries on most of them, or nobody coming for a day means nothing
+MOST_ALARMS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class StepWatch:
+    """One step of one version with people at it; "" is the start. Times are aware UTC, lateness is of those that are due."""
+
+    journey: str
+    version: int
+    version_id: int
+    step_id: str
+    waiting: int
+    paused: int
+    parked: int
+    due: int
+    oldest_due_at: datetime | None = None
+    late_p50: timedelta = timedelta(0)
+    late_max: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmShown:
+    """An alarm with the journey it is about."""
+
+    alarm: Alarm
+    journey: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a look changed: alarms that were raised, and those that are over."""
+
+    raised: tuple[int, ...] = ()
+    cleared: tuple[int, ...] = ()
+
+
+def watch(session: Session, viewer: Viewer, now: datetime) -> list[StepWatch]:
+    """Return every step of the brand's journeys at which somebody is, the latest first, then by journey, version and step."""
+    require(viewer, Permission.see_journeys)
+    versions = _versions_of(session, viewer)
+    counts = _counts(session, versions, now)
+    rows = []
+    for (version_id, step_id), (waiting, paused, parked, due) in counts.items():
+        journey, number = versions[version_id]
+        oldest, p50, most = _lateness(session, version_id, step_id, due, now)
+        rows.append(StepWatch(journey, number, version_id, step_id, waiting, paused, parked, due, oldest, p50, most))
+    return sorted(rows, key=lambda row: (-row.late_max, row.journey, -row.version, row.step_id))
+
+
+def alarms(session: Session, viewer: Viewer, *, open_only: bool = True) -> list[AlarmShown]:
+    """Return the brand's alarms, the newest first; with `open_only` those that are not over."""
+    require(viewer, Permission.see_journeys)
+    statement = visible(select(Alarm, col(Journey.key), col(JourneyVersion.number)), Alarm, viewer)
+    statement = statement.join(Journey, col(Journey.id) == col(Alarm.journey_id))
+    statement = statement.join(JourneyVersion, col(JourneyVersion.id) == col(Alarm.version_id))
+    if open_only:
+        statement = statement.where(col(Alarm.cleared_at).is_(None))
+    rows = session.execute(statement.order_by(col(Alarm.id).desc()).limit(MOST_ALARMS))
+    return [AlarmShown(alarm, key, number) for alarm, key, number in rows]
+
+
+def lateness(session: Session, now: datetime) -> timedelta:
+    """Return how late the oldest enrollment is that should have moved on, of all brands; nothing when none should have."""
+    oldest = session.execute(select(func.min(col(Enrollment.due_at))).where(*_due(now))).scalar_one()
+    return now - oldest if oldest else timedelta(0)
+
+
+def look(session: Session, clock: Clock) -> Looked:
+    """Raise an alarm for every version that is late or has run dry and has none, and clear those that are over."""
+    now = clock.now()
+    late_before = now - (clock.in_real(LATE_AFTER) - now)
+    troubles = {**_late(session, late_before, now), **_dry(session, now)}
+    opened = session.execute(select(Alarm).where(col(Alarm.cleared_at).is_(None)).with_for_update()).scalars().all()
+    cleared = [alarm for alarm in opened if (alarm.version_id, alarm.kind) not in troubles]
+    for alarm in cleared:
+        alarm.cleared_at = now
+        session.add(alarm)
+    for alarm in opened:
+        if alarm.cleared_at is None:
+            alarm.detail = troubles[alarm.version_id, alarm.kind]
+            session.add(alarm)
+    known = {(alarm.version_id, alarm.kind) for alarm in opened}
+    raised = _raise(session, {place: detail for place, detail in troubles.items() if place not in known}, now)
+    session.flush()
+    return Looked(tuple(raised), tuple(alarm.id or 0 for alarm in cleared))
+
+
+# --- who is where ---------------------------------------------------------------------------------------------------------------------
+
+
+def _versions_of(session: Session, viewer: Viewer) -> dict[int, tuple[str, int]]:
+    mine = visible(select(col(JourneyVersion.id), col(Journey.key), col(JourneyVersion.number)), Journey, viewer)
+    rows = session.execute(mine.join(Journey, col(Journey.id) == col(JourneyVersion.journey_id)))
+    return {version_id: (key, number) for version_id, key, number in rows if version_id is not None}
+
+
+def _counts(session: Session, versions: Collection[int], now: datetime) -> dict[tuple[int, str], tuple[int, int, int, int]]:
+    """Return waiting, paused, parked and due by version and step. The index over version, status and step has all but the due ones."""
+    place = (col(Enrollment.version_id), col(Enrollment.step_id))
+    live = select(*place, col(Enrollment.status), func.count()).where(
+        col(Enrollment.version_id).in_(versions), col(Enrollment.status).in_(_LIVE)
+    )
+    late = select(*place, func.count()).where(col(Enrollment.version_id).in_(versions), *_due(now))
+    found: dict[tuple[int, str], dict[EnrollmentStatus, int]] = {}
+    for version_id, step_id, status, number in session.execute(live.group_by(*place, col(Enrollment.status))):
+        found.setdefault((version_id, step_id or ""), {})[status] = number
+    due = {(version_id, step_id or ""): number for version_id, step_id, number in session.execute(late.group_by(*place))}
+    return {at: (*(numbers.get(status, 0) for status in _LIVE), due.get(at, 0)) for at, numbers in found.items()}
+
+
+_LIVE = (EnrollmentStatus.waiting, EnrollmentStatus.paused, EnrollmentStatus.parked)
+
+
+def _due(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return col(Enrollment.status) == EnrollmentStatus.waiting, col(Enrollment.due_at) <= now
+
+
+def _lateness(session: Session, version_id: int, step_id: str, due: int, now: datetime) -> tuple[datetime | None, timedelta, timedelta]:
+    if not due:
+        return None, timedelta(0), timedelta(0)
+    at_step = col(Enrollment.step_id) == step_id if step_id else col(Enrollment.step_id).is_(None)
+    times = select(col(Enrollment.due_at)).where(col(Enrollment.version_id) == version_id, at_step, *_due(now))
+    oldest, median = (
+        session.execute(times.order_by(col(Enrollment.due_at)).offset(offset).limit(1)).scalar() or now for offset in (0, (due - 1) // 2)
+    )
+    return oldest, now - median, now - oldest
+
+
+# --- what is wrong --------------------------------------------------------------------------------------------------------------------
+
+Troubles = dict[tuple[int, AlarmKind], dict[str, Any]]
+
+
+def _late(session: Session, late_before: datetime, now: datetime) -> Troubles:
+    """Return the versions with somebody who should have moved before then, with how many and since when."""
+    late = select(col(Enrollment.version_id), func.count(), func.min(col(Enrollment.due_at))).where(
+        col(Enrollment.status) == EnrollmentStatus.waiting, col(Enrollment.due_at) < late_before
+    )
+    return {
+        (version_id, AlarmKind.late): {
+            "count": number,
+            "oldest_due_at": oldest.isoformat(),
+            "late_seconds": round((now - oldest).total_seconds()),
+        }
+        for version_id, number, oldest in session.execute(late.group_by(col(Enrollment.version_id)))
+    }
+
+
+def _dry(session: Session, now: datetime) -> Troubles:
+    """Return the newest registered versions of journeys that nobody has entered for a day, although on most days before somebody did.
+
+    The same day a week ago counts apart, so that an office's weekend is no trouble. A journey that people paused, let run dry or whose
+    campaigns are closed may stand still.
+    """
+    found: Troubles = {}
+    for journey_id, version_id, days in _quiet(session, now):
+        usual = sorted(days)[len(days) // 2]
+        if usual >= DRY_LEAST and days[0] > 0 and not _is_meant(session, journey_id, version_id):
+            found[version_id, AlarmKind.dry] = {
+                "usual_per_day": usual,
+                "same_day_last_week": days[0],
+                "since": (now - DRY_AFTER).isoformat(),
+            }
+    return found
+
+
+def _quiet(session: Session, now: datetime) -> Iterator[tuple[int, int, list[int]]]:
+    """Yield journeys without an entry for a day: newest registered version, and entries on each of the seven days before, oldest first."""
+    newest = (
+        select(col(JourneyVersion.journey_id), func.max(col(JourneyVersion.number)).label("number"))
+        .where(col(JourneyVersion.status) == VersionStatus.registered)
+        .group_by(col(JourneyVersion.journey_id))
+        .subquery()
+    )
+    recent = exists().where(col(Enrollment.journey_id) == newest.c.journey_id, col(Enrollment.entered_at) > now - DRY_AFTER)
+    versions = select(newest.c.journey_id, col(JourneyVersion.id)).join(
+        JourneyVersion, and_(col(JourneyVersion.journey_id) == newest.c.journey_id, col(JourneyVersion.number) == newest.c.number)
+    )
+    for journey_id, version_id in session.execute(versions.where(~recent)).all():
+        yield journey_id, version_id, _entries_by_day(session, journey_id, now)
+
+
+def _entries_by_day(session: Session, journey_id: int, now: datetime) -> list[int]:
+    starts = [now - DRY_AFTER - DRY_AFTER * number for number in range(DRY_DAYS, 0, -1)]
+    entered = col(Enrollment.entered_at)
+    counts = [func.count(case((and_(entered > start, entered <= start + DRY_AFTER), 1))) for start in starts]
+    row = session.execute(select(*counts).where(col(Enrollment.journey_id) == journey_id, entered > starts[0])).one()
+    return [int(number) for number in row]
+
+
+def _is_meant(session: Session, journey_id: int, version_id: int) -> bool:
+    """Say whether people want nobody to enter the journey now."""
+    of_journey = or_(col(Restraint.journey_id) == journey_id, col(Restraint.version_id) == version_id)
+    whole = and_(*(getattr(Restraint, part).is_(None) for part in ("campaign_id", "partner_id", "contact_id")))
+    if session.execute(select(col(Restraint.id)).where(of_journey, whole, col(Restraint.lifted_at).is_(None)).limit(1)).first():
+        return True
+    states = set(session.execute(select(col(Campaign.status)).where(col(Campaign.journey_id) == journey_id).distinct()).scalars())
+    return bool(states) and CampaignStatus.open not in states
+
+
+def _raise(session: Session, troubles: Mapping[tuple[int, AlarmKind], dict[str, Any]], now: datetime) -> Sequence[int]:
+    """Store an open alarm for each, and return those that are new: another process may have raised the same a moment ago."""
+    if not troubles:
+        return []
+    ids = {version_id for version_id, _kind in troubles}
+    versions = select(col(JourneyVersion.id), col(JourneyVersion.journey_id), col(Journey.brand_id)).join(
+        Journey, col(Journey.id) == col(JourneyVersion.journey_id)
+    )
+    of = {
+        version_id: (journey_id, brand_id)
+        for version_id, journey_id, brand_id in session.execute(versions.where(col(JourneyVersion.id).in_(ids)))
+    }
+    rows = [
+        {
+            "brand_id": of[version_id][1],
+            "journey_id": of[version_id][0],
+            "version_id": version_id,
+            "kind": kind,
+            "detail": detail,
+            "raised_at": now,
+        }
+        for (version_id, kind), detail in troubles.items()
+    ]
+    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    return list(session.execute(dialect.insert(Alarm).values(rows).on_conflict_do_nothing().returning(col(Alarm.id))).scalars())
