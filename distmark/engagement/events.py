@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
-from distmark.contacts.many import among, batches
+from distmark.contacts.many import among
 from distmark.contacts.model import address_hash, address_key
 from distmark.contacts.table import Contact
 from distmark.engagement.model import EventKind, Verdict
@@ -137,9 +137,9 @@ def _contacts(
     ids = {event.contact_id for event in events if event.contact_id is not None}
     by_id = {contact.id or 0: [contact] for contact in session.exec(mine.where(among(session, col(Contact.id), ids)))} if ids else {}
     by_email: dict[str, list[Contact]] = {}
-    for part in batches({address_hash(brand_id, event.email) for event in events if event.contact_id is None and event.email}):
-        for contact in session.exec(mine.where(col(Contact.person_key).in_(part))):
-            by_email.setdefault(contact.email_key or "", []).append(contact)
+    keys = {address_hash(brand_id, event.email) for event in events if event.contact_id is None and event.email}
+    for contact in session.exec(mine.where(among(session, col(Contact.person_key), keys))) if keys else ():
+        by_email.setdefault(contact.email_key or "", []).append(contact)
     return by_id, by_email
 
 
@@ -190,21 +190,20 @@ def _is_goal(session: Session, enrollment: Enrollment | None, name: str) -> bool
 
 def _known(session: Session, keys: Iterable[str]) -> dict[str, tuple[int, int]]:
     """Return event and contact of those natural keys that are recorded."""
-    known: dict[str, tuple[int, int]] = {}
-    for part in batches(keys):
-        rows = session.exec(select(Event.natural_key, Event.id, Event.contact_id).where(col(Event.natural_key).in_(part)))
-        known.update({key: (event_id or 0, contact_id) for key, event_id, contact_id in rows})
-    return known
+    wanted = list(keys)
+    if not wanted:
+        return {}
+    rows = session.exec(select(Event.natural_key, Event.id, Event.contact_id).where(among(session, col(Event.natural_key), wanted)))
+    return {key: (event_id or 0, contact_id) for key, event_id, contact_id in rows}
 
 
 def _mark_first(session: Session, rows: Sequence[dict[str, Any]]) -> None:
     """Mark the first event of its name in each enrollment (outside of any: of each contact), which is what unique counts count."""
     before: set[tuple[Any, ...]] = set()
-    names = {row["name"] for row in rows}
-    for ids in batches({row["contact_id"] for row in rows}):
-        there = select(Event.contact_id, Event.enrollment_id, Event.name).where(col(Event.contact_id).in_(ids), col(Event.name).in_(names))
-        for contact_id, enrollment_id, name in session.exec(there.distinct()):
-            before |= {(contact_id, name), (contact_id, enrollment_id, name)}
+    contact_ids, names = {row["contact_id"] for row in rows}, {row["name"] for row in rows}
+    there = select(Event.contact_id, Event.enrollment_id, Event.name).where(among(session, col(Event.contact_id), contact_ids))
+    for contact_id, enrollment_id, name in session.exec(there.where(among(session, col(Event.name), names)).distinct()) if rows else ():
+        before |= {(contact_id, name), (contact_id, enrollment_id, name)}
     for row in rows:
         inside = row["enrollment_id"] is not None
         place = (row["contact_id"], row["enrollment_id"], row["name"]) if inside else (row["contact_id"], row["name"])

@@ -14,7 +14,7 @@ from sqlmodel import Session, col, select
 from distmark.campaigns.service import add_members, list_campaigns
 from distmark.campaigns.table import Campaign, CampaignStatus
 from distmark.compliance.service import record
-from distmark.contacts.many import among, batches
+from distmark.contacts.many import among
 from distmark.contacts.model import address_hash, address_key
 from distmark.contacts.table import Contact
 from distmark.enrollments.entries import Arrival, Door, Entrant, enter, open_door
@@ -225,10 +225,9 @@ def _find(session: Session, viewer: Viewer, asked: Sequence[Asked]) -> list[Cont
     mine = visible(select(Contact), Contact, viewer).where(col(Contact.erased_at).is_(None))
     ids = [each.contact_id for each in asked if each.contact_id is not None]
     by_id = {contact.id: contact for contact in session.exec(mine.where(among(session, col(Contact.id), ids)))} if ids else {}
-    by_email: dict[str | None, Contact] = {}
-    for part in batches({address_hash(viewer.brand_id, each.email) for each in asked if each.email}):
-        rows = session.exec(mine.where(col(Contact.person_key).in_(part)).order_by(col(Contact.id)))
-        by_email.update({contact.email_key: contact for contact in rows})
+    keys = {address_hash(viewer.brand_id, each.email) for each in asked if each.email}
+    named = mine.where(among(session, col(Contact.person_key), keys)).order_by(col(Contact.id))
+    by_email = {contact.email_key: contact for contact in session.exec(named)} if keys else {}
     return [by_id.get(each.contact_id) if each.contact_id is not None else by_email.get(address_key(each.email or "")) for each in asked]
 
 
