@@ -31,7 +31,7 @@ from distmark.messages.table import Message
 from tests.driver import Stage
 from tests.prefect_server import SETTINGS, free_port
 
-pytestmark = [pytest.mark.chaos, pytest.mark.prefect, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.chaos, pytest.mark.prefect, pytest.mark.timeout(900), pytest.mark.filterwarnings("default")]
 
 PEOPLE, KILLS = 24, 6
 SPEED = 86_400.0  # one second is a day
