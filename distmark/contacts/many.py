@@ -24,6 +24,9 @@ def among(session: Session, key: Any, ids: Iterable[int] | Iterable[str]) -> Col
     statistics still said that there were none.
     """
     wanted = list(ids)
+    if len(wanted) == 1:
+        only: ColumnElement[bool] = key == wanted[0]
+        return only
     if session.get_bind().dialect.name == "sqlite":
         value: ColumnElement[Any] = column("value")
         listed = func.json_each(json.dumps(wanted)).table_valued(value)

@@ -17,6 +17,7 @@ from distmark.enrollments.arrivals import Happened, enter_by_events
 from distmark.enrollments.interest import goal_events
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.news import tell
+from distmark.enrollments.rows import rows_of
 from distmark.enrollments.table import Enrollment
 from distmark.errors import DistmarkError, InvalidInput, NotFound
 from distmark.journeys.model import EventFact
@@ -73,10 +74,12 @@ def record_events(
         keys.append(key)
         if isinstance(key, str) and isinstance(of, _Whose) and key not in rows:
             rows[key] = _row(session, brand_id, event, of, key, now)
-    known = _known(session, rows)
-    _mark_first(session, [row for key, row in rows.items() if key not in known])
-    made = _insert(session, [row for key, row in rows.items() if key not in known])
-    known |= _known(session, [key for key in rows if key not in known and key not in made])  # recorded by somebody else meanwhile
+    # One event alone needs no look beforehand: if it was recorded, its row is not inserted.
+    known = _known(session, rows) if len(rows) > 1 else {}
+    new = [row for key, row in rows.items() if key not in known]
+    _mark_first(session, new)
+    made = _insert(session, brand_id, new, now)
+    known |= _known(session, [key for key in rows if key not in made and key not in known])
     contacts = {of.contact.id: of.contact for of in whose if isinstance(of, _Whose)}
     _spread(session, brand_id, [rows[key] for key in made], contacts, now)
     return _answers(keys, made, known, rows)
@@ -160,6 +163,9 @@ def _natural_key(brand_id: int, event: NewEvent, of: _Whose, now: datetime) -> s
     return f"event:{brand_id}:{event.key}" if event.key else f"event:{brand_id}:{of.contact.id}:{event.name}:{moment.isoformat()}"
 
 
+OWN = ("natural_key", "kind", "name", "at", "partner_id", "contact_id", "enrollment_id", "value", "data", "first")
+
+
 def _row(session: Session, brand_id: int, event: NewEvent, of: _Whose, key: str, now: datetime) -> dict[str, Any]:
     told = event.conversion is not None or event.value is not None
     converted = event.conversion is not False if told else _is_goal(session, of.enrollment, event.name)
@@ -167,20 +173,13 @@ def _row(session: Session, brand_id: int, event: NewEvent, of: _Whose, key: str,
         "natural_key": key,
         "kind": EventKind.converted if converted else EventKind.custom,
         "name": event.name,
-        "verdict": Verdict.human,
         "at": event.at or now,
-        "received_at": now,
-        "brand_id": brand_id,
         "partner_id": of.contact.partner_id,
         "contact_id": of.contact.id,
         "enrollment_id": of.enrollment.id if of.enrollment else None,
-        "message_id": None,
-        "link": "",
         "value": event.value,
         "data": dict(event.data),
-        "user_agent": "",
         "first": False,
-        "rolled": False,
     }
 
 
@@ -211,13 +210,24 @@ def _mark_first(session: Session, rows: Sequence[dict[str, Any]]) -> None:
         before |= {place, (row["contact_id"], row["name"])}
 
 
-def _insert(session: Session, rows: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Insert those that nobody else recorded meanwhile; natural key -> event."""
+def _insert(session: Session, brand_id: int, rows: Sequence[dict[str, Any]], now: datetime) -> dict[str, int]:
+    """Insert those that were not recorded before; natural key -> event."""
     if not rows:
         return {}
+    shared = {
+        "verdict": Verdict.human,
+        "received_at": now,
+        "brand_id": brand_id,
+        "message_id": None,
+        "link": "",
+        "user_agent": "",
+        "rolled": False,
+    }
     dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
-    statement = dialect.insert(Event).on_conflict_do_nothing(index_elements=["natural_key"])
-    returned = session.execute(statement.returning(col(Event.natural_key), col(Event.id)), list(rows))
+    table = Event.__table__  # type: ignore[attr-defined]
+    statement = dialect.insert(table).from_select([*shared, *OWN], rows_of(session, table, shared, rows, OWN))
+    statement = statement.on_conflict_do_nothing(index_elements=["natural_key"])
+    returned = session.execute(statement.returning(table.c.natural_key, table.c.id))
     return {row[0]: row[1] for row in returned}
 
 
