@@ -119,6 +119,8 @@ def test_data_is_frozen_for_each_contact(stage: EntryStage, post: Post):
         ({"contacts": [{"id": 1, "data": {"urgent": "yes"}}]}, "contacts[0].data.urgent"),
         ({"contacts": [{"id": 1, "data": {"on": "24/12/2026"}}]}, "contacts[0].data.on"),
         ({"contacts": [{"id": 1, "data": {"on": "2026-02-30"}}]}, "contacts[0].data.on"),
+        ({"contacts": [{"id": 1, "data": {"topic": "a\0b"}}]}, "contacts[0].data.topic"),
+        (b'{"contacts": [{"id": 1, "data": {"amount": 1e999}}]}', "contacts[0].data.amount"),
     ],
 )
 def test_mistake_is_answered_with_its_place_and_nobody_enters(stage: EntryStage, post: Post, body: Any, place: str):
@@ -265,17 +267,19 @@ def test_many_events_have_each_their_verdict_and_place(stage: EntryStage, post: 
         {"name": "visited", "email": hanako.email, "at": "2026-11-24T10:00:00", "key": "b"},  # no zone
         "booked",
         {"name": "visited", "email": hanako.email, "at": "2026-11-24T10:00:00+09:00", "value": 3.5, "key": "b"},
+        {"name": "visited", "contact_id": hanako.id, "data": {"deep": [1, {"text": "a\0b"}]}},
     ]
 
     answer = post("events", {"events": told})
 
     results = answer.json()["results"]
     assert (answer.status_code, answer.json()["recorded"]) == (200, 2)
-    verdicts = ["recorded", "repeated", "refused", "refused", "refused", "refused", "refused", "recorded"]
+    verdicts = ["recorded", "repeated", "refused", "refused", "refused", "refused", "refused", "recorded", "refused"]
     assert [each["verdict"] for each in results] == verdicts
     assert results[2]["problems"][0]["place"] == "events[2].name"
     assert results[3]["reason"] == "unknown_contact"
-    assert [results[number]["problems"][0]["place"] for number in (4, 5, 6)] == ["events[4]", "events[5].at", "events[6]"]
+    places = [results[number]["problems"][0]["place"] for number in (4, 5, 6, 8)]
+    assert places == ["events[4]", "events[5].at", "events[6]", "events[8].data.deep[1].text"]
     with stage.db.reading() as session:
         assert len(session.exec(select(Event)).all()) == 2
 

@@ -1,6 +1,7 @@
 """The REST API, many at a time: contacts into journeys, and events, each with its own verdict."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -90,7 +91,9 @@ def post_enrollments(request: Request, key: str, body: bytes = body_of, viewer: 
     """
     site: Site = request.app.state.site
     try:
-        asked = _enrollments.validate_python(read_json(body))
+        told = read_json(body)
+        _check_storable(told)
+        asked = _enrollments.validate_python(told)
         contacts = [Asked(each.id, each.email, each.data) for each in asked.contacts]
         call = Call(key, contacts, _key_of(request), asked.campaign, asked.contacts_per_run)
         with site.db.writing() as session:
@@ -130,6 +133,7 @@ def post_events(request: Request, body: bytes = body_of, viewer: Viewer = api_vi
         told = read_json(body)
         many = told.get("events") if isinstance(told, dict) and "events" in told else told
         if not isinstance(many, list):
+            _check_storable(told)
             return _one_event(site, viewer, _event.validate_python(told))
         _check_events(told, many)
     except ValidationError as error:
@@ -166,10 +170,12 @@ def _record_many(site: Site, viewer: Viewer, many: Sequence[Any]) -> dict[str, A
     verdicts: list[dict[str, Any]] = [{}] * len(many)
     read: dict[int, NewEvent] = {}
     for number, told in enumerate(many):
+        place = f"events[{number}]"
         try:
+            _check_storable(told, place)
             read[number] = _event.validate_python(told).event
-        except ValidationError as error:
-            problems = problems_of(error, f"events[{number}]")
+        except (ValidationError, Unreadable) as error:
+            problems = error.problems if isinstance(error, Unreadable) else problems_of(error, place)
             verdicts[number] = {"verdict": "refused", "reason": "unreadable", "problems": _shown(problems)}
     with site.db.writing() as session:
         now = site.clock.now()
@@ -195,6 +201,26 @@ def read_json(body: bytes) -> Any:
         return from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise Unreadable([Problem("body", f"It is not JSON: {error}.")]) from error
+
+
+def _check_storable(told: Any, within: str = "") -> None:
+    if place := _unstorable(told, ()):
+        raise Unreadable([Problem(_place(place, within), "It holds a null character or a number beyond all bounds, which cannot be kept.")])
+
+
+def _unstorable(value: Any, place: tuple[int | str, ...]) -> tuple[int | str, ...] | None:
+    """Return where `value` holds what JSON can write but no database keeps; None when nowhere."""
+    if isinstance(value, str):
+        return (place or ("body",)) if "\0" in value else None
+    if isinstance(value, float):
+        return (place or ("body",)) if not isfinite(value) else None
+    if isinstance(value, dict):
+        parts: Iterable[tuple[int | str, Any]] = value.items()
+        if any("\0" in name for name in value):
+            return place or ("body",)
+    else:
+        parts = enumerate(value) if isinstance(value, list) else ()
+    return next((found for name, each in parts if (found := _unstorable(each, (*place, name)))), None)
 
 
 def problems_of(error: ValidationError, within: str = "") -> list[Problem]:
