@@ -131,4 +131,5 @@ def test_make_knows_every_command_of_the_readme(target: str) -> None:
 def test_the_gate_calls_check_tests_and_the_demo() -> None:
     gate = (ROOT / ".ci" / "run").read_text()
 
-    assert [line for line in gate.splitlines() if line.startswith("make ")] == ["make check", "make test", "make demo ONCE=1"]
+    calls = [line.split(" ||")[0] for line in gate.splitlines() if line.startswith("make ")]
+    assert calls == ["make check", "make test", "make demo ONCE=1"]
