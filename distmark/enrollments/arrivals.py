@@ -190,28 +190,26 @@ def plan_journeys(session: Session, now: datetime) -> int:
     """
     plans = {plan.journey_id: plan for plan in session.exec(select(EntryPlan))}
     planned = {opened.journey_id: opened for opened in open_journeys(session) if opened.entry.source in PLANNED}
-    changed = 0
-    for journey_id in plans.keys() - planned.keys():
+    gone = plans.keys() - planned.keys()
+    for journey_id in gone:
         session.execute(delete(EntryDate).where(col(EntryDate.journey_id) == journey_id))
-        session.delete(plans[journey_id])
-        changed += 1
-    for journey_id, opened in planned.items():
-        plan = plans.get(journey_id)
-        if plan is None or plan.rule != opened.rule:
-            session.add(_begun(plan, opened))
-            changed += 1
-    session.flush()
-    return changed
+        session.execute(delete(EntryPlan).where(col(EntryPlan.journey_id) == journey_id))
+    new = [opened for journey_id, opened in planned.items() if journey_id not in plans]
+    if new:
+        rows = [{"journey_id": each.journey_id, "brand_id": each.brand_id, **_begun(each)} for each in new]
+        session.execute(_dialect(session).insert(EntryPlan).on_conflict_do_nothing(), rows)  # another run may be as quick
+    changed = [opened for journey_id, opened in planned.items() if journey_id in plans and plans[journey_id].rule != opened.rule]
+    for opened in changed:
+        other_rule = update(EntryPlan).where(col(EntryPlan.journey_id) == opened.journey_id, col(EntryPlan.rule) != opened.rule)
+        session.execute(other_rule.values(**_begun(opened)))
+    return len(gone) + len(new) + len(changed)
 
 
-def _begun(plan: EntryPlan | None, opened: Open) -> EntryPlan:
-    since = opened.registered_at
-    plan = plan or EntryPlan(journey_id=opened.journey_id, brand_id=opened.brand_id, version_id=0, rule="", since=since, read_at=since)
-    plan.version_id, plan.rule, plan.since = opened.version_id, opened.rule, since
-    by_date = opened.entry.source is EntrySource.date
-    # A segment is read for the first time as soon as its journey is registered.
-    plan.reached, plan.next_at = (0, None) if by_date else (None, since)
-    return plan
+def _begun(opened: Open) -> dict[str, Any]:
+    """Return where the plan of a rule that is new begins: a date with the first contact, a segment with a reading that is due at once."""
+    since, by_date = opened.registered_at, opened.entry.source is EntrySource.date
+    told = {"version_id": opened.version_id, "rule": opened.rule, "since": since, "read_at": since}
+    return {**told, "reached": 0 if by_date else None, "next_at": None if by_date else since}
 
 
 def _plans(session: Session, source: EntrySource) -> list[tuple[EntryPlan, Open]]:
