@@ -6,11 +6,15 @@ from datetime import datetime, time, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
-from distmark.journeys.model import IfHeld
+from distmark.journeys.model import IfHeld, Priority
 from distmark.journeys.times import resolve
 from distmark.journeys.words import Cap
 
 HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+# How long past its time a message's place under a cap is kept for it: whoever does not take it by then may never come.
+PLACE_KEPT = timedelta(minutes=15)
+PRIORITY, WAITS_LONGER = "priority", "waits_longer"
 
 OpenFrom = Callable[[datetime], tuple[datetime, tuple[str, ...]]]
 """The first instant from the given one on at which the contact may be written to, and the rules that moved it (`times.next_allowed`)."""
@@ -26,6 +30,26 @@ class SendVerdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Rival:
+    """A message that wants a place under a person's caps: whose journey's, when it may go but for others, how many that journey allows.
+
+    `since` is when it came to its send step; None while its enrollment is on the way there.
+    """
+
+    enrollment_id: int
+    journey: str
+    priority: Priority
+    at: datetime
+    since: datetime | None
+    caps: Sequence[Cap] = ()
+
+    @property
+    def rank(self) -> tuple[int, bool, float, int]:
+        """The order in which places are given: by priority, then to who waited longest. One for all, or two would wait for each other."""
+        return self.priority.place, self.since is None, self.since.timestamp() if self.since else 0.0, self.enrollment_id
+
+
+@dataclass(frozen=True, slots=True)
 class SendFacts:
     """What is known about one contact and one message at the moment it is due."""
 
@@ -37,6 +61,8 @@ class SendFacts:
     consented: bool = True
     approved: bool = True  # the version, and the partner's texts for this member
     written_at: Sequence[datetime] = ()  # the person's marketing messages on this channel lately, of any journey, those being sent too
+    priority: Priority = Priority.normal
+    rivals: Sequence[Rival] = ()  # the person's other messages on this channel that go before this one, in order (`going_before`)
     turn_at: datetime | None = None  # when the throttle lets it through
     throttle: str = "throttle"  # the rule that said so
 
@@ -88,6 +114,9 @@ def _held(facts: SendFacts, caps: Sequence[Cap], open_from: OpenFrom, if_held: I
     if facts.transactional:
         caps, open_from = (), always_open
     until, rules = _allowed_from(facts, caps, open_from)
+    if caps and until <= facts.now and (rival := _hindered(facts)):
+        until, closed = open_from(min(rival.at, facts.now + DAY) + PLACE_KEPT)  # it may have left meanwhile: look once a day
+        rules = (_rule_of(rival, facts.priority), *closed)
     if facts.turn_at is not None and facts.turn_at > until:
         until, closed = open_from(facts.turn_at)
         rules = (*rules, facts.throttle, *closed)
@@ -106,6 +135,31 @@ def _allowed_from(facts: SendFacts, caps: Sequence[Cap], open_from: OpenFrom) ->
     # A cap frees at midnight, which is in the quiet hours. A later moment holds fewer of the messages already sent, so once is enough.
     opened, closed_again = open_from(free)
     return opened, (*closed, cap, *closed_again)
+
+
+def going_before(mine: Rival, others: Sequence[Rival], zone: ZoneInfo) -> list[Rival]:
+    """Return which of the others a cap's last places belong to before `mine`, in order.
+
+    It is those that wait at their send already, and those expected on the same day in `zone`, that rank before it.
+    """
+    today = mine.at.astimezone(zone).date()
+    present = (other for other in others if other.since is not None or other.at.astimezone(zone).date() == today)
+    return sorted((other for other in present if other.rank < mine.rank), key=lambda other: other.rank)
+
+
+def _hindered(facts: SendFacts) -> Rival | None:
+    """Return the first of those before this message whom it would take a place from, so that their caps would hold them longer."""
+    for number, rival in enumerate(facts.rivals):
+        sooner = [other.at for other in facts.rivals[:number] if other.at <= rival.at]
+        without, _cap = cap_allows_from(rival.at, facts.zone, rival.caps, [*facts.written_at, *sooner])
+        after_me, _cap = cap_allows_from(rival.at, facts.zone, rival.caps, [*facts.written_at, *sooner, facts.now])
+        if after_me > without:
+            return rival
+    return None
+
+
+def _rule_of(rival: Rival, priority: Priority) -> str:
+    return f"{WAITS_LONGER if rival.priority is priority else PRIORITY}:{rival.journey}"
 
 
 def cap_allows_from(at: datetime, zone: ZoneInfo, caps: Sequence[Cap], written_at: Sequence[datetime]) -> tuple[datetime, str]:

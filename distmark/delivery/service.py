@@ -17,6 +17,7 @@ from distmark.contacts.table import Contact
 from distmark.delivery.channel import Channel, OutgoingMessage
 from distmark.delivery.mime import make_message_id
 from distmark.delivery.pace import RULE, TURN_KEPT, Line, Rate, RateScope, Scoped, rated, ticket_of
+from distmark.delivery.places import Queue, at_the_send, queue_of
 from distmark.delivery.rates import close_line, open_line, rates_of
 from distmark.delivery.rules import SEND, SendDecision, SendFacts, SendVerdict, counted_since, decide_send
 from distmark.enrollments.service import address_of
@@ -151,6 +152,7 @@ class _Desk:
     approved: bool
     rows: Mapping[tuple[int, str, int], Message]
     gates: Mapping[tuple[str, bool], _Gate]
+    queue: Queue
     line: Line
     rates: Mapping[Scoped, Rate]
 
@@ -169,16 +171,26 @@ def _open_desk(session: Session, batch: Batch, requests: Sequence[SendRequest]) 
     for request in requests:
         kinds.setdefault((request.effect.channel, _is_marketing(batch.definition, request.effect)), []).append(request)
     brand_id = requests[0].enrollment.brand_id
+    queue = queue_of(session, _capped(batch, kinds), batch.now)
+    since = counted_since([*batch.definition.send_policy.caps.limits, *queue.caps], batch.now)
     rates = rates_of(session, brand_id)
     under = {rule for request in requests for rule in rated(rates, _scopes(batch, request))} if rates else set()
     return _Desk(
         batch=batch,
         approved=_is_sendable(batch.version),
         rows=_rows(session, requests),
-        gates={kind: _gate(session, batch, group, *kind) for kind, group in kinds.items()},
+        gates={kind: _gate(session, group, *kind, since) for kind, group in kinds.items()},
+        queue=queue,
         line=open_line(session, brand_id, under, [_ticket(request) for request in requests], batch.now),
         rates=rates,
     )
+
+
+def _capped(batch: Batch, kinds: Mapping[tuple[str, bool], list[SendRequest]]) -> list[Enrollment]:
+    """Return the enrollments whose messages caps may hold."""
+    if not batch.definition.send_policy.caps.limits:
+        return []
+    return [request.enrollment for (_channel, marketing), group in kinds.items() if marketing for request in group]
 
 
 def _rows(session: Session, requests: Sequence[SendRequest]) -> dict[tuple[int, str, int], Message]:
@@ -189,15 +201,14 @@ def _rows(session: Session, requests: Sequence[SendRequest]) -> dict[tuple[int, 
     return rows
 
 
-def _gate(session: Session, batch: Batch, requests: Sequence[SendRequest], channel: str, marketing: bool) -> _Gate:
+def _gate(session: Session, requests: Sequence[SendRequest], channel: str, marketing: bool, since: datetime | None) -> _Gate:
     brand_id = requests[0].enrollment.brand_id
     addresses = [address for request in requests if (address := address_of(request.person.contact, channel))]
-    since = counted_since(batch.definition.send_policy.caps.limits, batch.now) if marketing else None
     people = [request.enrollment.person_key for request in requests]
     return _Gate(
         suppressed=contacts.suppressed(session, brand_id, channel, addresses, marketing),
         consent=contacts.consent_state(session, [request.enrollment.contact_id for request in requests], channel),
-        written=_written(session, brand_id, people, channel, since) if since else {},
+        written=_written(session, brand_id, people, channel, since) if since and marketing else {},
     )
 
 
@@ -279,6 +290,7 @@ def _decide(desk: _Desk, request: SendRequest, row: Message | None) -> SendDecis
     marketing = _is_marketing(desk.batch.definition, request.effect)
     gate = desk.gates[request.effect.channel, marketing]
     consent, written = gate.consent.get(contact.id or 0), gate.written.setdefault(request.enrollment.person_key, [])
+    me = at_the_send(request.enrollment, request.effect.step_id, request.visit, policy.priority, desk.batch.now)
     facts = SendFacts(
         now=desk.batch.now,
         zone=zone,
@@ -287,6 +299,8 @@ def _decide(desk: _Desk, request: SendRequest, row: Message | None) -> SendDecis
         consented=consent is True or (consent is None and not marketing),
         approved=desk.approved,
         written_at=written,
+        priority=policy.priority,
+        rivals=desk.queue.before(me, request.enrollment.person_key, request.effect.channel, zone) if marketing else (),
     )
     if_held = IfHeld(str(request.effect.if_held or policy.if_held or IfHeld.hold))
 

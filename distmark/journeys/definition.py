@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from distmark.journeys.entry import Entry
 from distmark.journeys.expressions import Expression, Text
 from distmark.journeys.findings import MESSAGES, DefinitionError, Finding, closest, finding
-from distmark.journeys.model import IfHeld
+from distmark.journeys.model import IfHeld, Priority
 from distmark.journeys.positions import Document, read_yaml
 from distmark.journeys.positions import Path as Place
 from distmark.journeys.reading import Part, Written, problem
@@ -107,6 +107,9 @@ class SendPolicy(Part):
     days: Days | None = Field(None, description="Days on which messages are sent.")
     holidays: Holidays | None = Field(None, description="A country on whose public holidays nothing is sent.")
     caps: Caps = Field(Caps.read("marketing"), description="marketing (3 per week), none, or caps such as 2 per week.")
+    priority: Priority = Field(
+        Priority.normal, description="Whose message goes first when a cap leaves room for one of them: high before normal before low."
+    )
     if_held: IfHeld = Field(IfHeld.hold, description="What a held message does: hold or skip.")
 
     @property

@@ -40,6 +40,22 @@ class IfHeld(StrEnum):
     skip = "skip"
 
 
+class Priority(StrEnum):
+    """Whose message goes first when a cap has room for one of them; the first of these before the others."""
+
+    high = "high"
+    normal = "normal"
+    low = "low"
+
+    @property
+    def place(self) -> int:
+        """The place in that order, from 0."""
+        return PLACES[self]
+
+
+PLACES = {priority: number for number, priority in enumerate(Priority)}
+
+
 @dataclass(frozen=True, slots=True)
 class SentFact:
     """What is known about the message of one send step. Times are aware UTC; `clicked` maps link name to the first human click."""

@@ -8,8 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distmark.delivery.rules import SEND, SendDecision, SendFacts, SendVerdict, cap_allows_from, counted_since, decide_send
-from distmark.journeys.model import IfHeld
+from distmark.delivery.rules import (
+    SEND,
+    Rival,
+    SendDecision,
+    SendFacts,
+    SendVerdict,
+    cap_allows_from,
+    counted_since,
+    decide_send,
+    going_before,
+)
+from distmark.journeys.model import IfHeld, Priority
 from distmark.journeys.times import Window, next_allowed
 from distmark.journeys.words import Cap
 
@@ -198,3 +208,97 @@ def test_held_message_may_go_at_the_moment_that_was_promised(
         assert decision.until is not None
         assert now < decision.until < now + timedelta(days=max(cap.days for cap in caps) + 2)
         assert decide_send(replace(facts, now=decision.until), caps, open_from).outcome is SendVerdict.send
+
+
+DAILY, WEEKLY, HOURLY = Cap(1, "day"), Cap(3, "week"), Cap(1, "hour")
+
+
+def rival(at: datetime, *caps: Cap, priority: Priority = Priority.high, journey: str = "vip", number: int = 1) -> Rival:
+    return Rival(number, journey, priority, at, None, caps)
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        # It is 24 November, 10:00. The place of the day is the other's, whose time is 18:00; kept for a quarter of an hour.
+        (replace(FACTS, rivals=[rival(tokyo(24, 18), DAILY)]), held("priority:vip", until=tokyo(24, 18, 15))),
+        (replace(FACTS, rivals=[rival(tokyo(24, 22), DAILY)]), held("priority:vip", NIGHT, until=tokyo(25, 8))),
+        (replace(FACTS, rivals=[rival(tokyo(24, 18), DAILY, priority=Priority.normal)]), held("waits_longer:vip", until=tokyo(24, 18, 15))),
+        # A day on its place is another day's; the week's is not, and neither is looked for longer than a day on.
+        (replace(FACTS, rivals=[rival(tokyo(25, 9), DAILY)]), SEND),
+        (
+            replace(FACTS, written_at=[tokyo(22, 9), tokyo(23, 9)], rivals=[rival(tokyo(27, 9), WEEKLY)]),
+            held("priority:vip", until=tokyo(25, 10, 15)),
+        ),
+        # By the 29th that of the 22nd is out of the seven days, and two are left with this one.
+        (replace(FACTS, written_at=[tokyo(22, 9), tokyo(23, 9)], rivals=[rival(tokyo(29, 9), WEEKLY)]), SEND),
+        # Room for it and for this one: 0 + 2 <= 2 a day, 1 + 2 <= 3 a week, an hour that is over by then.
+        (replace(FACTS, rivals=[rival(tokyo(24, 18), Cap(2, "day"))]), SEND),
+        (replace(FACTS, written_at=[tokyo(23, 9)], rivals=[rival(tokyo(24, 18), WEEKLY)]), SEND),
+        (replace(FACTS, rivals=[rival(tokyo(24, 18), HOURLY)]), SEND),
+        (replace(FACTS, rivals=[rival(tokyo(24, 10, 59), HOURLY)]), held("priority:vip", until=tokyo(24, 11, 14))),
+        # Two others take both places of the day, and the later of them would be the one to lose its own.
+        (
+            replace(FACTS, rivals=[rival(tokyo(24, 12), Cap(2, "day")), rival(tokyo(24, 18), Cap(2, "day"), journey="late")]),
+            held("priority:late", until=tokyo(24, 18, 15)),
+        ),
+        # What nothing caps cannot lose its place, and what is held by its own cap is told so.
+        (replace(FACTS, rivals=[rival(tokyo(24, 18))]), SEND),
+        (
+            replace(FACTS, written_at=[tokyo(24, 8), tokyo(24, 9)], rivals=[rival(tokyo(24, 18), DAILY)]),
+            held("cap_day:2", NIGHT, until=tokyo(25, 8)),
+        ),
+        # The throttle comes after.
+        (
+            replace(FACTS, rivals=[rival(tokyo(24, 18), DAILY)], turn_at=tokyo(24, 19)),
+            held("priority:vip", "throttle", until=tokyo(24, 19)),
+        ),
+        (replace(FACTS, transactional=True, rivals=[rival(tokyo(24, 18), DAILY)]), SEND),
+    ],
+)
+def test_message_leaves_a_caps_last_place_to_those_before_it(facts: SendFacts, expected: SendDecision) -> None:
+    assert decide_send(facts, MARKETING, night) == expected
+
+
+def test_message_of_a_journey_without_caps_leaves_its_place_to_nobody() -> None:
+    assert decide_send(replace(FACTS, rivals=[rival(tokyo(24, 18), DAILY)]), (), night) == SEND
+
+
+@pytest.mark.parametrize(
+    ("other", "goes_before"),
+    [
+        (Rival(9, "vip", Priority.high, tokyo(24, 23), None), True),  # expected on the same day
+        (Rival(9, "vip", Priority.high, tokyo(25, 0), None), False),
+        (Rival(9, "vip", Priority.high, tokyo(27, 0), tokyo(24, 9)), True),  # at its send, held till then
+        (Rival(9, "vip", Priority.normal, tokyo(24, 10), None), False),  # not there yet
+        (Rival(9, "vip", Priority.normal, tokyo(24, 10), tokyo(24, 8)), True),  # there for longer: since 8:00, this one since 9:00
+        (Rival(9, "vip", Priority.normal, tokyo(24, 10), tokyo(24, 9)), False),  # as long, and enrolled later
+        (Rival(3, "vip", Priority.normal, tokyo(24, 10), tokyo(24, 9)), True),
+        (Rival(3, "vip", Priority.low, tokyo(24, 10), tokyo(20, 9)), False),
+    ],
+)
+def test_who_goes_before_whom(other: Rival, goes_before: bool) -> None:
+    mine = Rival(5, "usual", Priority.normal, tokyo(24, 10), tokyo(24, 9))
+
+    assert going_before(mine, [other], TOKYO) == ([other] if goes_before else [])
+
+
+MOMENTS = st.integers(0, 72).map(lambda hour: tokyo(24) + timedelta(hours=hour))
+RIVALS = st.builds(Rival, st.integers(1, 5), st.just("x"), st.sampled_from(Priority), MOMENTS, st.none() | MOMENTS, st.just((DAILY,)))
+
+
+@given(st.lists(RIVALS, min_size=2, max_size=5, unique_by=lambda each: each.enrollment_id))
+def test_of_any_messages_one_waits_for_no_other(rivals: list[Rival]) -> None:
+    """Or they would wait for each other without end."""
+    assert any(not going_before(mine, [each for each in rivals if each is not mine], TOKYO) for mine in rivals)
+
+
+@given(st.lists(RIVALS, max_size=4), MOMENTS)
+def test_message_held_for_others_looks_again_later_and_within_a_day_of_open_time(rivals: list[Rival], now: datetime) -> None:
+    later = [replace(each, at=max(each.at, now)) for each in rivals]
+
+    decision = decide_send(replace(FACTS, now=now, rivals=later), MARKETING)
+
+    if decision.outcome is SendVerdict.hold:
+        assert decision.until is not None
+        assert now < decision.until <= now + timedelta(days=1, minutes=15)
