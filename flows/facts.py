@@ -20,6 +20,8 @@ from distmark.journeys.model import EventFact, Facts, SentFact
 from distmark.journeys.service import program_of
 from distmark.messages.compose import Person, brand_attributes, campaign_attributes, partner_attributes, people_of
 from distmark.messages.table import Message
+from distmark.metrics.deciding import winners_of
+from distmark.metrics.hours import best_hours
 
 LATELY = timedelta(days=31)
 
@@ -29,7 +31,9 @@ def gather(session: Session, enrollments: Sequence[Enrollment], people: Mapping[
     sent = _sent(session, enrollments)
     events = _events(session, enrollments)
     written = _written(session, [row.contact_id for row in enrollments], now)
-    definitions = {version_id: program_of(session, version_id).definition for version_id in {row.version_id for row in enrollments}}
+    programs = {version_id: program_of(session, version_id) for version_id in {row.version_id for row in enrollments}}
+    definitions = {version_id: program.definition for version_id, program in programs.items()}
+    winners, hours = winners_of(session, programs), best_hours(session, programs, enrollments, people, now)
     segments = keys_of(session, [people[row.id or 0].contact for row in enrollments], now)
     return {
         row.id or 0: Facts(
@@ -44,6 +48,8 @@ def gather(session: Session, enrollments: Sequence[Enrollment], people: Mapping[
             written_at=written.get(row.contact_id, []),
             random_key=f"{row.run_key}:{row.contact_id}",
             answers=row.answers,
+            best_hours=hours.get(row.id or 0, {}),
+            winners=winners.get(row.version_id, {}),
             entered_at=row.entered_at,
         )
         for row in enrollments

@@ -1,4 +1,4 @@
-"""The results flow: rolls new engagement up to journey metrics, and publishes one artifact per journey."""
+"""The results flow: rolls new engagement up to journey metrics, decides tests that are due, and publishes one artifact per journey."""
 
 from collections.abc import Sequence
 
@@ -7,17 +7,22 @@ from prefect.artifacts import create_markdown_artifact
 
 from distmark.clock import Clock
 from distmark.db import Database, get_database
+from distmark.metrics.deciding import decide_due_tests
 from distmark.metrics.service import journeys_with_results, results_markdown, roll_up
 from distmark.settings import get_settings
 
 
 @flow(name="results", retries=0, log_prints=False)
 def results(publish: bool = True) -> dict[str, int]:
-    """Roll up everything new, and publish the funnel of each journey that changed. Cost follows what is new, not the history."""
+    """Roll up everything new, decide tests that are due, and publish the funnel of each journey that changed.
+
+    Cost follows what is new, not the history; of a test that is due, it follows the contacts in it.
+    """
     db, clock = get_database(), get_settings().clock()
     rolled = roll_up(db, clock.now())
+    decided = decide_due_tests(db, clock.now())
     published = publish_results(db, clock, rolled.journey_ids) if publish else 0
-    return {"events": rolled.events, "moves": rolled.moves, "published": published}
+    return {"events": rolled.events, "moves": rolled.moves, "tests_decided": decided.tests, "published": published}
 
 
 def publish_results(db: Database, clock: Clock, journey_ids: Sequence[int]) -> int:

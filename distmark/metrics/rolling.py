@@ -1,4 +1,4 @@
-"""The roll-up: moves and engagement events become counts, each row once. Writes its own tables and the rows' `rolled`, nothing else."""
+"""The roll-up: moves and engagement events become counts, each row once. Writes its room's tables and the rows' `rolled`, nothing else."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +16,8 @@ from distmark.engagement.table import Event
 from distmark.enrollments.table import Enrollment, Move
 from distmark.journeys.table import JourneyVersion
 from distmark.messages.table import Message
+from distmark.metrics.deciding import entries_of, note_entries
+from distmark.metrics.hours import add_hours
 from distmark.metrics.model import (
     ONCE_BY_ANYBODY,
     ONCE_BY_HUMANS,
@@ -85,6 +87,8 @@ def _take_moves(session: Session, batch: int) -> tuple[int, Deltas]:
             col(Move.kind),
             col(Move.step_id),
             col(Move.detail),
+            col(Move.enrollment_id),
+            col(Enrollment.contact_id),
             col(Enrollment.version_id),
             col(Enrollment.campaign_id),
             col(Enrollment.partner_id),
@@ -99,6 +103,7 @@ def _take_moves(session: Session, batch: int) -> tuple[int, Deltas]:
         place = Place(row.version_id, row.step_id, row.campaign_id or 0, row.partner_id)
         for whole, metric in metrics_of_move(row.kind, row.detail):
             _bump(deltas, (place.journey() if whole else place).key(row.at.date(), metric), Tally(1))
+    note_entries(session, entries_of(rows))
     _mark(session, Move, [row.id for row in rows])
     return len(rows), deltas
 
@@ -116,6 +121,7 @@ def _take_events(session: Session, batch: int) -> tuple[int, Deltas]:
         for metric, tally in metrics_of_event(fact):
             _bump(deltas, place.key(row.at.date(), metric), tally)
     _count_once(session, rows, places, deltas)
+    add_hours(session, rows)
     _mark(session, Event, [row.id for row in rows])
     return len(rows), deltas
 
@@ -134,6 +140,9 @@ def _unrolled_events(batch: int) -> Any:
             col(Event.value),
             col(Event.message_id),
             col(Event.enrollment_id),
+            col(Event.brand_id),
+            col(Event.contact_id),
+            col(Event.partner_id).label("of_partner_id"),
             func.coalesce(col(Message.step_id), "").label("step_id"),
             func.coalesce(col(Message.version_id), col(Enrollment.version_id)).label("version_id"),
             func.coalesce(col(Message.campaign_id), col(Enrollment.campaign_id), 0).label("campaign_id"),
