@@ -200,7 +200,7 @@ def _release(yard: Yard) -> tuple[int, int]:
     released = stuck = 0
     claimed_before = yard.ago(CLAIMED_LONG)
     with yard.db.reading() as session:
-        queues = long_claimed(session, claimed_before)
+        queues = long_claimed(session, claimed_before, yard.clock.now())
     for queue, count in queues.items():
         ownership = QueueOwnership(yard.db, queue, yard.data_dir)
         if not ownership.take():

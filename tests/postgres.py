@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -39,7 +40,8 @@ class NoPostgres(Exception):
 class PostgresServer:
     """A running server; `url(name)` is the SQLAlchemy address of one of its databases."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Sequence[str] = CHEAP) -> None:
+        self.settings = settings
         self.bin = _find_programs()
         self.user = _unprivileged_user()
         self.folder = Path(tempfile.mkdtemp(prefix="distmark-pg-", dir="/tmp"))
@@ -52,7 +54,7 @@ class PostgresServer:
             shutil.chown(self.folder, self.user)
         data = self.folder / "data"
         self._run("initdb", "-D", data, "-U", "distmark", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
-        options = [part for setting in CHEAP for part in ("-c", setting)]
+        options = [part for setting in self.settings for part in ("-c", setting)]
         with (self.folder / "server.log").open("wb") as log:
             # Dies with this process even if that is killed: nothing is left running.
             guard = ["setpriv", "--pdeathsig", "INT", "--"] if shutil.which("setpriv") else []

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, distinct, exists, func, select
+from sqlalchemy import ColumnElement, and_, distinct, exists, func, or_, select
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
@@ -19,14 +19,13 @@ MOST_OVERDUE = 2000  # runs looked at in one go: asking Prefect for the states o
 
 def overdue_runs(session: Session, late_before: datetime, after: str = "") -> list[str]:
     """Return the runs, in the order of their ids and behind `after`, that should have woken before then and are not being walked."""
-    walked = aliased(Enrollment)
-    busy = exists(select(col(walked.id)).where(col(walked.run_key) == col(Enrollment.run_key), col(walked.claimed_by).is_not(None)))
-    runs = (
-        select(distinct(col(Enrollment.flow_run_id)))
-        .where(_is(EnrollmentStatus.waiting), col(Enrollment.due_at) < late_before, col(Enrollment.flow_run_id) > after, ~busy)
-        .order_by(col(Enrollment.flow_run_id))
-        .limit(MOST_OVERDUE)
-    )
+    row = Enrollment
+    # Those who are late are found by themselves first: left alone, SQLite reads a million runs in their order and looks which are late.
+    late = select(col(row.run_key), col(row.flow_run_id)).where(_is(EnrollmentStatus.waiting), col(row.due_at) < late_before)
+    found = late.distinct().cte("late").prefix_with("MATERIALIZED")  # a cohort once, not once for each of its members
+    walked = exists(select(col(row.id)).where(col(row.run_key) == found.c.run_key, col(row.claimed_by).is_not(None)))
+    runs = select(distinct(found.c.flow_run_id)).where(found.c.flow_run_id > after, ~walked)
+    runs = runs.order_by(found.c.flow_run_id).limit(MOST_OVERDUE)
     return [str(run_id) for run_id in session.execute(runs).scalars()]
 
 
@@ -64,20 +63,24 @@ def strangers(session: Session, runs: Sequence[tuple[str, str]]) -> list[str]:
     return [run_id for run_id, run_key in runs if not ({run_id, None} & carried.get(run_key, set()))]
 
 
-def long_claimed(session: Session, claimed_before: datetime) -> dict[str, int]:
-    """Return how many enrollments each queue's worker has been walking since before then."""
-    rows = session.execute(select(col(Enrollment.queue), func.count()).where(_claimed(claimed_before)).group_by(col(Enrollment.queue)))
+def long_claimed(session: Session, claimed_before: datetime, now: datetime) -> dict[str, int]:
+    """Return how many enrollments that should move each queue's worker has been walking since before then."""
+    claimed = select(col(Enrollment.queue), func.count()).where(_claimed(claimed_before, now))
+    rows = session.execute(claimed.group_by(col(Enrollment.queue)))
     return dict(rows.tuples().all())
 
 
 def free_claims(session: Session, queue: str, claimed_before: datetime, now: datetime) -> int:
     """Let go of what a dead worker of the queue had claimed, and return how many. Only who owns the queue may say that it is dead."""
-    where = [col(Enrollment.queue) == queue, _claimed(claimed_before)]
+    where = [col(Enrollment.queue) == queue, _claimed(claimed_before, now)]
     return change(session, where, {"claimed_by": None, "claimed_at": None}, MoveKind.woken, now, {"mended": "claim_of_the_dead"})
 
 
-def _claimed(before: datetime) -> ColumnElement[bool]:
-    return col(Enrollment.claimed_by).is_not(None) & (col(Enrollment.claimed_at) < before)
+def _claimed(before: datetime, now: datetime) -> ColumnElement[bool]:
+    # A claim keeps nobody from moving before they are due or woken, and those two have indices. One of claims would be written anew at
+    # each wake, with all other indices of the row.
+    should_move = or_(and_(_is(EnrollmentStatus.waiting), col(Enrollment.due_at) <= now), col(Enrollment.woken_at) <= now)
+    return should_move & col(Enrollment.claimed_by).is_not(None) & (col(Enrollment.claimed_at) < before)
 
 
 def _is(status: EnrollmentStatus) -> ColumnElement[bool]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select
+from sqlalchemy import CTE, ColumnElement, and_, case, exists, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col
 
@@ -63,12 +63,13 @@ def watch(session: Session, viewer: Viewer, now: datetime) -> list[StepWatch]:
     """Return every step of the brand's journeys at which somebody is, the latest first, then by journey, version and step."""
     require(viewer, Permission.see_journeys)
     versions = _versions_of(session, viewer)
-    counts = _counts(session, versions, now)
+    late = _lateness(session, versions, now)
     rows = []
-    for (version_id, step_id), (waiting, paused, parked, due) in counts.items():
+    for (version_id, step_id), numbers in _counts(session, versions).items():
         journey, number = versions[version_id]
-        oldest, p50, most = _lateness(session, version_id, step_id, due, now)
-        rows.append(StepWatch(journey, number, version_id, step_id, waiting, paused, parked, due, oldest, p50, most))
+        behind = late.get((version_id, step_id), _Behind())
+        at_rest = (journey, number, version_id, step_id, *numbers)
+        rows.append(StepWatch(*at_rest, due=behind.due, oldest_due_at=behind.oldest_due_at, late_p50=behind.p50, late_max=behind.most))
     return sorted(rows, key=lambda row: (-row.late_max, row.journey, -row.version, row.step_id))
 
 
@@ -119,18 +120,16 @@ def _versions_of(session: Session, viewer: Viewer) -> dict[int, tuple[str, int]]
     return {version_id: (key, number) for version_id, key, number in rows if version_id is not None}
 
 
-def _counts(session: Session, versions: Collection[int], now: datetime) -> dict[tuple[int, str], tuple[int, int, int, int]]:
-    """Return waiting, paused, parked and due by version and step. The index over version, status and step has all but the due ones."""
+def _counts(session: Session, versions: Collection[int]) -> dict[tuple[int, str], tuple[int, int, int]]:
+    """Return waiting, paused and parked by version and step: all of it is in the index over version, status and step."""
     place = (col(Enrollment.version_id), col(Enrollment.step_id))
     live = select(*place, col(Enrollment.status), func.count()).where(
         col(Enrollment.version_id).in_(versions), col(Enrollment.status).in_(_LIVE)
     )
-    late = select(*place, func.count()).where(col(Enrollment.version_id).in_(versions), *_due(now))
     found: dict[tuple[int, str], dict[EnrollmentStatus, int]] = {}
     for version_id, step_id, status, number in session.execute(live.group_by(*place, col(Enrollment.status))):
         found.setdefault((version_id, step_id or ""), {})[status] = number
-    due = {(version_id, step_id or ""): number for version_id, step_id, number in session.execute(late.group_by(*place))}
-    return {at: (*(numbers.get(status, 0) for status in _LIVE), due.get(at, 0)) for at, numbers in found.items()}
+    return {at: (numbers.get(_LIVE[0], 0), numbers.get(_LIVE[1], 0), numbers.get(_LIVE[2], 0)) for at, numbers in found.items()}
 
 
 _LIVE = (EnrollmentStatus.waiting, EnrollmentStatus.paused, EnrollmentStatus.parked)
@@ -140,15 +139,37 @@ def _due(now: datetime) -> tuple[ColumnElement[bool], ...]:
     return col(Enrollment.status) == EnrollmentStatus.waiting, col(Enrollment.due_at) <= now
 
 
-def _lateness(session: Session, version_id: int, step_id: str, due: int, now: datetime) -> tuple[datetime | None, timedelta, timedelta]:
-    if not due:
-        return None, timedelta(0), timedelta(0)
-    at_step = col(Enrollment.step_id) == step_id if step_id else col(Enrollment.step_id).is_(None)
-    times = select(col(Enrollment.due_at)).where(col(Enrollment.version_id) == version_id, at_step, *_due(now))
-    oldest, median = (
-        session.execute(times.order_by(col(Enrollment.due_at)).offset(offset).limit(1)).scalar() or now for offset in (0, (due - 1) // 2)
-    )
-    return oldest, now - median, now - oldest
+def _late_rows(*columns: Any, where: Sequence[ColumnElement[bool]]) -> CTE:
+    """Return some columns of those who are late, found by themselves first.
+
+    Left alone, SQLite groups a million who wait by an index over versions and looks at the time of each.
+    """
+    return select(*columns).where(*where).cte("late").prefix_with("MATERIALIZED")
+
+
+@dataclass(frozen=True, slots=True)
+class _Behind:
+    """Those at one step who are due: how many, since when, and how late half of them and the oldest are."""
+
+    due: int = 0
+    oldest_due_at: datetime | None = None
+    p50: timedelta = timedelta(0)
+    most: timedelta = timedelta(0)
+
+
+def _lateness(session: Session, versions: Collection[int], now: datetime) -> dict[tuple[int, str], _Behind]:
+    """Return who is due, by version and step."""
+    late = _late_rows(col(Enrollment.version_id), col(Enrollment.step_id), col(Enrollment.due_at), where=_due(now))
+    place = (late.c.version_id, late.c.step_id)
+    rank = func.row_number().over(partition_by=place, order_by=late.c.due_at).label("rank")
+    due = func.count().over(partition_by=place).label("due")
+    row = select(*place, late.c.due_at, rank, due).where(late.c.version_id.in_(versions)).subquery()
+    oldest_and_median = select(row).where(or_(row.c.rank == 1, row.c.rank == (row.c.due + 1) // 2)).order_by(row.c.due_at)
+    found: dict[tuple[int, str], _Behind] = {}
+    for version_id, step_id, due_at, _rank, count in session.execute(oldest_and_median):
+        oldest = found.get((version_id, step_id or ""), _Behind(oldest_due_at=due_at)).oldest_due_at or due_at
+        found[version_id, step_id or ""] = _Behind(count, oldest, now - due_at, now - oldest)
+    return found
 
 
 # --- what is wrong --------------------------------------------------------------------------------------------------------------------
@@ -158,16 +179,16 @@ Troubles = dict[tuple[int, AlarmKind], dict[str, Any]]
 
 def _late(session: Session, late_before: datetime, now: datetime) -> Troubles:
     """Return the versions with somebody who should have moved before then, with how many and since when."""
-    late = select(col(Enrollment.version_id), func.count(), func.min(col(Enrollment.due_at))).where(
-        col(Enrollment.status) == EnrollmentStatus.waiting, col(Enrollment.due_at) < late_before
-    )
+    where = (col(Enrollment.status) == EnrollmentStatus.waiting, col(Enrollment.due_at) < late_before)
+    late = _late_rows(col(Enrollment.version_id), col(Enrollment.due_at), where=where)
+    by_version = select(late.c.version_id, func.count(), func.min(late.c.due_at)).group_by(late.c.version_id)
     return {
         (version_id, AlarmKind.late): {
             "count": number,
             "oldest_due_at": oldest.isoformat(),
             "late_seconds": round((now - oldest).total_seconds()),
         }
-        for version_id, number, oldest in session.execute(late.group_by(col(Enrollment.version_id)))
+        for version_id, number, oldest in session.execute(by_version)
     }
 
 
