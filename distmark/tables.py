@@ -9,4 +9,5 @@ import distmark.enrollments.table
 import distmark.journeys.table
 import distmark.messages.table
 import distmark.metrics.table
-import distmark.partners.table  # noqa: F401
+import distmark.partners.table
+import distmark.rehearsals.table  # noqa: F401

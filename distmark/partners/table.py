@@ -77,3 +77,20 @@ class SignIn(SQLModel, table=True):
     token_hash: str = Field(unique=True)
     created_at: datetime = Field(sa_type=UTCDateTime)
     expires_at: datetime = Field(sa_type=UTCDateTime)
+
+
+class ApiToken(SQLModel, table=True):
+    """A key with which a program acts as the person who made it. Only its SHA-256 is kept, so reading this table opens nothing."""
+
+    __tablename__ = "api_token"
+
+    id: int | None = Field(default=None, primary_key=True)
+    brand_id: int = Field(foreign_key="brand.id", index=True)
+    partner_id: int | None = Field(default=None, foreign_key="partner.id", index=True)
+    user_id: int = Field(foreign_key="user_account.id", index=True)
+    name: str  # what it is for, in its maker's words
+    token_hash: str = Field(unique=True)
+    ending: str  # its last letters, by which people tell tokens apart
+    created_at: datetime = Field(sa_type=UTCDateTime)
+    last_used_at: datetime | None = Field(default=None, sa_type=UTCDateTime)  # to the minute
+    revoked_at: datetime | None = Field(default=None, sa_type=UTCDateTime)

@@ -14,7 +14,7 @@ from distmark.errors import DistmarkError
 from distmark.partners.model import Viewer
 from distmark.settings import Mode, Settings
 from distmark.web import faults, templating
-from distmark.web.pages import PAGES
+from distmark.web.pages import PAGES, recipient
 from distmark.web.pages import mailbox as mailbox_pages
 from distmark.web.security import Guard, refuse_cross_site
 from distmark.web.site import Site, secret_of
@@ -31,16 +31,34 @@ class Static(StaticFiles):
         return response
 
 
-def create_app(settings: Settings, db: Database, clock: Clock, *, register: Callable[[int, Viewer], str] | None = None) -> FastAPI:
-    """Return the application. `register` hands an approved version to Prefect and returns the deployment's id."""
+def create_app(
+    settings: Settings,
+    db: Database,
+    clock: Clock,
+    *,
+    register: Callable[[int, Viewer], str] | None = None,
+    rehearse: Callable[[int], None] | None = None,
+) -> FastAPI:
+    """Return the application.
+
+    `register` hands an approved version to Prefect and returns the deployment's id; `rehearse` walks a person's test of a journey.
+    """
     app = FastAPI(title="distmark", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(refuse_cross_site)])
     app.state.site = Site(
-        settings=settings, db=db, clock=clock, secret=secret_of(settings), pages=templating.environments(), register=register
+        settings=settings,
+        db=db,
+        clock=clock,
+        secret=secret_of(settings),
+        pages=templating.environments(),
+        register=register,
+        rehearse=rehearse,
     )
     app.add_middleware(Guard, secure=settings.secure_cookies)
     app.mount("/static", Static(directory=STATIC), name="static")
     for router in PAGES:
         app.include_router(router)
+    # The links in the messages of a test say which; what they lead to is on its stage.
+    app.include_router(recipient.router, prefix="/t/{rehearsal}")
     if settings.mode is Mode.demo:
         app.include_router(mailbox_pages.router)
     _answer_errors(app)

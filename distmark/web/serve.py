@@ -2,11 +2,12 @@
 
 import argparse
 import logging
+from collections.abc import Callable
 
 import uvicorn
 from fastapi import FastAPI
 
-from distmark.db import get_database
+from distmark.db import Database, get_database
 from distmark.errors import DistmarkError, Refused
 from distmark.partners.model import Viewer
 from distmark.settings import Settings, get_settings
@@ -34,7 +35,14 @@ def register(version_id: int, viewer: Viewer) -> str:
 def build(settings: Settings | None = None) -> FastAPI:
     """Return the application of this installation."""
     settings = settings or get_settings()
-    return create_app(settings, get_database(), settings.clock(), register=register)
+    db = get_database()
+    return create_app(settings, db, settings.clock(), register=register, rehearse=_rehearse(settings, db))
+
+
+def _rehearse(settings: Settings, db: Database) -> Callable[[int], None]:
+    from flows.rehearse import Rehearsals
+
+    return Rehearsals(settings, db).begin
 
 
 def main() -> None:

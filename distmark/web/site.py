@@ -49,7 +49,11 @@ class TooManyTries(DistmarkError):
 
 @dataclass(slots=True)
 class Site:
-    """Everything that requests share. `register` hands an approved version to Prefect; None where this process cannot."""
+    """Everything that requests share.
+
+    `register` hands an approved version to Prefect, `rehearse` walks the test of a journey that a person began; None where this process
+    cannot.
+    """
 
     settings: Settings
     db: Database
@@ -57,6 +61,7 @@ class Site:
     secret: str
     pages: Mapping[str, Environment]  # language -> templates
     register: Callable[[int, Viewer], str] | None = None
+    rehearse: Callable[[int], None] | None = None
     limiter: partners.SignInLimiter = field(default_factory=partners.SignInLimiter)
 
     @property

@@ -8,6 +8,7 @@ from distmark.journeys.model import Outcome
 from distmark.journeys.table import VersionStatus
 from distmark.messages.model import MessageStatus
 from distmark.partners.model import Role
+from distmark.rehearsals.table import RehearsalStatus
 from distmark.web.i18n import N_
 
 
@@ -47,6 +48,14 @@ VERSION: dict[str, Said] = {
     VersionStatus.approved: Said(N_("Approved"), "brand"),
     VersionStatus.registered: Said(N_("Published"), "good"),
     VersionStatus.retired: Said(N_("Retired")),
+}
+
+REHEARSAL: dict[str, Said] = {
+    RehearsalStatus.running: Said(N_("In progress"), "good"),
+    RehearsalStatus.finished: Said(N_("Ended")),
+    RehearsalStatus.stopped: Said(N_("Stopped")),
+    RehearsalStatus.failed: Said(N_("Failed"), "bad"),
+    RehearsalStatus.interrupted: Said(N_("Interrupted"), "warn"),
 }
 
 ENROLLMENT: dict[str, Said] = {
@@ -158,6 +167,7 @@ TABLES = {
     "member_words": MEMBER,
     "version_words": VERSION,
     "enrollment_words": ENROLLMENT,
+    "rehearsal_words": REHEARSAL,
     "outcome_words": OUTCOME,
     "message_words": MESSAGE,
     "verdict_words": VERDICT,

@@ -12,6 +12,7 @@ from sqlmodel import SQLModel
 from distmark.partners.model import PERMISSIONS, Permission, Role
 from distmark.web.pages import PAGES, mailbox
 from distmark.web.pages.api import ApiViewer
+from distmark.web.pages.recipient import Recipient
 from distmark.web.site import Anyone, Needs
 from tests.web.conftest import World
 
@@ -26,7 +27,7 @@ def routes() -> list[APIRoute]:
 
 
 def declared(route: APIRoute) -> list[object]:
-    return [each.call for each in route.dependant.dependencies if isinstance(each.call, Needs | Anyone | ApiViewer)]
+    return [each.call for each in route.dependant.dependencies if isinstance(each.call, Needs | Anyone | ApiViewer | Recipient)]
 
 
 @pytest.mark.parametrize("route", routes(), ids=lambda route: route.name)
@@ -34,7 +35,7 @@ def test_every_route_declares_its_permission(route: APIRoute):
     found = declared(route)
 
     assert len(found) == 1, f"{route.path} must declare exactly one of needs(...), signed_in, anyone or api_viewer"
-    assert isinstance(found[0], Anyone) == (route.name in PUBLIC)
+    assert isinstance(found[0], Anyone | Recipient) == (route.name in PUBLIC)
 
 
 def test_no_two_routes_share_a_name():

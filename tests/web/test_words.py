@@ -24,7 +24,7 @@ from distmark.web.refusals import errors, in_japanese
 
 TOKYO = ZoneInfo("Asia/Tokyo")
 ROOMS = Path(a_room.__file__).parent.parent
-REACHED = ("campaigns", "compliance", "contacts", "enrollments", "messages", "metrics", "partners", "web")
+REACHED = ("campaigns", "compliance", "contacts", "enrollments", "messages", "metrics", "partners", "rehearsals", "web")
 KINDS = {"Refused", "InvalidInput", "NotAllowed", "PrefectUnreachable"}
 
 

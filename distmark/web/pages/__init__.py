@@ -1,6 +1,19 @@
 """One module of function views per page."""
 
-from distmark.web.pages import api_entries, approvals, assets, campaigns, contacts, journeys, people, recipient, results, sign_in, today
+from distmark.web.pages import (
+    api_entries,
+    approvals,
+    assets,
+    campaigns,
+    contacts,
+    journeys,
+    people,
+    recipient,
+    rehearsals,
+    results,
+    sign_in,
+    today,
+)
 
 PAGES = (
     assets.router,
@@ -12,6 +25,7 @@ PAGES = (
     campaigns.router,
     contacts.router,
     journeys.router,
+    rehearsals.router,
     approvals.router,
     results.router,
 )

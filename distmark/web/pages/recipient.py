@@ -1,27 +1,54 @@
 """What recipients meet: the open pixel, tracked links, and unsubscribing. Tokens say who; nobody signs in here."""
 
 from base64 import b64decode
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, cast
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.datastructures import FormData
 
+from distmark.clock import FixedClock, wall_now
 from distmark.engagement import service as engagement
 from distmark.engagement.service import UnsubscribeInfo
 from distmark.errors import NotFound
 from distmark.messages.service import message_by_token
 from distmark.partners.table import Brand
+from distmark.rehearsals.service import by_key
+from distmark.rehearsals.stage import opened
 from distmark.web import i18n
 from distmark.web.i18n import N_
-from distmark.web.site import Guest, any_form, anyone, text
+from distmark.web.site import Guest, Site, any_form, anyone, text
 
 router = APIRouter()
 GIF = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")  # one transparent pixel, 43 bytes
 LONGEST_TOKEN = 64
 
 
+class Recipient:
+    """A route for who got a message. In a message of a test, links lead to the test's stage, where its own clock tells the time."""
+
+    def __call__(self, request: Request, guest: Guest = anyone) -> Iterator[Guest]:
+        site = cast(Site, request.app.state.site)
+        key = request.path_params.get("rehearsal")
+        if key is None:
+            yield guest
+            return
+        with site.db.reading() as session:
+            row = by_key(session, str(key)[:LONGEST_TOKEN])
+        if row is None:
+            raise NotFound("This link is not known.")
+        with opened(site.settings.data_dir, row.key) as db:
+            guest.site = replace(site, db=db, clock=FixedClock(row.now(wall_now())))
+            yield guest
+
+
+recipient: Any = Depends(Recipient())
+
+
 @router.api_route("/o/{token}.gif", methods=["GET", "HEAD"])
-def open_pixel(token: str, guest: Guest = anyone) -> Response:
+def open_pixel(token: str, guest: Guest = recipient) -> Response:
     """Record that the image was fetched; a bad token gets the same answer, so nothing can be learnt by guessing."""
     if guest.request.method == "GET" and len(token) <= LONGEST_TOKEN:
         with guest.writing() as session:
@@ -30,7 +57,7 @@ def open_pixel(token: str, guest: Guest = anyone) -> Response:
 
 
 @router.api_route("/c/{token}/{link}", methods=["GET", "HEAD"])
-def click(token: str, link: str, guest: Guest = anyone) -> Response:
+def click(token: str, link: str, guest: Guest = recipient) -> Response:
     """Go to the link's stored target; a GET is recorded, a HEAD is not."""
     target = None
     if len(token) <= LONGEST_TOKEN:
@@ -42,7 +69,7 @@ def click(token: str, link: str, guest: Guest = anyone) -> Response:
 
 
 @router.get("/u/{token}")
-def unsubscribe_page(token: str, guest: Guest = anyone) -> Response:
+def unsubscribe_page(token: str, guest: Guest = recipient) -> Response:
     """Show what would stop, and a button. Mail scanners open this: it changes nothing."""
     with guest.reading() as session:
         info = engagement.unsubscribe_info(session, token)
@@ -50,7 +77,7 @@ def unsubscribe_page(token: str, guest: Guest = anyone) -> Response:
 
 
 @router.post("/u/{token}")
-def unsubscribe_now(token: str, guest: Guest = anyone, form: FormData = any_form) -> Response:
+def unsubscribe_now(token: str, guest: Guest = recipient, form: FormData = any_form) -> Response:
     """Stop at once (RFC 8058): no cookie, no question, no redirect; doing it again changes nothing."""
     with guest.writing() as session:
         info = engagement.unsubscribe(session, token, guest.now)
@@ -62,7 +89,7 @@ def unsubscribe_now(token: str, guest: Guest = anyone, form: FormData = any_form
 
 
 @router.post("/u/{token}/again")
-def resubscribe(token: str, guest: Guest = anyone) -> Response:
+def resubscribe(token: str, guest: Guest = recipient) -> Response:
     """Undo the unsubscribing, at the wish of who holds the link."""
     with guest.writing() as session:
         info = engagement.resubscribe(session, token, guest.now)
@@ -78,7 +105,8 @@ def _page(guest: Guest, token: str, info: UnsubscribeInfo | None, *, just_now: b
         message = message_by_token(session, token)
         guest.brand = session.get(Brand, message.brand_id) if message else None
     guest.viewer = None
-    return guest.page("recipient/unsubscribe.html", token=token, info=info, just_now=just_now)
+    root = guest.request.url.path.partition("/u/")[0]
+    return guest.page("recipient/unsubscribe.html", link=f"{root}/u/{token}", info=info, just_now=just_now)
 
 
 def _agent(request: Request) -> str:

@@ -56,7 +56,7 @@ def story_of(session: Session, visit: Visit, contact_id: int, rows: Sequence[Enr
         for move in enrollments.timeline(session, visit.viewer, row.id or 0):
             told.extend(_of_move(move, programs[row.version_id], visit.tongue))
     for message in messages.messages_of(session, visit.viewer, contact_id=contact_id):
-        told.append(_of_message(message, visit.tongue))
+        told.append(of_message(message, visit.tongue))
     for event in queries.events_of(session, visit.viewer, contact_id):
         told.append(_of_event(event, visit.tongue))
     return sorted(told, key=lambda item: item.at, reverse=True)[:SHOWN]
@@ -73,14 +73,15 @@ def _of_move(move: Move, program: Program, tongue: Tongue) -> Iterator[Told]:
         name = tongue.say(OUTCOME[outcome].words) if outcome in OUTCOME else outcome
         detail = str(move.detail.get("reason") or "")
     elif move.kind in (MoveKind.waiting, MoveKind.held):
-        detail = _until(move, tongue)
+        detail = until_when(move, tongue)
     elif move.kind is MoveKind.branched:
         detail = str(move.detail.get("arm") or move.detail.get("label") or "")
     colour = {MoveKind.ended: "good", MoveKind.error: "bad", MoveKind.task: "brand", MoveKind.entered: "brand"}.get(move.kind, "")
     yield Told(move.at, colour, tongue.say(MOVES[move.kind], step=name), detail)
 
 
-def _until(move: Move, tongue: Tongue) -> str:
+def until_when(move: Move, tongue: Tongue) -> str:
+    """Return until when somebody waits or is held, for which event, and why."""
     parts = []
     until = move.detail.get("until") or move.detail.get("due_at")
     if isinstance(until, str):
@@ -95,7 +96,8 @@ def _until(move: Move, tongue: Tongue) -> str:
     return ("・" if tongue.language == "ja" else " ").join(parts)
 
 
-def _of_message(message: Message, tongue: Tongue) -> Told:
+def of_message(message: Message, tongue: Tongue) -> Told:
+    """Return what became of a message: what it was, its state, and when it was opened and clicked."""
     said = MESSAGE[message.status]
     what = N_("Mail “%(subject)s”") if message.channel == "email" else N_("Text message “%(subject)s”")
     parts = [f"{message.code} {message.detail}".strip()] if message.code or message.detail else []

@@ -1,0 +1,367 @@
+"""Trying a journey on oneself: the whole way to one's own inbox, with waits of seconds."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from sqlmodel import Session, col, select
+from starlette.datastructures import FormData
+
+from distmark.campaigns.table import Campaign
+from distmark.clock import wall_now
+from distmark.compliance.service import CheckFailed
+from distmark.engagement.model import EventKind, Verdict
+from distmark.engagement.table import Event
+from distmark.enrollments.model import EnrollmentStatus, MoveKind
+from distmark.enrollments.table import Enrollment, Move, Task
+from distmark.errors import InvalidInput, NotFound, Refused
+from distmark.journeys import service as journeys
+from distmark.journeys.definition import JourneyDefinition
+from distmark.journeys.program import Program
+from distmark.journeys.steps import Step
+from distmark.journeys.table import Journey, JourneyVersion
+from distmark.messages.table import Message
+from distmark.partners import service as partners
+from distmark.partners.model import Permission
+from distmark.partners.scope import visible
+from distmark.partners.table import User
+from distmark.rehearsals import service as rehearsals
+from distmark.rehearsals.service import DEFAULT_SECONDS, SECONDS, Wishes
+from distmark.rehearsals.stage import enrollment_on, opened
+from distmark.rehearsals.table import Rehearsal, RehearsalStatus
+from distmark.web import faults
+from distmark.web.i18n import N_, Tongue
+from distmark.web.pages.story import Told, of_message, until_when
+from distmark.web.sample import OF_TYPE
+from distmark.web.site import Visit, needs, text, the_form
+from distmark.web.standing import event_name, standing, step_name
+from distmark.web.words import EVENT, OUTCOME
+
+router = APIRouter()
+MOST_PARTNERS = 500
+MOST_TOLD = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One attribute that the journey reads: its name, whether of the contact or of the journey, its type, and what is suggested."""
+
+    name: str
+    kind: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """Where a test stands now, in words; `seconds` is how many are left, `story` what happened, newest first."""
+
+    row: Rehearsal
+    status: RehearsalStatus
+    sentence: str
+    clock_at: datetime
+    seconds: int | None
+    can_go_on: bool
+    sent: int
+    story: list[Told]
+
+
+@router.get("/journeys/{key}/{number}/test")
+def rehearsal_form(key: str, number: int, visit: Visit = needs(Permission.see_journeys)) -> Response:
+    """How the test is to be: how long a wait takes, in which language, and in whose name."""
+    return _form(visit, key, number)
+
+
+@router.post("/journeys/{key}/{number}/test")
+def begin_rehearsal(key: str, number: int, visit: Visit = needs(Permission.see_journeys), form: FormData = the_form) -> Response:
+    """Begin the test and go to where it can be watched."""
+    if visit.site.rehearse is None:
+        raise Refused("This process cannot send messages, so it cannot test journeys; use the web process of the installation.")
+    try:
+        with visit.writing() as session:
+            _journey, version = _version(session, visit, key, number)
+            definition = journeys.program_of(session, version.id or 0).definition
+            row = rehearsals.begin(
+                session, visit.viewer, visit.site.settings.data_dir, version.id or 0, _wishes(form, definition), visit.now
+            )
+            rehearsal_id, test_key = row.id or 0, row.key
+    except CheckFailed:
+        return visit.go(f"/journeys/{key}?v={number}", N_("The errors shown here must be corrected first."), kind="bad")
+    except (InvalidInput, Refused) as error:
+        return _form(visit, key, number, form, wrong=faults.explain(error, visit.language), status=422)
+    visit.site.rehearse(rehearsal_id)
+    return visit.go(f"/tests/{test_key}")
+
+
+@router.get("/tests/{test_key}")
+def rehearsal_page(test_key: str, visit: Visit = needs(Permission.see_journeys)) -> Response:
+    """Where the test stands: asked for again every second while it runs."""
+    with visit.reading() as session:
+        row = rehearsals.get_rehearsal(session, visit.viewer, test_key)
+        version = journeys.get_version(session, visit.viewer, row.version_id)
+        program = journeys.program_of(session, row.version_id)
+        page: dict[str, Any] = {
+            "journey": session.get_one(Journey, version.journey_id),
+            "version": version,
+            "address_of_tester": session.get_one(User, row.user_id).email,
+            "partner": partners.get_partner(session, visit.viewer, row.partner_id),
+        }
+    live = _live(visit, row, program)
+    return visit.page(
+        "rehearsals/page.html",
+        live=live,
+        events=[(name, event_name(name, visit.tongue)) for name in program.definition.events],
+        running=live.status is RehearsalStatus.running,
+        **page,
+    )
+
+
+@router.post("/tests/{test_key}/stop")
+def stop_rehearsal(test_key: str, visit: Visit = needs(Permission.see_journeys)) -> Response:
+    """Let no further message of this test go out."""
+    with visit.writing() as session:
+        rehearsals.ask_to_stop(session, visit.viewer, test_key)
+    return visit.go(f"/tests/{test_key}", N_("The test stops."))
+
+
+@router.post("/tests/{test_key}/go-on")
+def go_on_with_rehearsal(test_key: str, visit: Visit = needs(Permission.see_journeys)) -> Response:
+    """End the present wait now."""
+    with visit.writing() as session:
+        rehearsals.ask_to_go_on(session, visit.viewer, test_key)
+    return visit.go(f"/tests/{test_key}")
+
+
+@router.post("/tests/{test_key}/happen")
+def event_in_rehearsal(test_key: str, visit: Visit = needs(Permission.see_journeys), form: FormData = the_form) -> Response:
+    """Let an event happen that the journey listens to."""
+    event = text(form, "event")
+    with visit.reading() as session:
+        rehearsals.happen(session, visit.viewer, visit.site.settings.data_dir, test_key, event)
+    return visit.go(f"/tests/{test_key}", N_("It has happened: %(event)s"), event=event_name(event, visit.tongue))
+
+
+# --- the form ---------------------------------------------------------------------------------------------------------------------------
+
+
+def _version(session: Session, visit: Visit, key: str, number: int) -> tuple[Journey, JourneyVersion]:
+    journey = journeys.get_journey(session, visit.viewer, key)
+    version = next((row for row in journeys.versions_of(session, journey.id or 0) if row.number == number), None)
+    if version is None:
+        raise NotFound(f"This journey has no version {number}.")
+    return journey, version
+
+
+def _form(visit: Visit, key: str, number: int, form: FormData | None = None, *, wrong: str = "", status: int = 200) -> Response:
+    with visit.reading() as session:
+        journey, version = _version(session, visit, key, number)
+        definition = journeys.program_of(session, version.id or 0).definition
+        offered = visible(select(Campaign), Campaign, visit.viewer).where(Campaign.journey_id == journey.id)
+        page: dict[str, Any] = {
+            "partners": partners.partners_of(session, visit.viewer)[:MOST_PARTNERS],
+            "campaigns": list(session.exec(offered.order_by(col(Campaign.id).desc()))),
+            "before": rehearsals.newest(session, visit.viewer, version.id or 0),
+            "address_of_tester": session.get_one(User, visit.viewer.user_id).email,
+        }
+    before: Rehearsal | None = page["before"]
+    return visit.page(
+        "rehearsals/new.html",
+        status=status,
+        journey=journey,
+        version=version,
+        languages_of_journey=definition.languages,
+        asked=_asked(definition, form, before),
+        chosen=_chosen(visit, definition, form, before, page["campaigns"]),
+        least=SECONDS[0],
+        most=SECONDS[1],
+        waits=sum(1 for step in definition.all_steps() if step.kind == "wait"),
+        has_sms=any(step.kind == "send" and getattr(step, "send", "") == "sms" for step in definition.all_steps()),
+        state=before.state(wall_now()) if before else None,
+        can_test=visit.site.rehearse is not None,
+        wrong=wrong,
+        **page,
+    )
+
+
+def _chosen(
+    visit: Visit, definition: JourneyDefinition, form: FormData | None, before: Rehearsal | None, campaigns: list[Campaign]
+) -> dict[str, str]:
+    """Return what the form shows: what was just asked, else what was asked the last time, else what most people want."""
+    if form is not None:
+        return {name: text(form, name) for name in ("seconds", "language", "partner", "campaign", "phone")}
+    if before is not None:
+        return {
+            "seconds": str(before.seconds_per_wait),
+            "language": before.language,
+            "partner": str(before.partner_id),
+            "campaign": str(before.campaign_id or ""),
+            "phone": "yes" if before.has_phone else "",
+        }
+    first = campaigns[0] if campaigns else None
+    return {
+        "seconds": str(DEFAULT_SECONDS),
+        "language": visit.language if visit.language in definition.languages else definition.languages[0],
+        "partner": str(first.partner_id or "") if first else "",
+        "campaign": str(first.id) if first else "",
+        "phone": "yes",
+    }
+
+
+def _asked(definition: JourneyDefinition, form: FormData | None, before: Rehearsal | None) -> list[Asked]:
+    found = []
+    for name, kind in {**definition.contact_fields, **definition.journey_fields}.items():
+        made_up = OF_TYPE[str(kind)]
+        value = made_up.isoformat() if isinstance(made_up, date) else "" if str(kind) == "bool" else str(made_up)
+        if before is not None:
+            told = before.data.get(name)
+            value = "" if told in (None, False) else "yes" if told is True else str(told)
+        found.append(Asked(name, str(kind), text(form, f"data.{name}") if form is not None else value))
+    return found
+
+
+def _wishes(form: FormData, definition: JourneyDefinition) -> Wishes:
+    seconds, partner, campaign = text(form, "seconds"), text(form, "partner"), text(form, "campaign")
+    if not (partner.isascii() and partner.isdigit()):
+        raise InvalidInput("The partner is missing; choose in whose name the messages are written.")
+    data: dict[str, Any] = {}
+    for name, kind in {**definition.contact_fields, **definition.journey_fields}.items():
+        value = text(form, f"data.{name}")
+        data[name] = bool(value) if str(kind) == "bool" else value or None
+    return Wishes(
+        partner_id=int(partner[:9]),
+        language=text(form, "language"),
+        seconds_per_wait=int(seconds[:4]) if seconds.isascii() and seconds.isdigit() else DEFAULT_SECONDS,
+        campaign_id=int(campaign[:9]) if campaign.isascii() and campaign.isdigit() else None,
+        has_phone=bool(text(form, "phone")),
+        data=data,
+    )
+
+
+# --- where it stands --------------------------------------------------------------------------------------------------------------------
+
+# Kind of move -> its sentence. What is not carried out in a test is told as what would be done.
+MOVES: dict[MoveKind, str] = {
+    MoveKind.entered: N_("Began the journey"),
+    MoveKind.waiting: N_("Waits: %(step)s"),
+    MoveKind.held: N_("Held back: %(step)s"),
+    MoveKind.skipped: N_("Left out by a rule: %(step)s"),
+    MoveKind.suppressed: N_("Not sent, because it was not allowed: %(step)s"),
+    MoveKind.branched: N_("Went on at the split: %(step)s"),
+    MoveKind.error: N_("An error at: %(step)s"),
+    MoveKind.ended: N_("Ended: %(step)s"),
+}
+# Kind of step -> what would have been done.
+WOULD_DO: dict[str, str] = {
+    "webhook": N_("Would call another system: %(step)s"),
+    "audience": N_("Would change an ad audience: %(step)s"),
+    "update": N_("Would change the contact's data: %(step)s"),
+    "journey": N_("Would enter another journey: %(step)s"),
+}
+
+
+def _live(visit: Visit, row: Rehearsal, program: Program) -> Live:
+    wall = wall_now()
+    status = row.state(wall)
+    try:
+        with opened(visit.site.settings.data_dir, row.key) as db, db.reading() as stage:
+            enrollment = enrollment_on(stage)
+            story = _story(stage, enrollment, program, visit.tongue)
+            sent = len([told for told in story if told.chip is not None and told.kind != "bad"])
+            sentence = _sentence(visit.tongue, row, status, enrollment, program)
+            halted = enrollment.status is not EnrollmentStatus.waiting
+    except NotFound:
+        return Live(row, status, visit.say(N_("The details of this test were cleared away.")), row.now(wall), None, False, 0, [])
+    seconds = row.seconds_left(wall) if status is RehearsalStatus.running else None
+    can_go_on = status is RehearsalStatus.running and row.next_at is not None and not halted
+    return Live(row, status, sentence, row.now(wall), seconds, can_go_on, sent, story)
+
+
+def _sentence(tongue: Tongue, row: Rehearsal, status: RehearsalStatus, enrollment: Enrollment, program: Program) -> str:
+    if status is RehearsalStatus.running:
+        if row.stop_asked:
+            return tongue.say(N_("The test stops."))
+        return "" if enrollment.step_id is None else standing(enrollment, program, tongue).where
+    if status is RehearsalStatus.finished:
+        said = OUTCOME.get(enrollment.outcome or "")
+        return tongue.joined(
+            tongue.say(N_("The journey has ended: %(how)s."), how=tongue.say(said.words) if said else enrollment.outcome or "–"),
+            enrollment.reason,
+        )
+    if status is RehearsalStatus.interrupted:
+        return tongue.say(N_("The test was interrupted, because the web process was started anew. Begin it again."))
+    if status is RehearsalStatus.failed:
+        return tongue.say(N_("The test could not go on: %(error)s"), error=enrollment.error or row.reason)
+    return tongue.say(STOPPED.get(row.reason, STOPPED[""]))
+
+
+STOPPED = {
+    "": N_("You stopped the test."),
+    "left_alone": N_("The test was left alone for two hours, so it was stopped."),
+    "too_many_wakes": N_("The journey went on and on, so the test was stopped."),
+}
+
+
+def _story(stage: Session, enrollment: Enrollment, program: Program, tongue: Tongue) -> list[Told]:
+    """Return what happened, newest first, at the times of the test's clock."""
+    told: list[tuple[datetime, int, Told]] = []
+    tasks = {(task.step_id, task.visit): task for task in stage.exec(select(Task))}
+    for move in stage.exec(select(Move).where(Move.enrollment_id == enrollment.id).order_by(col(Move.id))):
+        told += [(each.at, 0, each) for each in _of_move(move, program, tasks, tongue)]
+    for message in stage.exec(select(Message).order_by(col(Message.id))):
+        each = of_message(message, tongue)
+        told.append((each.at, 1, each))
+    events = select(Event).where(col(Event.kind) != EventKind.unsubscribed)
+    for event in stage.exec(events.order_by(col(Event.id))):
+        each = _of_event(event, tongue)
+        told.append((each.at, 2, each))
+    ordered = sorted(enumerate(told), key=lambda item: (item[1][0], item[0]))
+    return [item[2] for _place, item in reversed(ordered)][:MOST_TOLD]
+
+
+def _of_move(move: Move, program: Program, tasks: dict[tuple[str, int], Task], tongue: Tongue) -> Iterator[Told]:
+    step = program.steps.get(move.step_id)
+    name = step_name(step, tongue) if step else move.step_id
+    if move.kind is MoveKind.task:
+        task = tasks.get((move.step_id, move.visit))
+        text_of = (
+            N_("Would be a task for the brand's staff: %(title)s") if task and task.role == "brand" else N_("Would be a task: %(title)s")
+        )
+        yield Told(move.at, "brand", tongue.say(text_of, title=task.title if task else name))
+    elif step is not None and step.kind in WOULD_DO and move.kind in (MoveKind.passed, MoveKind.skipped):
+        yield Told(move.at, "brand", tongue.say(WOULD_DO[step.kind], step=name), _would_do(step))
+    elif move.kind is MoveKind.ended:
+        outcome = str(move.detail.get("outcome", ""))
+        said = tongue.say(OUTCOME[outcome].words) if outcome in OUTCOME else outcome
+        yield Told(move.at, "good", tongue.say(MOVES[move.kind], step=said), str(move.detail.get("reason") or ""))
+    elif move.kind in MOVES:
+        colour = {MoveKind.error: "bad", MoveKind.entered: "brand"}.get(move.kind, "")
+        yield Told(move.at, colour, tongue.say(MOVES[move.kind], step=name), _detail(move, step, tongue))
+
+
+def _would_do(step: Step) -> str:
+    """Return where the step leads, as its author wrote it."""
+    for name in ("url", "journey", "audience"):
+        value = getattr(step, name, None) or getattr(getattr(step, step.kind, None), name, None)
+        if value:
+            return str(value)
+    return ""
+
+
+def _detail(move: Move, step: Step | None, tongue: Tongue) -> str:
+    if move.kind is MoveKind.branched:
+        arm = str(move.detail.get("arm") or move.detail.get("label") or "")
+        path = next((path for path in step.paths() if path.label == arm), None) if step else None
+        return path.words(tongue.language) if path else arm
+    if move.kind is MoveKind.error:
+        return str(move.detail.get("error", ""))
+    return until_when(move, tongue)
+
+
+def _of_event(event: Event, tongue: Tongue) -> Told:
+    name = event_name(event.name, tongue) if event.name else event.link
+    machine = tongue.say(N_("by a machine, not counted")) if event.verdict is Verdict.machine else ""
+    implied = tongue.say(N_("known from the click")) if event.data.get("implied") else ""
+    said = tongue.say(EVENT[event.kind]) + (f": {name}" if name else "")
+    return Told(event.at, "" if machine else "good", said, machine or implied)
