@@ -166,6 +166,7 @@ class JourneyDefinition(Part):
     contact_fields: dict[Identifier, FieldType] = Field(default_factory=dict, description="Attributes of contacts that the journey reads.")
     journey_fields: dict[Identifier, FieldType] = Field(default_factory=dict, description="Data frozen when a contact enters.")
     events: tuple[Identifier, ...] = Field((), description="Custom events that the journey reads.")
+    event_names: dict[Identifier, Words] = Field(default_factory=dict, description="What people call these events.")
     links: dict[Identifier, Link] = Field(default_factory=dict, description="Named links, as {{ links.NAME }} in templates.")
     blocks: dict[Identifier, Block] = Field(default_factory=dict)
     steps: Annotated[Steps, AT_LEAST_ONE] = Field(json_schema_extra={"minItems": 1})

@@ -66,6 +66,8 @@ def _top(checked: Checked) -> Iterator[Finding]:
             yield from _readable(checked, None, place, readable)
     for name, url in definition.links.items():
         yield from _link_slots(checked, ("links", name), Text(url))
+    for name in definition.event_names:
+        yield from _event(checked, None, ("event_names", name), name)
     if definition.entry.event is not None:
         yield from _event(checked, None, ("entry", "event"), definition.entry.event)
     if definition.entry.date is not None:

@@ -178,3 +178,13 @@ def test_journey_says_who_may_enter_when_it_is_over_and_when_it_sleeps(key: str)
     assert definition.exit
     assert str(definition.send_policy.quiet_hours) == "21:00-08:00"
     assert len(definition.links) <= 5
+
+
+@pytest.mark.parametrize("key", JOURNEYS)
+def test_every_step_and_event_has_a_name_in_both_languages(key: str):
+    definition = parse(load_source(FOLDER / key))
+
+    unnamed = [step.id for step in definition.all_steps() if step.name is None or set(step.name.texts) != {"ja", "en"}]
+    unnamed += [name for name in definition.events if set(definition.event_names[name].texts) != {"ja", "en"}]
+
+    assert unnamed == []

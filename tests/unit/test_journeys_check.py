@@ -69,6 +69,7 @@ HEAD_CASES = [
     ("cooldown: 30 days", "on: event", "bad-entry", 6, None),
     ("cooldown: 30 days", "segment: vip, event: booked", "bad-entry", 6, None),
     ("cooldown: 30 days", "event: bookd", "unknown-event", 6, "booked"),
+    ("kind: marketing", "event_names: {bookd: Booked}", "unknown-event", 5, "booked"),
     ("cooldown: 30 days", "event: booked, where: \"evnt.value > 1\"", "unknown-name", 6, "event"),
     ("cooldown: 30 days", "date: contact.renewl_date, offset: -30 days, every: year", "unknown-attribute", 6, "contact.renewal_date"),
     ("cooldown: 30 days", "date: contact.plan", "not-a-date", 6, None),
