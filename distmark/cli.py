@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from distmark.commands import campaigns, contacts, control, doctor, enroll, journeys, machine, move, results, simulate, watch
+from distmark.commands import campaigns, contacts, control, decide, doctor, enroll, journeys, machine, move, results, simulate, watch
 from distmark.console import guarded, use_running_machine
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 journeys.app.command(epilog="Example: distmark journeys simulate journey_defs/gym-new-year --contacts 1000 --seed 7")(simulate.simulate)
 journeys.app.command(epilog="Example: distmark journeys move retirement-onboarding --from 3 --to 4 --map rest=pause --dry-run")(move.move)
+journeys.app.command(epilog="Example: distmark journeys decide gym-new-year subject --winner warm")(decide.decide)
 app.add_typer(journeys.app, name="journeys")
 app.add_typer(contacts.app, name="contacts")
 app.add_typer(campaigns.app, name="campaigns")

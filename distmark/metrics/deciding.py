@@ -19,7 +19,7 @@ from distmark.enrollments.service import ASLEEP
 from distmark.enrollments.table import Enrollment
 from distmark.errors import InvalidInput, NotFound, Refused
 from distmark.journeys.program import Program
-from distmark.journeys.service import get_journey, program_of, versions_of
+from distmark.journeys.service import get_journey, newest_registered, program_of, versions_of
 from distmark.journeys.steps.branch import BranchStep, SplitTest, SplitTestOf, shares_of
 from distmark.journeys.table import Journey, JourneyVersion
 from distmark.journeys.times import add, zone_for
@@ -75,6 +75,7 @@ class Split:
 
     @property
     def by_money(self) -> bool:
+        """Say whether arms are compared by money per contact, and not by the share of contacts."""
         return self.test.metric == REVENUE
 
 
@@ -218,6 +219,12 @@ def splits_of(session: Session, viewer: Viewer, version_id: int) -> list[Split]:
     return [_as_it_stands(session, version_id, step, runs.get(step.id)) for step in splits_in(program_of(session, version_id)).values()]
 
 
+def split_of(session: Session, viewer: Viewer, journey_key: str, number: int | None, step_id: str) -> Split:
+    """Return one test of a version (None: the one that contacts enter) as it stands. Raises NotFound and NotAllowed."""
+    version_id, step = split_named(session, viewer, journey_key, number, step_id)
+    return next(split for split in splits_of(session, viewer, version_id) if split.step.id == step.id)
+
+
 def _as_it_stands(session: Session, version_id: int, step: BranchStep, run: SplitRun | None) -> Split:
     test = _test(step)
     arms = _arms_then(run) if run and run.arm else arm_numbers(session, version_id, step)
@@ -283,7 +290,7 @@ def _decide_by_rule(session: Session, run_id: int, now: datetime) -> int | None:
 
 
 def decide_test(session: Session, viewer: Viewer, journey_key: str, number: int | None, step_id: str, arm: str, now: datetime) -> Split:
-    """Make `arm` the winner of a test of a version (None: the newest) by hand: whoever comes or waits takes it. The trail says who did.
+    """Make `arm` the winner of a test of a version (None: that which contacts enter): whoever comes or waits takes it. The trail says who.
 
     Errors: NotAllowed, NotFound for journey, version and step, InvalidInput for an arm that the test does not have, Refused when the test
     is decided.
@@ -305,11 +312,14 @@ def decide_test(session: Session, viewer: Viewer, journey_key: str, number: int 
 
 
 def split_named(session: Session, viewer: Viewer, journey_key: str, number: int | None, step_id: str) -> tuple[int, BranchStep]:
-    """Return the version (None: the newest) and its test step of this id. Raises NotFound."""
+    """Return the version (None: the one that contacts enter) and its test step of this id. Raises NotFound."""
     journey = get_journey(session, viewer, journey_key)
-    version = next((row for row in versions_of(session, journey.id or 0) if number in (None, row.number)), None)
+    if number is None:
+        version = newest_registered(session, journey.id or 0)
+    else:
+        version = next((row for row in versions_of(session, journey.id or 0) if row.number == number), None)
     if version is None:
-        raise NotFound(f"There is no version {number} of this journey.")
+        raise NotFound(f"The journey {journey_key} has no such version; `distmark journeys show {journey_key}` lists those there are.")
     tests = splits_in(program_of(session, version.id or 0))
     if step_id not in tests:
         raise NotFound(f'Version {version.number} has no test "{step_id}"; its tests are: {", ".join(tests) or "none"}.')

@@ -70,6 +70,8 @@ def rule_words(rule: str, tongue: Tongue) -> str:
 
 def event_name(name: str, tongue: Tongue) -> str:
     """Return an event's name in words where it has some, else as the journey calls it."""
+    if name.startswith("winner:"):
+        return tongue.say(N_("the winner of the test"))
     return tongue.say(EVENT[name]) if name in EVENT else name
 
 

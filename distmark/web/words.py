@@ -157,6 +157,7 @@ ACTION: dict[str, str] = {
     "sent_back": N_("Sent back"),
     "registered": N_("Published"),
     "retired": N_("Retired"),
+    "test_decided": N_("Test decided"),
 }
 
 TABLES = {

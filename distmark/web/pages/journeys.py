@@ -25,14 +25,16 @@ from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
 from distmark.metrics import service as metrics
 from distmark.metrics.model import Metric, Results, rate
 from distmark.partners.model import Permission
-from distmark.web import faults, queries
+from distmark.web import charts, faults, queries
 from distmark.web.frames import mail_document
 from distmark.web.i18n import N_
+from distmark.web.pages import splits
 from distmark.web.pages.results import left_of, sentence_of, step_rows, worst_of
 from distmark.web.sample import render_sample, samples_of
 from distmark.web.site import Visit, needs, text, the_form
 
 router = APIRouter()
+router.include_router(splits.router)
 CONTEXT = 2
 MOST_FILES = 200
 MOST_FILE_BYTES = 200_000
@@ -88,6 +90,8 @@ def journey_page(key: str, visit: Visit = needs(Permission.see_journeys), v: int
         rows = step_rows(visit, found, program, here) if found else []
         page: dict[str, Any] = {
             "numbers": queries.partners_using(session, visit.viewer, journey.id or 0, visit.now - timedelta(days=30)),
+            "splits": splits.splits_shown(session, visit, version.id or 0) if found else [],
+            "bar": charts.bar,
             "names": queries.names_of_users(session, visit.viewer, [who for row in versions for who in (row.author_id, row.decided_by_id)]),
         }
     counts = people_at(found, here) if found else None
