@@ -21,8 +21,9 @@ from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.moving import forget_positions
 from distmark.enrollments.service import cancelled_runs
 from distmark.enrollments.table import Enrollment
+from distmark.journeys.table import JourneyVersion
 from tests.bench.report import report
-from tests.bench.stand import WAITING, database, fill, kinds, people, say, settle, size, temporary_folder
+from tests.bench.stand import WAITING, database, fill, go_on_after, kinds, people, say, settle, size, temporary_folder
 from tests.driver import Stage
 
 MANY, DUE = size("WAITING", 1_000_000), size("DUE", 500)
@@ -48,7 +49,7 @@ def _measure(kind: str, db: Database) -> None:
     nobody = _times(stage)
     say(f"{kind}: making {MANY:,} contacts and enrollments")
     began = time.perf_counter()
-    _fill(stage, people(stage, MANY, consents=False))
+    fill_waiting(stage, people(stage, MANY, consents=False), DUE)
     settle(db)
     report(f"finding_{kind}_made", MANY / (time.perf_counter() - began), "enrollments/s")
     many = _times(stage)
@@ -60,11 +61,10 @@ def _measure(kind: str, db: Database) -> None:
 # --- those who wait ---------------------------------------------------------------------------------------------------------------------
 
 
-def _fill(stage: Stage, contacts: list[int]) -> None:
+def fill_waiting(stage: Stage, contacts: list[int], due: int) -> None:
+    """Put each contact into a journey, waiting; so many are due, as many more were woken, and some were claimed by a worker that died."""
     campaigns = [stage.journey("  - {id: hello, send: email, message: one}\n" + WAITING) for _ in range(JOURNEYS)]
     with stage.db.reading() as session:
-        from distmark.journeys.table import JourneyVersion
-
         versions = {row.journey_id: row.id for row in session.exec(select(JourneyVersion))}
     places = [(campaign.journey_id, versions[campaign.journey_id], campaign.id) for campaign in campaigns]
     like = Enrollment(
@@ -80,20 +80,21 @@ def _fill(stage: Stage, contacts: list[int]) -> None:
         visits={"hello": 1, "rest": 1},
         why="time",
     )
-    fill(stage.db, like, OWN, _rows(places, contacts, stage.clock.now()))
+    fill(stage.db, like, OWN, _rows(places, contacts, stage.clock.now(), due))
+    go_on_after(stage.db, "enrollment")
 
 
-def _rows(places: list[tuple[Any, ...]], contacts: list[int], now: datetime) -> Iterator[tuple[Any, ...]]:
+def _rows(places: list[tuple[Any, ...]], contacts: list[int], now: datetime, many_due: int) -> Iterator[tuple[Any, ...]]:
     """Yield enrollments, each with a run of its own; the first are due, the next ones were woken, and then come some of a dead worker's."""
     span = timedelta(days=DAYS) / len(contacts)
     for number, contact_id in enumerate(contacts):
         place = places[number % len(places)]
         key = uuid.UUID(int=(number * 0x9E3779B97F4A7C15F39CC0605CEDC835) % 2**128)
         person = key.hex
-        due = now - timedelta(minutes=30) if number < DUE else now + timedelta(hours=1) + span * number
-        woken = now if DUE <= number < 2 * DUE else None
-        dead = 2 * DUE <= number < 2 * DUE + 10
-        run = SAME_RUN if number < DUE // 2 else key  # half of those due share a run: a cohort
+        due = now - timedelta(minutes=30) if number < many_due else now + timedelta(hours=1) + span * number
+        woken = now if many_due <= number < 2 * many_due else None
+        dead = many_due > 0 and 2 * many_due <= number < 2 * many_due + 10
+        run = SAME_RUN if number < many_due // 2 else key  # half of those due share a run: a cohort
         yield (
             *(*place, contact_id, person, f"{place[0]}:{number:09d}", run.hex, str(run)),
             *(now - span * number, now - span * number, due, "clicked" if number % 10 == 0 else None, woken),

@@ -1,11 +1,13 @@
 """Wakes per second, one contact per run: ours with and without steps on the run's page, against Prefect's stock worker and the ceiling.
 
 The ceiling is what one Prefect API process gives for the three state transitions of a wake and nothing else. Everything is measured in one
-run, on the same server, one after another.
+run, on the same server, one after another. Sizes: BENCH_RUNS (240), BENCH_STOCK_RUNS (12); BENCH_PREFECT_DATABASE_URL gives Prefect another
+database.
 """
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,16 +19,14 @@ from pathlib import Path
 from uuid import UUID
 
 from tests.bench.report import report
+from tests.bench.stand import BRANCH_AND_WAIT, say, size
 from tests.prefect_server import prefect_server
 
-RUNS = int(os.environ.get("BENCH_RUNS", "240"))
-STOCK_RUNS = int(os.environ.get("BENCH_STOCK_RUNS", "12"))
+RUNS = size("RUNS", 240)
+STOCK_RUNS = size("STOCK_RUNS", 12)
+LONGEST_SECONDS = 240.0  # for any one of the measurements
 CONCURRENCY = 4  # what Prefect's SQLite takes without answering that it is locked
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = """  - id: who
-    branch: {random: [{name: a, share: 50%, steps: []}, {name: b, share: 50%, steps: []}]}
-  - {id: rest, wait: {for: 400 days}}
-"""
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def _stage() -> tuple[object, object]:
     db = get_database()
     db.create_all()
     stage = Stage(db, FixedClock(wall_now()))
-    campaign = stage.journey(STEPS)
+    campaign = stage.journey(BRANCH_AND_WAIT)
     return campaign, stage
 
 
@@ -119,26 +119,30 @@ async def _ours(stage: object, campaign: object, *, trace: bool) -> float:
     from distmark.settings import get_settings
     from flows.worker import JourneyWorker
 
+    say(f"ours, steps {'shown' if trace else 'not shown'}: {RUNS} runs")
     deployment_id = await _deployment("journeys", JourneyWorker.type, "trial")
     await _enrolled(stage, campaign, RUNS, deployment_id)
     get_settings().trace_steps = trace
     worker = JourneyWorker(work_pool_name="journeys", work_queues=["default"], name=f"bench-{trace}")
     running = asyncio.create_task(worker.start(printer=lambda *_: None))
-    while worker.wakes == 0:
-        await asyncio.sleep(0.002)
-    start, before = time.perf_counter(), worker.wakes
-    while worker.wakes < RUNS:
-        await asyncio.sleep(0.002)
-    rate = (worker.wakes - before) / (time.perf_counter() - start)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    return rate
+    try:
+        async with asyncio.timeout(LONGEST_SECONDS):
+            while worker.wakes == 0:
+                await asyncio.sleep(0.002)
+            start, before = time.perf_counter(), worker.wakes
+            while worker.wakes < RUNS:
+                await asyncio.sleep(0.002)
+            return (worker.wakes - before) / (time.perf_counter() - start)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def _ceiling() -> float:
     from distmark.clock import wall_now
     from flows.states import claiming, running, waiting
 
+    say(f"the ceiling: {RUNS} times three calls")
     deployment_id = await _deployment("ceiling", "journey", "ceiling")
     body = [
         {"name": "x", "parameters": {"run_key": "x"}, "state": {"type": "SCHEDULED", "name": "Enrolled"}, "work_queue_name": "default"}
@@ -160,7 +164,8 @@ async def _ceiling() -> float:
                 await client.set_flow_run_state(flow_run_id, waiting(wall_now() + timedelta(days=400), "asleep"))
 
         start = time.perf_counter()
-        await asyncio.gather(*(one(each) for each in ids[:RUNS]))
+        async with asyncio.timeout(LONGEST_SECONDS):
+            await asyncio.gather(*(one(each) for each in ids[:RUNS]))
         return RUNS / (time.perf_counter() - start)
 
 
@@ -169,6 +174,7 @@ async def _stock(stage: object, campaign: object) -> float:
 
     from distmark.enrollments.table import Enrollment
 
+    say(f"Prefect's stock worker: {STOCK_RUNS} runs")
     deployment_id = await _deployment(
         "stock",
         "process",
@@ -185,13 +191,17 @@ async def _stock(stage: object, campaign: object) -> float:
         try:
             start = time.perf_counter()
             done = 0
-            while done < STOCK_RUNS and time.perf_counter() - start < 240:
+            while done < STOCK_RUNS and time.perf_counter() - start < LONGEST_SECONDS:
                 await asyncio.sleep(0.1)
                 with stage.db.reading() as session:
                     done = session.exec(select(func.count()).where(Enrollment.step_id == "rest")).one()
             return done / (time.perf_counter() - start)
         finally:
             worker.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                worker.wait(timeout=20)
+            with suppress(ProcessLookupError):  # it leaves the processes of its runs behind when it does not end in time
+                os.killpg(worker.pid, signal.SIGKILL)
             worker.wait(timeout=20)
 
 

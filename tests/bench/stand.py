@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -197,7 +197,7 @@ def people(stage: Stage, many: int, consents: bool = True) -> list[int]:
     if consents:
         yes = Consent(contact_id=0, channel="email", given=True, at=now, source="bench")
         fill(stage.db, yes, ("contact_id",), ((each,) for each in ids))
-    _go_on_after(stage.db, "contact", first + many)
+    go_on_after(stage.db, "contact")
     return list(ids)
 
 
@@ -206,9 +206,11 @@ def _next_id(db: Database, table: str) -> int:
         return int(connection.exec_driver_sql(f"SELECT coalesce(max(id), 0) + 1 FROM {table}").scalar_one())
 
 
-def _go_on_after(db: Database, table: str, following: int) -> None:
+def go_on_after(db: Database, table: str) -> None:
+    """Let the next row's id come after those that were given."""
     if not db.is_sqlite:
         with db.engine.begin() as connection:
+            following = _next_id(db, table)
             connection.exec_driver_sql(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), {following}, false)")
 
 
@@ -332,11 +334,23 @@ def _settings(folder: Path, url: str, smtp_port: int, web_port: int) -> dict[str
 
 @contextmanager
 def worker(plant: Plant) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run the real worker process, with the system flows on their schedules, until the block ends."""
+    """Run the real worker process, with the system flows on their schedules, until the block ends. It is at work when the block begins."""
+    import httpx2
+
     from deployments.register import register_system_flows
 
     register_system_flows()
+    started = wall_now()
+
+    def is_heard() -> bool:
+        if running.poll() is not None:
+            raise RuntimeError(f"The worker ended: {(plant.folder / 'worker.log').read_text()[-2000:]}")
+        told = httpx2.post(f"{os.environ['PREFECT_API_URL']}/work_pools/journeys/workers/filter", json={}, timeout=30, trust_env=False)
+        beats = [each["last_heartbeat_time"] for each in told.json()] if told.status_code == 200 else []
+        return any(beat and datetime.fromisoformat(beat) >= started for beat in beats)
+
     with process("-m", "flows.serve", log=plant.folder / "worker.log") as running:
+        until(is_heard, 120, "The worker is not heard", pause=0.2)
         yield running
 
 
