@@ -14,6 +14,7 @@ from prefect.exceptions import ObjectNotFound
 
 from distmark.clock import Clock, wall_now
 from distmark.db import Database, get_database
+from distmark.delivery.rates import forget_past_turns
 from distmark.enrollments.moving import forget_positions
 from distmark.enrollments.repair import MOST_OVERDUE, free_claims, launch_anew, long_claimed, overdue_runs, strangers, tell_mended
 from distmark.enrollments.service import cancelled_runs
@@ -26,6 +27,7 @@ from flows.states import waiting
 OVERDUE = timedelta(minutes=5)  # real time, like all of these
 CLAIMED_LONG = timedelta(minutes=10)
 CANCELLED_WITHIN = timedelta(hours=2)
+DAILY = timedelta(days=1)  # of the journeys' clock
 PAGE = 200  # Prefect's own limit
 MOST_PAGES = 10
 GONE, OVER, CANCELLED, LOST, ASLEEP, HELD, QUEUED = "gone", "over", "cancelled", "lost", "asleep", "held", "queued"
@@ -52,6 +54,7 @@ class Rounds:
 
     overdue_after: str = ""
     runs_offset: int = 0
+    forgot_at: datetime | None = None  # when past turns were last swept away
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ def mend(yard: Yard) -> Mended:
     orphans = _cancel_orphans(yard)
     with yard.db.writing() as session:
         forget_positions(session)
+    _forget_turns(yard)
     return Mended(
         relaunched=overdue.get(GONE, 0),
         reopened=overdue.get(OVER, 0),
@@ -106,6 +110,15 @@ def mend(yard: Yard) -> Mended:
         stuck=stuck,
         held=overdue.get(HELD, 0),
     )
+
+
+def _forget_turns(yard: Yard) -> None:
+    """Once a day, sweep away the turns of throttles that are long past: they hold nobody, and nobody else deletes them."""
+    now, before = yard.clock.now(), yard.rounds.forgot_at
+    if before is None or now - before >= DAILY:
+        with yard.db.writing() as session:
+            forget_past_turns(session, now)
+        yard.rounds.forgot_at = now
 
 
 # --- what is overdue ------------------------------------------------------------------------------------------------------------------

@@ -1,17 +1,19 @@
 """Throttles across processes: who is given which turn, and the rates that people set."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, update
+from sqlalchemy import delete, func, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
 from distmark.campaigns.table import Campaign
 from distmark.compliance.service import record
-from distmark.delivery.pace import EACH, Line, Rate, RateScope, Scoped, throttle_rule, ticket_of
+from distmark.delivery.pace import EACH, RULE, Line, Rate, RateScope, Scoped, throttle_rule, ticket_of
 from distmark.delivery.table import Pace, SendRate
+from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
 from distmark.errors import InvalidInput, NotFound
 from distmark.journeys.model import Why
@@ -81,8 +83,46 @@ def _insert(session: Session) -> Any:
 def list_rates(session: Session, viewer: Viewer) -> list[SendRate]:
     """Return the rates of the viewer's brand, by scope and key."""
     require(viewer, Permission.run_operations)
-    rows = select(SendRate).where(SendRate.brand_id == viewer.brand_id)
-    return list(session.exec(rows.order_by(col(SendRate.scope), col(SendRate.key))))
+    rows = session.exec(select(SendRate).where(SendRate.brand_id == viewer.brand_id))
+    order = list(RateScope)  # the databases sort the scopes in two ways
+    return sorted(rows, key=lambda row: (order.index(row.scope), row.key))
+
+
+@dataclass(frozen=True, slots=True)
+class RateShown:
+    """A rate, how many messages wait for their turn under it now, and when the last of these is due (UTC; None when none waits)."""
+
+    rate: SendRate
+    waiting: int = 0
+    last_at: datetime | None = None
+
+
+def shown_rates(session: Session, viewer: Viewer) -> list[RateShown]:
+    """Return the rates of the viewer's brand with what waits under each: one that each of a scope has counts those without their own."""
+    rows = list_rates(session, viewer)
+    own = {throttle_rule(row.scope, row.key) for row in rows if row.key != EACH}
+    turns = _turns(session, viewer.brand_id) if rows else {}
+    shown = []
+    for row in rows:
+        rule = throttle_rule(row.scope, "" if row.key == EACH else row.key)
+        if row.key == EACH:
+            under = [turn for each, turn in turns.items() if each.startswith(rule) and each not in own]
+        else:
+            under = [turns[rule]] if rule in turns else []
+        shown.append(RateShown(row, sum(count for count, _last in under), max((last for _count, last in under), default=None)))
+    return shown
+
+
+def _turns(session: Session, brand_id: int) -> dict[str, tuple[int, datetime]]:
+    """Return how many wait for their turn, and until when, by rule; a throttle that holds is the first of the rules."""
+    rule = col(Enrollment.rules)[0].as_string()
+    statement = select(rule, func.count(), func.max(Enrollment.due_at)).where(
+        Enrollment.brand_id == brand_id,
+        Enrollment.status == EnrollmentStatus.waiting,
+        Enrollment.why == Why.held,
+        rule.startswith(f"{RULE}:", autoescape=True),
+    )
+    return {str(each): (count, last) for each, count, last in session.exec(statement.group_by(rule)) if last is not None}
 
 
 def set_rate(session: Session, viewer: Viewer, scope: RateScope, key: str, per_hour: int, now: datetime, *, burst: int = 1) -> SendRate:

@@ -1,7 +1,18 @@
-"""Steps in words, in Japanese and English: for pictures, lists and pages. The words stand beside each kind."""
+"""Steps and the rules of sending in words, in Japanese and English: for pictures, lists and pages. The words stand beside each kind."""
 
-from distmark.journeys.phrases import listed
+from collections.abc import Iterator
+
+from distmark.journeys.definition import SendPolicy
+from distmark.journeys.model import Priority
+from distmark.journeys.phrases import limits_words, listed
 from distmark.journeys.steps import KINDS, Step
+from distmark.journeys.words import Cap
+
+PRIORITIES = {
+    Priority.high: {"ja": "優先度：高（他のジャーニーより先）", "en": "high priority (before other journeys)"},
+    Priority.low: {"ja": "優先度：低（他のジャーニーの後）", "en": "low priority (after other journeys)"},
+}
+PERIODS = {"hour": "1 時間", "day": "1 日", "week": "1 週間", "month": "1 か月"}
 
 
 def describe_step(step: Step, lang: str) -> tuple[str, str]:
@@ -12,3 +23,22 @@ def describe_step(step: Step, lang: str) -> tuple[str, str]:
         return title, detail
     # How long a wait takes must be seen whatever the wait is called; of other kinds the name says as much as the title.
     return step.name.text(lang), listed([part for part in (title, detail) if part], lang) if step.kind == "wait" else detail or title
+
+
+def describe_policy(policy: SendPolicy, lang: str) -> str:
+    """Return when a journey sends, how much at most, and whose messages go first, in `lang`; "" when nothing limits it."""
+    return listed(list(_policy_words(policy, "ja" if lang == "ja" else "en")), lang)
+
+
+def _policy_words(policy: SendPolicy, lang: str) -> Iterator[str]:
+    if policy.quiet_hours is not None:
+        yield f"{policy.quiet_hours} は送らない" if lang == "ja" else f"not at {policy.quiet_hours}"
+    if limits := limits_words(policy.days, policy.holidays, lang):
+        yield limits
+    yield from (_cap_words(cap, lang) for cap in policy.caps.limits)
+    if policy.caps.limits and policy.priority in PRIORITIES:
+        yield PRIORITIES[policy.priority][lang]
+
+
+def _cap_words(cap: Cap, lang: str) -> str:
+    return f"{PERIODS[cap.period]}に {cap.count} 通まで" if lang == "ja" else f"at most {cap}"

@@ -19,6 +19,7 @@ PAGES: tuple[tuple[str, str, str, Permission | None, bool], ...] = (
     ("/campaigns", N_("Campaigns"), "flag", Permission.see_campaigns, False),
     ("/contacts", N_("Contacts"), "people", Permission.see_contacts, False),
     ("/results", N_("Results"), "bars", Permission.see_results, False),
+    ("/rates", N_("Send rates"), "clock", Permission.run_operations, False),
     ("/mailbox", N_("Mailbox"), "mail", None, True),
 )
 

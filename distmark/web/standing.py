@@ -43,29 +43,56 @@ def waiting_for(enrollment: Enrollment, tongue: Tongue) -> str:
         parts.append(tongue.say(N_("waits for “%(event)s”"), event=event_name(enrollment.awaits, tongue)))
     if enrollment.due_at is not None and enrollment.step_id is not None:
         parts.append(tongue.say(N_("until %(time)s"), time=tongue.short(enrollment.due_at)))
-    rules = [rule_words(str(rule), tongue) for rule in enrollment.rules]
     if enrollment.why == Why.retry:
-        rules.append(tongue.say(N_("the mail server asked to try again later")))
+        rules = [retry_words(str(code), tongue) for code in enrollment.rules] or [tongue.say(N_("an error came up, and it is tried again"))]
+    else:
+        rules = [rule_words(str(rule), tongue) for rule in enrollment.rules]
     if rules:
         parts.append(tongue.say(N_("because: %(rules)s"), rules="、".join(rules) if tongue.language == "ja" else ", ".join(rules)))
     return (" " if tongue.language == "en" else "・").join(parts)
 
 
-# Rules of sending, beside those of time that the journeys room words itself.
+# Rules of sending, beside those of time that the journeys room words itself. %(value)s is what stands behind the colon.
 SEND_RULES = {
-    "cap_day": N_("enough messages for one day"),
-    "cap_week": N_("enough messages for one week"),
+    "cap_hour": N_("enough messages for one hour (at most %(value)s)"),
+    "cap_day": N_("enough messages for one day (at most %(value)s)"),
+    "cap_week": N_("enough messages for one week (at most %(value)s)"),
+    "cap_month": N_("enough messages for one month (at most %(value)s)"),
+    "priority": N_("a message of the more important journey “%(value)s” goes first"),
+    "waits_longer": N_("a message of the journey “%(value)s” has waited longer"),
     "throttle": N_("messages go out one after the other"),
+    "throttle:partner": N_("messages of one partner go out one after the other"),
+    "throttle:campaign": N_("messages of this campaign go out one after the other"),
+    "throttle:sending_domain": N_("messages from %(value)s go out one after the other"),
+    "throttle:destination_domain": N_("messages to %(value)s go out one after the other"),
     "not_approved": N_("the version is no longer approved"),
+}
+# Why something is tried again, by the code of who refused; a number alone is a mail server's.
+RETRIES = {
+    "no_answer": N_("nobody answered, and it is tried again"),
+    "no_connection": N_("no connection could be made, and it is tried again"),
+    "timeout": N_("the other system did not answer in time and is asked again"),
+    "status": N_("the other system answered with error %(value)s and is asked again"),
 }
 
 
 def rule_words(rule: str, tongue: Tongue) -> str:
     """Return a rule that moved or holds something, in words."""
-    code = rule.partition(":")[0]
+    code, _, value = rule.partition(":")
+    if code == "throttle" and value:
+        scope, _, value = value.partition(":")
+        code = f"throttle:{scope}"
     if code in SEND_RULES:
-        return tongue.say(SEND_RULES[code])
+        return tongue.say(SEND_RULES[code], value=value)
     return describe_rule(rule, tongue.language) if code in RULE_WORDS else rule
+
+
+def retry_words(code: str, tongue: Tongue) -> str:
+    """Return why something is tried again, in words; `code` is a mail server's, or says how a webhook or a connection failed."""
+    if code.isdecimal():
+        return tongue.say(N_("the mail server asked to try again later"))
+    name, _, value = code.partition("_") if code.startswith("status_") else (code, "", "")
+    return tongue.say(RETRIES.get(name, RETRIES["no_answer"]), value=value)
 
 
 def event_name(name: str, tongue: Tongue) -> str:

@@ -8,6 +8,7 @@ from distmark.web.pages import (
     contacts,
     journeys,
     people,
+    rates,
     recipient,
     rehearsals,
     results,
@@ -28,4 +29,5 @@ PAGES = (
     rehearsals.router,
     approvals.router,
     results.router,
+    rates.router,
 )

@@ -14,11 +14,14 @@ from starlette.datastructures import FormData, UploadFile
 from distmark.compliance import service as compliance
 from distmark.compliance.service import CheckFailed
 from distmark.enrollments import service as enrollments
+from distmark.enrollments.holds import Held, holds
 from distmark.errors import DistmarkError, InvalidInput, NotFound, Refused
 from distmark.journeys import service as journeys
 from distmark.journeys.check import check, has_errors
+from distmark.journeys.describe import describe_policy
 from distmark.journeys.diagram import StepCounts, diagram, outline
 from distmark.journeys.findings import DefinitionError, Finding
+from distmark.journeys.program import Program
 from distmark.journeys.service import source_of
 from distmark.journeys.source import DEFINITION_FILE, Source
 from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
@@ -32,6 +35,7 @@ from distmark.web.pages import splits
 from distmark.web.pages.results import left_of, sentence_of, step_rows, worst_of
 from distmark.web.sample import render_sample, samples_of
 from distmark.web.site import Visit, needs, text, the_form
+from distmark.web.standing import rule_words, step_name
 
 router = APIRouter()
 router.include_router(splits.router)
@@ -92,6 +96,8 @@ def journey_page(key: str, visit: Visit = needs(Permission.see_journeys), v: int
             "numbers": queries.partners_using(session, visit.viewer, journey.id or 0, visit.now - timedelta(days=30)),
             "splits": splits.splits_shown(session, visit, version.id or 0) if found else [],
             "bar": charts.bar,
+            "held": [_hold(visit, each, program) for each in holds(session, visit.viewer, version.id)],
+            "policy": describe_policy(program.definition.send_policy, visit.language) if program else "",
             "names": queries.names_of_users(session, visit.viewer, [who for row in versions for who in (row.author_id, row.decided_by_id)]),
         }
     counts = people_at(found, here) if found else None
@@ -114,6 +120,12 @@ def journey_page(key: str, visit: Visit = needs(Permission.see_journeys), v: int
         can_register=visit.site.register is not None,
         **page,
     )
+
+
+def _hold(visit: Visit, held: Held, program: Program | None) -> tuple[str, str, Held]:
+    """Return the step's name and the rule's words of what is held, with its numbers."""
+    step = program.steps.get(held.step_id) if program else None
+    return step_name(step, visit.tongue) if step else held.step_id, rule_words(held.rule, visit.tongue), held
 
 
 def people_at(found: Results, here: Mapping[str, int]) -> dict[str, StepCounts]:

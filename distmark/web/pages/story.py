@@ -11,13 +11,14 @@ from distmark.engagement.table import Event
 from distmark.enrollments import service as enrollments
 from distmark.enrollments.model import MoveKind
 from distmark.enrollments.table import Enrollment, Move
+from distmark.journeys.model import Why
 from distmark.journeys.program import Program
 from distmark.messages import service as messages
 from distmark.messages.table import Message
 from distmark.web import queries
 from distmark.web.i18n import N_, Tongue
 from distmark.web.site import Visit
-from distmark.web.standing import event_name, rule_words, step_name
+from distmark.web.standing import event_name, retry_words, rule_words, step_name
 from distmark.web.words import EVENT, MESSAGE, OUTCOME
 
 SHOWN = 120
@@ -91,7 +92,8 @@ def until_when(move: Move, tongue: Tongue) -> str:
         parts.append(tongue.say(N_("waits for “%(event)s”"), event=event_name(event, tongue)))
     rules = move.detail.get("rules") or ([move.detail["reason"]] if move.detail.get("reason") else [])
     if isinstance(rules, list) and rules:
-        said = ("、" if tongue.language == "ja" else ", ").join(rule_words(str(rule), tongue) for rule in rules)
+        worded = retry_words if move.detail.get("why") == Why.retry else rule_words
+        said = ("、" if tongue.language == "ja" else ", ").join(worded(str(rule), tongue) for rule in rules)
         parts.append(tongue.say(N_("because: %(rules)s"), rules=said))
     return ("・" if tongue.language == "ja" else " ").join(parts)
 
