@@ -291,30 +291,35 @@ class Plant:
 
 
 @contextmanager
-def plant(which: str = "") -> Iterator[Plant]:
-    """Run database, Prefect server and mail sink until the block ends. Settings are put into this process's environment, once.
+def plant(*, with_prefect: bool = True) -> Iterator[Plant]:
+    """Run database, mail sink and Prefect server until the block ends. Settings are put into this process's environment, once.
 
     Prefect keeps its rows in SQLite, or in Postgres with BENCH_PREFECT=postgres.
     """
     with ExitStack() as stack:
         folder = stack.enter_context(temporary_folder())
-        server = stack.enter_context(postgres()) if "postgres" in (which or kind(), os.environ.get("BENCH_PREFECT")) else None
-        url = server.url(server.create()) if server and (which or kind()) == "postgres" else f"sqlite:///{folder / 'distmark.sqlite3'}"
-        mail = stack.enter_context(sink(folder))
-        web_port = free_port()
+        server = stack.enter_context(postgres()) if "postgres" in (kind(), os.environ.get("BENCH_PREFECT")) else None
+        url = server.url(server.create()) if server and kind() == "postgres" else f"sqlite:///{folder / 'distmark.sqlite3'}"
+        mail, web_port = stack.enter_context(sink(folder)), free_port()
         os.environ.update(_settings(folder, url, mail.port, web_port))
-        of_prefect = ""
-        if server and os.environ.get("BENCH_PREFECT") == "postgres":
-            of_prefect = server.url(server.create()).replace("+psycopg", "+asyncpg")
-        api = stack.enter_context(prefect_server(folder / "prefect", of_prefect))
-        if not of_prefect:
-            with sqlite3.connect(folder / "prefect" / "prefect.db", timeout=60) as connection:
-                connection.execute(POLL_INDEX)
-        os.environ.update({"PREFECT_API_URL": api, "DISTMARK_PREFECT_API_URL": api})
+        if with_prefect:
+            stack.enter_context(_prefect(folder, server if os.environ.get("BENCH_PREFECT") == "postgres" else None))
         db = Database(url)
         stack.callback(db.close)
         db.create_all()
         yield Plant(folder, Stage(db, FixedClock(wall_now())), mail, web_port)
+
+
+@contextmanager
+def _prefect(folder: Path, server: PostgresServer | None) -> Iterator[None]:
+    of_prefect = server.url(server.create()).replace("+psycopg", "+asyncpg") if server else ""
+    with prefect_server(folder / "prefect", of_prefect) as api:
+        os.environ.update({"PREFECT_API_URL": api, "DISTMARK_PREFECT_API_URL": api})
+        if server is None:
+            with sqlite3.connect(folder / "prefect" / "prefect.db", timeout=60) as connection:
+                connection.execute(POLL_INDEX)
+            connection.close()
+        yield
 
 
 def _settings(folder: Path, url: str, smtp_port: int, web_port: int) -> dict[str, str]:
