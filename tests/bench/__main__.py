@@ -74,7 +74,8 @@ def _run_apart(name: str, found: list[dict[str, Any]]) -> bool:
         try:
             for line in process.stdout:
                 print(line, end="", flush=True)
-                found.append(json.loads(line))
+                if line.startswith("{"):
+                    found.append(json.loads(line))
             return process.wait() == 0
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)

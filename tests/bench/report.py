@@ -1,6 +1,7 @@
 """How a benchmark says what it measured: one JSON object per line, and a table at the end for people."""
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -37,8 +38,8 @@ def told() -> list[dict[str, Any]]:
 
 
 def quantiles(values: Sequence[float], *shares: float) -> list[float]:
-    """Return the value below which each share (0 to 1) of `values` lies; nearest rank."""
-    ordered = sorted(values)
+    """Return the value below which each share (0 to 1) of `values` lies, by nearest rank; infinity when there are none."""
+    ordered = sorted(values) or [math.inf]
     return [ordered[min(len(ordered) - 1, max(0, round(share * len(ordered)) - 1))] for share in shares]
 
 

@@ -350,7 +350,10 @@ def worker(plant: Plant) -> Iterator["subprocess.Popen[bytes]"]:
     def is_heard() -> bool:
         if running.poll() is not None:
             raise RuntimeError(f"The worker ended: {(plant.folder / 'worker.log').read_text()[-2000:]}")
-        told = httpx2.post(f"{os.environ['PREFECT_API_URL']}/work_pools/journeys/workers/filter", json={}, timeout=30, trust_env=False)
+        try:
+            told = httpx2.post(f"{os.environ['PREFECT_API_URL']}/work_pools/journeys/workers/filter", json={}, timeout=10, trust_env=False)
+        except httpx2.HTTPError:
+            return False
         beats = [each["last_heartbeat_time"] for each in told.json()] if told.status_code == 200 else []
         return any(beat and datetime.fromisoformat(beat) >= started for beat in beats)
 
