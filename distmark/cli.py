@@ -6,7 +6,22 @@ from typing import Annotated
 
 import typer
 
-from distmark.commands import campaigns, contacts, control, decide, doctor, enroll, journeys, machine, move, rates, results, simulate, watch
+from distmark.commands import (
+    campaigns,
+    contacts,
+    control,
+    decide,
+    doctor,
+    enroll,
+    journeys,
+    machine,
+    move,
+    rates,
+    results,
+    simulate,
+    tokens,
+    watch,
+)
 from distmark.console import guarded, use_running_machine
 
 app = typer.Typer(
@@ -21,6 +36,7 @@ journeys.app.command(epilog="Example: distmark journeys decide gym-new-year subj
 app.add_typer(journeys.app, name="journeys")
 app.add_typer(contacts.app, name="contacts")
 app.add_typer(campaigns.app, name="campaigns")
+app.add_typer(tokens.app, name="token")
 app.add_typer(rates.app, name="rates")
 for command, function, example in (
     *machine.COMMANDS,

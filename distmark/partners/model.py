@@ -27,6 +27,7 @@ class Permission(StrEnum):
     write_contacts = "write_contacts"
     see_results = "see_results"
     run_operations = "run_operations"
+    use_api = "use_api"
 
 
 PERMISSIONS: dict[Role, frozenset[Permission]] = {
@@ -38,9 +39,18 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
             Permission.publish_campaigns,
             Permission.see_campaigns,
             Permission.see_results,
+            Permission.use_api,
         }
     ),
-    Role.approver: frozenset({Permission.see_journeys, Permission.approve_journeys, Permission.see_campaigns, Permission.see_results}),
+    Role.approver: frozenset(
+        {
+            Permission.see_journeys,
+            Permission.approve_journeys,
+            Permission.see_campaigns,
+            Permission.see_results,
+            Permission.use_api,
+        }
+    ),
     Role.partner: frozenset(
         {
             Permission.see_campaigns,
@@ -48,6 +58,7 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
             Permission.see_contacts,
             Permission.write_contacts,
             Permission.see_results,
+            Permission.use_api,
         }
     ),
     Role.ops: frozenset(Permission),

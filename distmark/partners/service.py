@@ -93,6 +93,11 @@ def _works_here(session: Session, user: User) -> bool:
     return partner is not None and partner.active
 
 
+def viewer_if_here(session: Session, user: User) -> Viewer | None:
+    """Return the person as whom something is done; None when they no longer work here."""
+    return _viewer(user) if _works_here(session, user) else None
+
+
 def _viewer(user: User) -> Viewer:
     if user.id is None:
         raise ValueError(f"User {user.name} has not been stored yet.")

@@ -1,6 +1,7 @@
 """One module of function views per page."""
 
 from distmark.web.pages import (
+    access,
     api_entries,
     approvals,
     assets,
@@ -27,6 +28,7 @@ PAGES = (
     contacts.router,
     journeys.router,
     rehearsals.router,
+    access.router,
     approvals.router,
     results.router,
     rates.router,

@@ -1,4 +1,4 @@
-"""Who a request to the REST API acts for: the person whose bearer token it carries."""
+"""Who a request to the REST API acts for: the person who made the bearer token that it carries."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from itsdangerous import BadSignature
 
 from distmark.partners.model import Viewer
 from distmark.partners.table import User
+from distmark.partners.tokens import PREFIX, holder_of, is_use_old, note_use
 from distmark.web.i18n import N_
 from distmark.web.site import SignInNeeded, Site
 
@@ -14,17 +15,33 @@ TOKEN_SECONDS = 366 * 24 * 3600
 
 
 class ApiViewer:
-    """Whose rows a request may touch: the person whom its bearer token was signed for."""
+    """Whose rows a request may touch: those of who made its bearer token, or was given one that this installation signed."""
 
     def __call__(self, request: Request) -> Viewer:
         site: Site = request.app.state.site
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        user_id = _signed_for(site, token.strip()) if scheme.lower() == "bearer" else None
+        token = token.strip() if scheme.lower() == "bearer" else ""
+        if token.startswith(PREFIX):
+            return _holder(site, token)
+        user_id = _signed_for(site, token) if token else None
         with site.db.reading() as session:
             user = session.get(User, user_id) if user_id is not None else None
         if user is None or user.id is None or not user.active:
             raise SignInNeeded(N_("Sign in to see this page."))
         return Viewer(user.id, user.role, user.brand_id, user.partner_id, user.name, user.language)
+
+
+def _holder(site: Site, token: str) -> Viewer:
+    now = site.clock.now()
+    with site.db.reading() as session:
+        found = holder_of(session, token)
+    if found is None:
+        raise SignInNeeded(N_("Sign in to see this page."))
+    viewer, row = found
+    if is_use_old(row, now):
+        with site.db.writing() as session:
+            note_use(session, row.id or 0, now)
+    return viewer
 
 
 def _signed_for(site: Site, token: str) -> int | None:
@@ -36,7 +53,7 @@ def _signed_for(site: Site, token: str) -> int | None:
 
 
 def api_token(site: Site, user_id: int) -> str:
-    """Return a bearer token, good for a year, with which requests act as this person."""
+    """Return a signed bearer token, good for a year, with which requests act as this person: it cannot be revoked alone."""
     return str(site.signer("api").dumps(user_id))
 
 
