@@ -32,11 +32,13 @@ def main() -> None:
         register(here, version_of(here.stage, mail_campaign(here.stage, 1)))
         with worker(here):
             starts = timedelta(seconds=2 * (time.monotonic() - began))  # what we give it before the mails fall due
+        rate = 0.0
         for name, (count, per_run) in SIZES.items():
-            _measure(here, name, count, per_run, starts)
+            rate = _measure(here, name, count, per_run, starts, rate)
 
 
-def _measure(here: Plant, name: str, count: int, per_run: int, starts: timedelta) -> None:
+def _measure(here: Plant, name: str, count: int, per_run: int, starts: timedelta, baseline: float) -> float:
+    """Measure and report; return mails per second."""
     say(f"{name}: {count:,} contacts, {per_run} per run")
     campaign = mail_campaign(here.stage, per_run)
     register(here, version_of(here.stage, campaign))
@@ -52,7 +54,7 @@ def _measure(here: Plant, name: str, count: int, per_run: int, starts: timedelta
         if wall_now() > due_at:
             say("the worker came too late: part of the lateness is its start")
         recorded = _wait(here, campaign, count, due_at.timestamp())
-    _report(here, name, count, before, due_at.timestamp(), recorded)
+    return _report(here, name, count, before, due_at.timestamp(), recorded, baseline)
 
 
 def _make_due(here: Plant, campaign: Campaign, due_at: object) -> None:
@@ -87,14 +89,16 @@ def _sent(here: Plant, campaign: Campaign) -> int:
         return int(session.exec(sent).one())
 
 
-def _report(here: Plant, name: str, count: int, before: int, due: float, recorded: float) -> None:
+def _report(here: Plant, name: str, count: int, before: int, due: float, recorded: float, baseline: float) -> float:
     arrived = here.sink.arrived()[before:]
     times = Counter(message_id for _at, _recipient, message_id in arrived)
     late = [at - due for at, _recipient, _message_id in arrived]
     aim = AIM if name == "cohorts" else None
-    report(f"due_{name}_mails", len(times) / (recorded - due), "mails/s", at_least=aim, contacts=count)
+    rate = len(times) / (recorded - due)
+    report(f"due_{name}_mails", rate, "mails/s", baseline, at_least=aim, contacts=count)
     for label, value in zip(("p50", "p95", "p99"), quantiles(late, 0.5, 0.95, 0.99), strict=True):
         report(f"due_{name}_lateness_{label}", value, "s")
     report(f"due_{name}_too_early", sum(each < 0 for each in late), "mails", at_most=0)
     report(f"due_{name}_lost", count - len(times), "mails", at_most=0)
     report(f"due_{name}_doubled", len(arrived) - len(times), "mails", at_most=0)
+    return rate

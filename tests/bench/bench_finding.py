@@ -6,7 +6,6 @@ BENCH_DUE (500); BENCH_DATABASE measures one database only.
 
 import statistics
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -33,7 +32,7 @@ REPEATS = 5
 LIMIT_MS = 50.0
 OWN = (
     *("journey_id", "version_id", "campaign_id", "contact_id", "person_key", "live_key", "run_key", "flow_run_id"),
-    *("arrived_at", "entered_at", "due_at", "awaits", "woken_at", "claimed_by", "claimed_at"),
+    *("arrived_at", "entered_at", "awaits", "due_at", "woken_at", "claimed_by", "claimed_at"),
 )
 
 
@@ -86,23 +85,33 @@ def fill_waiting(stage: Stage, contacts: list[int], due: int) -> None:
 
 def _rows(places: list[tuple[Any, ...]], contacts: list[int], now: datetime, many_due: int) -> Iterator[tuple[Any, ...]]:
     """Yield enrollments, each with a run of its own; the first are due, the next ones were woken, and then come some of a dead worker's."""
-    span = timedelta(days=DAYS) / len(contacts)
+    minutes = timedelta(days=DAYS) // timedelta(minutes=1)
     for number, contact_id in enumerate(contacts):
         place = places[number % len(places)]
-        key = uuid.UUID(int=(number * 0x9E3779B97F4A7C15F39CC0605CEDC835) % 2**128)
-        person = key.hex
-        due = now - timedelta(minutes=30) if number < many_due else now + timedelta(hours=1) + span * number
-        woken = now if many_due <= number < 2 * many_due else None
-        dead = many_due > 0 and 2 * many_due <= number < 2 * many_due + 10
+        minute = timedelta(minutes=number * minutes // len(contacts))
+        key = f"{(number * 0x9E3779B97F4A7C15F39CC0605CEDC835) % 2**128:032x}"  # as random as a real one
         run = SAME_RUN if number < many_due // 2 else key  # half of those due share a run: a cohort
+        due, entered = now + timedelta(hours=1) + minute, now - timedelta(hours=1) - minute
+        special = (due, None, None, None)
+        if number < 2 * many_due + DEAD and many_due:
+            special = _special(number, now, due, many_due)
         yield (
-            *(*place, contact_id, person, f"{place[0]}:{number:09d}", run.hex, str(run)),
-            *(now - span * number, now - span * number, due, "clicked" if number % 10 == 0 else None, woken),
-            *(("default@gone", now - timedelta(hours=1)) if dead else (None, None)),
+            *(*place, contact_id, key, f"{place[0]}:{number:09d}", run, f"{run[:8]}-{run[8:12]}-{run[12:16]}-{run[16:20]}-{run[20:]}"),
+            *(entered, entered, "clicked" if number % 10 == 0 else None, *special),
         )
 
 
-SAME_RUN = uuid.UUID(int=7)
+def _special(number: int, now: datetime, due: datetime, many_due: int) -> tuple[Any, ...]:
+    """Return due_at, woken_at, claimed_by and claimed_at of one who is due, was woken, or was claimed by a worker that died."""
+    if number < many_due:
+        return now - timedelta(minutes=30), None, None, None
+    if number < 2 * many_due:
+        return due, now, None, None
+    return now - timedelta(minutes=30), None, "default@gone", now - timedelta(hours=1)
+
+
+SAME_RUN = f"{7:032x}"
+DEAD = 10
 
 
 # --- what looks for some ----------------------------------------------------------------------------------------------------------------
@@ -138,7 +147,7 @@ def _calls(ground: _Ground) -> dict[str, Callable[[Any], object]]:
         "worker_clears_claims_at_start": lambda _session: ground.worker._clear_claims(),
         "wake_claims_one": lambda _session: _claim(world, alone),
         "wake_rest_of_one": lambda _session: _rest(world, alone, (), 0),
-        "wake_rest_of_cohort": lambda _session: _rest(world, SAME_RUN.hex, (), 0),
+        "wake_rest_of_cohort": lambda _session: _rest(world, SAME_RUN, (), 0),
         "watch_lateness": lambda session: watch.lateness(session, now),
         "watch_look": lambda session: watch.look(session, ground.stage.clock),
         "watch_page": lambda session: watch.watch(session, ground.stage.marketer, now),
@@ -176,6 +185,6 @@ def _ground(stage: Stage) -> _Ground:
             Enrollment.status == EnrollmentStatus.waiting, col(Enrollment.due_at) <= stage.clock.now()
         )
         runs = [(str(run_id), run_key) for run_id, run_key in session.exec(due.distinct())]
-    runs.sort(key=lambda run: run[1] != SAME_RUN.hex)
+    runs.sort(key=lambda run: run[1] != SAME_RUN)
     worker = JourneyWorker(work_pool_name="journeys", work_queues=["default"], world=stage.world, settings=Settings(mode="test"))
     return _Ground(stage, worker, stage.clock.now(), runs)

@@ -19,7 +19,8 @@ from tests.bench.report import report
 from tests.bench.stand import CONCURRENCY, Sink, database, kinds, people, say, sink, size, temporary_folder
 from tests.driver import Stage
 
-MAILS, PER_RUN = size("MAILS", 10_000), 500
+MAILS = max(4, size("MAILS", 10_000))
+PER_RUN = min(500, MAILS // 4)
 AIM = 600.0
 
 

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import yaml
 from sqlmodel import SQLModel
 
 from distmark.clock import FixedClock, wall_now
@@ -138,8 +140,9 @@ def fill(db: Database, like: SQLModel, own: Sequence[str], rows: Iterable[Sequen
     same = {name: value for name in others if (value := getattr(like, name)) is not None}
     dialect = db.engine.dialect
     binders = {name: table.c[name].type.dialect_impl(dialect).bind_processor(dialect) for name in (*same, *own)}
+    remembering = {name: lru_cache(maxsize=1000)(binder) for name, binder in binders.items() if binder is not None}  # neighbours are alike
     fixed = tuple(_bound(binders[name], value) for name, value in same.items())
-    to_bind = [(place, binders[name]) for place, name in enumerate(own) if binders[name] is not None]
+    to_bind = [(place, remembering[name]) for place, name in enumerate(own) if name in remembering]
     for index in table.indexes:
         index.drop(db.engine)
     (_executemany if db.is_sqlite else _copy)(db, table.name, [*same, *own], (fixed + _bind(row, to_bind) for row in rows))
@@ -218,17 +221,15 @@ def go_on_after(db: Database, table: str) -> None:
 
 WAITING = "  - {id: rest, wait: {for: 400 days}}\n"
 BRANCH_AND_WAIT = "  - id: who\n    branch: {random: [{name: a, share: 50%, steps: []}, {name: b, share: 50%, steps: []}]}\n" + WAITING
-NO_HOURS = "send_policy: {caps: none}"
 
 
 def real_journey(key: str, steps: str) -> Source:
-    """Return a sample journey with its messages and other steps, sending at any hour: the bench may run at night."""
+    """Return a sample journey with its messages and other steps, which nobody leaves, sending at any hour: the bench may run at night."""
     source = load_source(ROOT / "journey_defs" / key)
-    head, _, _ = source.definition.partition("\nsteps:\n")
-    head = head.replace(f"key: {key}", f"key: {key}-{next(_numbers)}", 1)
-    lines = [NO_HOURS if line.startswith("send_policy:") else line for line in head.splitlines() if not line.startswith(("goal:", "exit:"))]
-    lines = [line for line in lines if not line.startswith("  - {when:")]
-    return Source("\n".join(lines) + "\nsteps:\n" + steps, source.templates, key)
+    told = yaml.safe_load(source.definition)
+    head = {name: value for name, value in told.items() if name not in ("goal", "exit", "steps")}
+    head |= {"key": f"{key}-{next(_numbers)}", "send_policy": {"caps": "none"}}
+    return Source(yaml.safe_dump(head, allow_unicode=True, sort_keys=False) + "steps:\n" + steps, source.templates, key)
 
 
 # --- everything at once -----------------------------------------------------------------------------------------------------------------
