@@ -21,13 +21,14 @@ from sqlmodel import Session, col, func, select
 
 from distmark.campaigns.table import Campaign
 from distmark.clock import FixedClock, stopwatch
+from distmark.contacts.many import batches
 from distmark.contacts.model import address_hash
 from distmark.contacts.service import import_contacts
 from distmark.contacts.table import Consent, Contact
 from distmark.db import Database
 from distmark.delivery.channel import OutgoingMessage, Receipt
 from distmark.delivery.service import Sender
-from distmark.engagement.service import click, open_pixel, record_event, unsubscribe
+from distmark.engagement.service import NewEvent, Reading, record_events, record_readings, unsubscribe
 from distmark.enrollments.model import EnrollmentStatus, EnrolVerdict, MoveKind
 from distmark.enrollments.service import enrol
 from distmark.enrollments.table import Enrollment, Move
@@ -169,16 +170,23 @@ class _Audience:
 
     def act(self, session: Session, brand_id: int, until: datetime) -> None:
         """Let everything happen that people do up to `until`, each at its own time."""
+        readings: list[Reading] = []
+        events: list[NewEvent] = []
+        leaving: list[tuple[str, datetime]] = []
         while self.doing and self.doing[0][0] <= until:
             at, _order, what, whom, detail = heapq.heappop(self.doing)
-            if what == "open":
-                open_pixel(session, whom, PHONE, at)
-            elif what == "click":
-                click(session, whom, detail, PHONE, at)
+            if what == "event":
+                events.append(NewEvent(detail, contact_id=int(whom), at=at))
             elif what == "unsubscribe":
-                unsubscribe(session, whom, at)
+                leaving.append((whom, at))
             else:
-                record_event(session, brand_id, detail, at, contact_id=int(whom), key=f"{whom}:{detail}:{at.isoformat()}")
+                readings.append(Reading(whom, at, PHONE, detail if what == "click" else None))
+        for part in batches(readings):
+            record_readings(session, part)
+        for token, at in leaving:
+            unsubscribe(session, token, at)
+        for some in batches(events):
+            record_events(session, brand_id, some, until)
 
 
 def simulate(

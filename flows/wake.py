@@ -9,11 +9,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import func, or_, update
+from sqlalchemy import Table, Update, bindparam, func, insert, or_, update
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlmodel import Session, col, select
 
@@ -35,7 +35,7 @@ from distmark.delivery.service import (
     record_handed,
 )
 from distmark.enrollments.model import MAX_TRIES, EnrollmentStatus, MoveKind
-from distmark.enrollments.service import end
+from distmark.enrollments.service import ended
 from distmark.enrollments.table import Enrollment, Move
 from distmark.errors import NotFound
 from distmark.journeys.definition import Kind
@@ -118,7 +118,7 @@ class _Walker:
     unsubscribed: bool
     done: bool = False
     effect: Any = None
-    moves: list[Move] = field(default_factory=list)
+    moves: list[dict[str, Any]] = field(default_factory=list)  # rows of the timeline, not written yet
 
     @property
     def id(self) -> int:
@@ -143,7 +143,8 @@ class _Walker:
 
     def note(self, kind: MoveKind, step_id: str, **detail: Any) -> None:
         visit = int(self.position.visits.get(step_id, 1)) if step_id else 1
-        self.moves.append(Move(enrollment_id=self.id, at=self.now, kind=kind, step_id=step_id, visit=visit, detail=plain(detail)))
+        told = {"at": self.now, "kind": kind, "step_id": step_id, "visit": visit, "detail": plain(detail), "rolled": False}
+        self.moves.append({"enrollment_id": self.id, **told})
 
 
 @dataclass(slots=True)
@@ -420,37 +421,63 @@ _WALKED = ("step_id", "arrived_at", "visits", "due_at", "why", "rules", "awaits"
 
 
 def _store(session: Session, walkers: Sequence[_Walker]) -> None:
-    """Write what this wake decided onto the rows as they are now: a person may have paused or stopped one, or news come, meanwhile."""
+    """Write what this wake decided onto the rows as they are now: a person may have paused or stopped one, or news come, meanwhile.
+
+    Only the columns that walking decides are written, by one statement for all.
+    """
     ids = [walker.id for walker in walkers]
-    locked = select(Enrollment).where(col(Enrollment.id).in_(ids)).order_by(col(Enrollment.id)).with_for_update()
-    rows = {row.id: row for row in session.exec(locked, execution_options={"populate_existing": True})}
+    locked = select(Enrollment.id, Enrollment.status).where(col(Enrollment.id).in_(ids)).order_by(col(Enrollment.id)).with_for_update()
+    statuses = {row_id: EnrollmentStatus(status) for row_id, status in session.exec(locked)}
+    gone = next((walker.id for walker in walkers if walker.id not in statuses), None)
+    if gone is not None:
+        raise NotFound(f"Enrollment {gone} is gone while it was being walked; restore it from a backup.")
+    live = [walker for walker in walkers if not _is_over(walker, statuses[walker.id])]
+    ending = [_ended(walker) for walker in live if isinstance(walker.effect, End)]
+    going_on = [_walked(walker, statuses[walker.id]) for walker in live if not isinstance(walker.effect, End)]
+    for walker in live:
+        walker.effect = None if isinstance(walker.effect, End) else walker.effect
+    moves = [move for walker in walkers for move in walker.moves]
+    for statement, rows in ((_END, ending), (_GO_ON, going_on), (_TELL, moves)):
+        if rows:
+            session.connection().execute(statement, rows)
     for walker in walkers:
-        row = rows.get(walker.id)
-        if row is None:
-            raise NotFound(f"Enrollment {walker.id} is gone while it was being walked; restore it from a backup.")
-        _store_one(session, walker, row)
+        walker.moves = []
 
 
-def _store_one(session: Session, walker: _Walker, row: Enrollment) -> None:
-    if row.status is EnrollmentStatus.ended:
+def _is_over(walker: _Walker, status: EnrollmentStatus) -> bool:
+    """Say whether a person ended it meanwhile; if so it is walked no further."""
+    if status is EnrollmentStatus.ended:
         walker.done, walker.effect = True, None
-    elif isinstance(walker.effect, End):
+    return status is EnrollmentStatus.ended
+
+
+def _ended(walker: _Walker) -> dict[str, Any]:
+    end: End = walker.effect
+    step_id, arrived_at, visits = _stored(walker.position)
+    walker.note(MoveKind.ended, step_id or "", outcome=end.outcome.value, reason=end.reason)
+    where = {"step_id": step_id, "arrived_at": arrived_at, "visits": visits, "answers": walker.row.answers}
+    return {"row_id": walker.id} | {f"new_{name}": value for name, value in (where | ended(end.outcome, end.reason, walker.now)).items()}
+
+
+def _walked(walker: _Walker, status: EnrollmentStatus) -> dict[str, Any]:
+    row = walker.row
+    if not walker.done:
         row.step_id, row.arrived_at, row.visits = _stored(walker.position)
-        row.answers = walker.row.answers
-        end(session, row, walker.effect.outcome, walker.effect.reason, walker.now)
-        walker.effect = None
-    else:
-        if not walker.done:
-            walker.row.step_id, walker.row.arrived_at, walker.row.visits = _stored(walker.position)
-        for name in _WALKED:
-            setattr(row, name, getattr(walker.row, name))
-        if row.status is EnrollmentStatus.waiting:
-            row.status = walker.row.status
-        else:
-            walker.done = True
-        session.add(row)
-    session.add_all(walker.moves)
-    walker.moves = []
+    if status is not EnrollmentStatus.waiting:
+        walker.done = True
+    # What a person set meanwhile stays.
+    status = row.status if status is EnrollmentStatus.waiting else status
+    return {"row_id": walker.id, "new_status": status} | {f"new_{name}": getattr(row, name) for name in _WALKED}
+
+
+def _change(*names: str) -> Update:
+    return update(_TABLE).where(_TABLE.c.id == bindparam("row_id")).values({name: bindparam(f"new_{name}") for name in names})
+
+
+_TABLE: Table = Enrollment.__table__  # type: ignore[attr-defined]
+_GO_ON = _change("status", *_WALKED)
+_END = _change("step_id", "arrived_at", "visits", "answers", *ended(Outcome.completed, "", datetime.now(UTC)))
+_TELL = insert(Move.__table__)  # type: ignore[attr-defined]
 
 
 def _perform(session: Session, work: _Wake, walker: _Walker) -> None:

@@ -12,6 +12,7 @@ from distmark.journeys.check import check
 from distmark.journeys.definition import parse
 from distmark.journeys.findings import Finding, Severity
 from distmark.journeys.service import get_version, list_journeys, name_journey, newest_registered, source_of
+from distmark.journeys.source import Source
 from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
 from distmark.partners.model import Permission, Role, Viewer
 from distmark.partners.scope import visible
@@ -121,15 +122,19 @@ def require_approved(version: JourneyVersion) -> None:
     _check_hashes(version)
 
 
-def require_sendable(version: JourneyVersion) -> None:
-    """Return when the version's text is, to the letter, what was approved and registered; Refused otherwise."""
+def require_sendable(version: JourneyVersion, source: Source | None = None) -> None:
+    """Return when the version's text is, to the letter, what was approved and registered; Refused otherwise.
+
+    `source` is the stored text, read before, of which messages are made; without it the text is read from the version.
+    """
     if version.status not in SENDABLE:
         raise Refused(f"Version {version.number} is {version.status.replace('_', ' ')}; only a registered version may be sent.")
-    _check_hashes(version)
+    _check_hashes(version, source)
 
 
-def _check_hashes(version: JourneyVersion) -> None:
-    if not version.approved_hash or not version.approved_hash == version.content_hash == source_of(version).content_hash:
+def _check_hashes(version: JourneyVersion, source: Source | None = None) -> None:
+    told = (source or source_of(version)).content_hash
+    if not version.approved_hash or not version.approved_hash == version.content_hash == told:
         raise Refused(f"The text of version {version.number} is not the one that was approved; submit it again.")
 
 

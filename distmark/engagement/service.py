@@ -3,19 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from typing import Any
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, select
 
 from distmark.contacts import service as contacts
 from distmark.contacts.model import SuppressionReason, SuppressionScope
 from distmark.contacts.table import Contact
 from distmark.engagement.events import MOST_EVENTS, NewEvent, RecordedEvent, record_events
-from distmark.engagement.judge import BURST, Signs, counts_as_human, judge
-from distmark.engagement.model import EventKind, Verdict
+from distmark.engagement.model import EventKind
+from distmark.engagement.reading import Reading, record_readings
 from distmark.engagement.table import Event
-from distmark.enrollments.interest import wake_concerned
 from distmark.enrollments.service import address_of, wake_person
 from distmark.errors import DistmarkError
 from distmark.messages.service import message_by_token
@@ -25,19 +23,18 @@ from distmark.partners.table import Brand
 __all__ = [
     "MOST_EVENTS",
     "NewEvent",
+    "Reading",
     "RecordedEvent",
     "UnsubscribeInfo",
     "click",
     "open_pixel",
     "record_event",
     "record_events",
+    "record_readings",
     "resubscribe",
     "unsubscribe",
     "unsubscribe_info",
 ]
-
-AGENT_KEPT = 300
-REPEAT_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,38 +48,20 @@ class UnsubscribeInfo:
 
 def open_pixel(session: Session, token: str, user_agent: str, now: datetime) -> bool:
     """Record that the message's image was fetched; False for an unknown token. An open is an image fetched, nothing more."""
-    message = _locked(session, token)
-    if message is None:
+    if message_by_token(session, token) is None:
         return False
-    verdict = judge(Signs(user_agent, _since_sent(message, now), is_open=True))
-    first = counts_as_human(verdict) and message.opened_at is None
-    key = f"opened:{message.id}:{int(now.timestamp()) // REPEAT_SECONDS}:{_short(user_agent)}"
-    if _add(session, message, EventKind.opened, key, verdict, now, first=first, user_agent=user_agent):
-        _mark_opened(message, verdict, now)
-        session.add(message)
-        _tell(session, message, "opened", verdict, now)
+    record_readings(session, [Reading(token, now, user_agent)])
     return True
 
 
 def click(session: Session, token: str, link: str, user_agent: str, now: datetime, method: str = "GET") -> str | None:
     """Return the link's stored target, or None for an unknown token or link. A GET is recorded; HEAD and others never are."""
-    message = _locked(session, token)
+    message = message_by_token(session, token)
     target = message.links.get(link) if message else None
-    if message is None or target is None:
+    if target is None:
         return None
-    if method.upper() != "GET":
-        return str(target)
-    verdict = judge(Signs(user_agent, _since_sent(message, now), links_in_burst=_burst(session, message, link, now)))
-    human = counts_as_human(verdict)
-    first = human and link not in message.clicks
-    key = f"clicked:{message.id}:{link}:{int(now.timestamp()) // REPEAT_SECONDS}:{_short(user_agent)}"
-    if _add(session, message, EventKind.clicked, key, verdict, now, first=first, user_agent=user_agent, link=link):
-        if human:
-            _imply_open(session, message, now)
-            message.clicked_at = message.clicked_at or now
-            message.clicks = {link: now.isoformat(), **message.clicks}
-        session.add(message)
-        _tell(session, message, "clicked", verdict, now)
+    if method.upper() == "GET":
+        record_readings(session, [Reading(token, now, user_agent, link)])
     return str(target)
 
 
@@ -117,9 +96,8 @@ def unsubscribe(session: Session, token: str, now: datetime) -> UnsubscribeInfo 
             message_id=message.id,
         )
     contacts.record_consent(session, contact.id or 0, message.channel, given=False, now=now, source="unsubscribe link")
-    if _add(
-        session, message, EventKind.unsubscribed, f"unsubscribed:{message.id}", Verdict.human, now, first=message.unsubscribed_at is None
-    ):
+    if _is_new(session, f"unsubscribed:{message.id}"):
+        session.add(_unsubscribed(message, now))
         message.unsubscribed_at = message.unsubscribed_at or now
         session.add(message)
     wake_person(session, message.brand_id, contact.person_key, now)
@@ -170,79 +148,23 @@ def _locked(session: Session, token: str) -> Message | None:
     return session.exec(select(Message).where(Message.token == token).with_for_update()).first()
 
 
-def _since_sent(message: Message, now: datetime) -> Any:
-    return now - message.sent_at if message.sent_at else None
-
-
-def _short(user_agent: str) -> str:
-    return sha256(user_agent.encode()).hexdigest()[:12]
-
-
-def _add(
-    session: Session,
-    message: Message,
-    kind: EventKind,
-    natural_key: str,
-    verdict: Verdict,
-    now: datetime,
-    *,
-    first: bool,
-    user_agent: str = "",
-    link: str = "",
-    data: dict[str, Any] | None = None,
-) -> bool:
-    """Add the event unless it is there; the message's row is locked, so nobody else adds it meanwhile."""
-    if session.exec(select(Event.id).where(Event.natural_key == natural_key)).first() is not None:
-        return False
-    session.add(
-        Event(
-            natural_key=natural_key,
-            kind=kind,
-            verdict=verdict,
-            at=now,
-            received_at=now,
-            brand_id=message.brand_id,
-            partner_id=message.partner_id,
-            contact_id=message.contact_id,
-            enrollment_id=message.enrollment_id,
-            message_id=message.id,
-            link=link,
-            user_agent=user_agent[:AGENT_KEPT],
-            data=data or {},
-            first=first,
-        )
+def _unsubscribed(message: Message, now: datetime) -> Event:
+    return Event(
+        natural_key=f"unsubscribed:{message.id}",
+        kind=EventKind.unsubscribed,
+        at=now,
+        received_at=now,
+        brand_id=message.brand_id,
+        partner_id=message.partner_id,
+        contact_id=message.contact_id,
+        enrollment_id=message.enrollment_id,
+        message_id=message.id,
+        first=message.unsubscribed_at is None,
     )
-    return True
 
 
-def _mark_opened(message: Message, verdict: Verdict, now: datetime) -> None:
-    if counts_as_human(verdict):
-        message.opened_at = message.opened_at or now
-    else:
-        message.machine_opened_at = message.machine_opened_at or now
-
-
-def _imply_open(session: Session, message: Message, now: datetime) -> None:
-    # Images are often off; a person who clicked has read it.
-    if message.opened_at is None:
-        implied = f"opened:{message.id}:implied"
-        _add(session, message, EventKind.opened, implied, Verdict.human, now, first=True, data={"implied": True})
-        message.opened_at = now
-
-
-def _burst(session: Session, message: Message, link: str, now: datetime) -> int:
-    recent = session.exec(
-        select(Event.link).where(Event.message_id == message.id, Event.kind == EventKind.clicked, col(Event.at) >= now - BURST)
-    ).all()
-    return len({*recent, link})
-
-
-def _tell(session: Session, message: Message, news: str, verdict: Verdict, now: datetime) -> None:
-    if not counts_as_human(verdict):
-        return
-    contact = session.get(Contact, message.contact_id)
-    if contact is not None:
-        wake_concerned(session, message.brand_id, contact.person_key, news, now)
+def _is_new(session: Session, natural_key: str) -> bool:
+    return session.exec(select(Event.id).where(Event.natural_key == natural_key)).first() is None
 
 
 def _is_stopped(session: Session, message: Message) -> bool:

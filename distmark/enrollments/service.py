@@ -26,6 +26,7 @@ __all__ = [
     "address_of",
     "cancelled_runs",
     "end",
+    "ended",
     "enrol",
     "enrollment_of",
     "enrollments_of_contact",
@@ -225,14 +226,18 @@ def wake_person(session: Session, brand_id: int, person_key: str, now: datetime)
     return int(getattr(result, "rowcount", 0))
 
 
+def ended(outcome: Outcome, reason: str, now: datetime) -> dict[str, Any]:
+    """Return the columns of an enrollment that has ended."""
+    nothing: dict[str, Any] = dict.fromkeys(("live_key", "due_at", "awaits", "woken_at"))
+    return {**nothing, "status": EnrollmentStatus.ended, "outcome": outcome.value, "reason": reason, "ended_at": now, "why": ""}
+
+
 def end(session: Session, enrollment: Enrollment, outcome: Outcome, reason: str, now: datetime, **detail: Any) -> None:
     """End the enrollment: it leaves its step, frees the person for re-entry, and is not walked again. Ending twice keeps the first end."""
     if enrollment.status is EnrollmentStatus.ended:
         return
-    enrollment.status = EnrollmentStatus.ended
-    enrollment.outcome, enrollment.reason, enrollment.ended_at = outcome.value, reason, now
-    enrollment.live_key = enrollment.due_at = enrollment.awaits = enrollment.woken_at = None
-    enrollment.why = ""
+    for name, value in ended(outcome, reason, now).items():
+        setattr(enrollment, name, value)
     session.add(enrollment)
     told = {"outcome": outcome.value, "reason": reason, **detail}
     session.add(Move(enrollment_id=_id(enrollment), at=now, kind=MoveKind.ended, step_id=enrollment.step_id or "", detail=told))

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -15,7 +16,7 @@ DEFINITION_SUFFIXES = (".yaml", ".yml")
 TEMPLATE_SUFFIXES = (".txt", ".mjml")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Source:
     """A journey as text. `templates` maps a name below `messages/`, such as "welcome.ja.mjml", to its text; `path` is only for people."""
 
@@ -23,7 +24,7 @@ class Source:
     templates: Mapping[str, str] = field(default_factory=dict)
     path: str = DEFINITION_FILE
 
-    @property
+    @cached_property
     def content_hash(self) -> str:
         """The SHA-256 (hex) of definition and templates; the same wherever the journey lies."""
         content = {"definition": self.definition, "templates": dict(self.templates)}
