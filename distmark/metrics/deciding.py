@@ -1,5 +1,6 @@
 """Tests and their winners: who entered which arm, what came of it, and the decision by rule or by hand, which wakes who waits for it."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -15,9 +16,11 @@ from distmark.db import Database
 from distmark.engagement.model import EventKind, Verdict
 from distmark.engagement.table import Event
 from distmark.enrollments.model import MoveKind
+from distmark.enrollments.rows import rows_of
 from distmark.enrollments.service import ASLEEP
 from distmark.enrollments.table import Enrollment
 from distmark.errors import InvalidInput, NotFound, Refused
+from distmark.journeys.findings import DefinitionError
 from distmark.journeys.program import Program
 from distmark.journeys.service import get_journey, newest_registered, program_of, versions_of
 from distmark.journeys.steps.branch import BranchStep, SplitTest, SplitTestOf, shares_of
@@ -29,6 +32,8 @@ from distmark.metrics.table import SplitEntry, SplitRun
 from distmark.partners.model import Permission, Viewer
 from distmark.partners.service import require
 from distmark.partners.table import Brand
+
+log = logging.getLogger("distmark.metrics")
 
 REVENUE = "revenue"
 REMIND_FOR = timedelta(hours=1)  # who came to rest at a test while it was being decided is woken by the next rounds
@@ -105,30 +110,51 @@ def winners_of(session: Session, programs: Mapping[int, Program]) -> dict[int, d
 
 def note_entries(session: Session, entries: Iterable[Entry]) -> None:
     """Write down those of `entries` that are into an arm of a test, each enrollment's first only, and when the test began."""
-    programs: dict[int, Program] = {}
+    tests: dict[int, dict[str, BranchStep]] = {}
     found: dict[tuple[int, str], list[Entry]] = {}
     for entry in entries:
-        if entry.version_id not in programs:
-            programs[entry.version_id] = program_of(session, entry.version_id)
-        step = splits_in(programs[entry.version_id]).get(entry.step_id)
+        if entry.version_id not in tests:
+            tests[entry.version_id] = _readable_splits(session, entry.version_id)
+        step = tests[entry.version_id].get(entry.step_id)
         if step is not None and any(arm.name == entry.arm for arm in step.arms):
             found.setdefault((entry.version_id, entry.step_id), []).append(entry)
     for (version_id, step_id), into in found.items():
-        _insert_new(session, SplitEntry, ("version_id", "step_id", "enrollment_id"), [asdict(entry) for entry in into])
-        _begin(session, version_id, splits_in(programs[version_id])[step_id], min(entry.at for entry in into))
+        _insert_entries(session, version_id, step_id, into)
+        _begin(session, version_id, tests[version_id][step_id], min(entry.at for entry in into))
+
+
+def _insert_entries(session: Session, version_id: int, step_id: str, into: Sequence[Entry]) -> None:
+    shared, own = {"version_id": version_id, "step_id": step_id}, ("enrollment_id", "contact_id", "arm", "at")
+    table = SplitEntry.__table__  # type: ignore[attr-defined]
+    rows = rows_of(session, table, shared, [asdict(entry) for entry in into], own)
+    new = _dialect(session).insert(table).from_select([*shared, *own], rows)
+    session.execute(new.on_conflict_do_nothing(index_elements=["version_id", "step_id", "enrollment_id"]))
+
+
+def _readable_splits(session: Session, version_id: int) -> dict[str, BranchStep]:
+    try:
+        return splits_in(program_of(session, version_id))
+    except DefinitionError as error:
+        # One version that this program cannot read any more must not keep everybody else's results from being counted.
+        log.error("version %d cannot be read, so its tests are not counted: %s", version_id, type(error).__name__)
+        return {}
 
 
 def _begin(session: Session, version_id: int, step: BranchStep, began_at: datetime) -> None:
     test = _test(step)
     due_at = add(began_at, test.evaluate_after, zone_for(_brand_of(session, version_id).zone))
     look_at = due_at if test.winner == "auto" else None
-    row = {"version_id": version_id, "step_id": step.id, "began_at": began_at, "due_at": due_at, "look_at": look_at, "numbers": {}}
-    _insert_new(session, SplitRun, ("version_id", "step_id"), [row])
+    times = {"began_at": began_at, "due_at": due_at, "look_at": look_at}
+    _insert_run(session, {"version_id": version_id, "step_id": step.id, **times})
 
 
-def _insert_new(session: Session, table: type[SplitEntry] | type[SplitRun], unique: Sequence[str], rows: list[dict[str, Any]]) -> None:
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    session.connection().execute(dialect.insert(table).on_conflict_do_nothing(index_elements=list(unique)), rows)
+def _insert_run(session: Session, row: Mapping[str, Any]) -> None:
+    new = _dialect(session).insert(SplitRun).values({"numbers": {}, **row})
+    session.execute(new.on_conflict_do_nothing(index_elements=["version_id", "step_id"]))
+
+
+def _dialect(session: Session) -> Any:
+    return postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
 
 
 def _test(step: BranchStep) -> SplitTest:
@@ -280,7 +306,10 @@ def _decide_by_rule(session: Session, run_id: int, now: datetime) -> int | None:
     run = session.scalars(select(SplitRun).where(col(SplitRun.id) == run_id).with_for_update()).one()
     if run.arm is not None or run.due_at is None:
         return None
-    step = splits_in(program_of(session, run.version_id))[run.step_id]
+    step = _readable_splits(session, run.version_id).get(run.step_id)
+    if step is None:
+        run.look_at = now + LOOK_AGAIN
+        return None
     arms = arm_numbers(session, run.version_id, step)
     judgement = judge_arms(arms, by_money=_test(step).metric == REVENUE)
     if not is_over(judgement, run.due_at, now):
@@ -300,7 +329,7 @@ def decide_test(session: Session, viewer: Viewer, journey_key: str, number: int 
     names = [each.name for each in step.arms]
     if arm not in names:
         raise InvalidInput(f'The test "{step_id}" has no arm "{arm}"; choose one of {", ".join(names)}.')
-    _insert_new(session, SplitRun, ("version_id", "step_id"), [{"version_id": version_id, "step_id": step_id, "numbers": {}}])
+    _insert_run(session, {"version_id": version_id, "step_id": step_id})
     mine = select(SplitRun).where(col(SplitRun.version_id) == version_id, col(SplitRun.step_id) == step_id)
     run = session.scalars(mine.with_for_update()).one()
     if run.arm is not None:

@@ -336,6 +336,24 @@ async def test_rolling_up_twice_or_in_small_batches_counts_each_contact_once(sta
     assert _counts(_split(stage, campaign)) == {"plain": (len(arms["plain"]), 2), "warm": (len(arms["warm"]), 0)}
 
 
+async def test_a_version_that_cannot_be_read_any_more_keeps_nobody_elses_results_from_being_counted(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, _arms = _test(stage, "metric: click, evaluate_after: 1 day")
+    campaign, arms = _test(stage, "metric: click, evaluate_after: 1 day")
+    await stage.run_for(HOUR)
+    with stage.db.writing() as session:
+        version = session.exec(select(JourneyVersion).where(JourneyVersion.journey_id == broken.journey_id)).one()
+        version.source, version.content_hash = {**version.source, "definition": "key: ["}, "another"
+
+    roll_up(stage.db, stage.clock.now())
+    await stage.run_for(DAY)
+
+    assert _round(stage) == Decided(0, 0)
+    assert _counts(_split(stage, campaign)) == {"plain": (len(arms["plain"]), 0), "warm": (len(arms["warm"]), 0)}
+    assert "cannot be read, so its tests are not counted" in caplog.text
+
+
 async def test_a_paused_contact_takes_the_winner_when_resumed(stage: Stage) -> None:
     campaign, arms = _test(stage, "metric: click, hold_out: 50%, evaluate_after: 1 day", held=2)
     await stage.run_for(HOUR)

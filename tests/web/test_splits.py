@@ -114,7 +114,7 @@ def test_decided_test_says_who_chose_and_offers_no_button(world: World):
 
     section = page_of(world, journey).partition('id="test-subject"')[2].partition("</section>")[0]
 
-    assert "「warm」に決めました" in section
+    assert "「warm」に決めました。そのとき比べられる結果はありませんでした。" in section
     assert "採用" in section
     assert "<button" not in section
 

@@ -27,6 +27,13 @@ SURENESS: dict[str, str] = {
     Sureness.tie: N_("The arms that lead are equal."),
     Sureness.nothing: N_("There is nothing to compare yet."),
 }
+SURENESS_THEN: dict[str, str] = {
+    Sureness.clear: N_("“%(arm)s” led clearly then (%(sure)s sure)."),
+    Sureness.likely: N_("“%(arm)s” led then (%(sure)s sure)."),
+    Sureness.chance: N_("“%(arm)s” led then, but that may be chance (%(sure)s sure)."),
+    Sureness.tie: N_("The arms that led were equal then."),
+    Sureness.nothing: N_("There was nothing to compare then."),
+}
 MEASURED: dict[str, str] = {
     "click": N_("Clicked"),
     "open": N_("Opened"),
@@ -73,16 +80,23 @@ def _shown(split: Split, visit: Visit, names: dict[int, str]) -> ShownSplit:
         split=split,
         name=step_name(split.step, visit.tongue),
         said=DECIDED if split.winner else RUNNING if split.began_at else NOT_BEGUN,
-        sentence=visit.tongue.joined(_sureness(split, visit), _decision(split, visit, names), _waiting(split, visit)),
+        sentence=_sentence(split, visit, names),
         measured=MEASURED[split.test.metric],
         metric=METRICS[split.test.metric][visit.language],
         arms=tuple(_arm(split, arm, visit) for arm in split.arms),
     )
 
 
-def _sureness(split: Split, visit: Visit) -> str:
+def _sentence(split: Split, visit: Visit, names: dict[int, str]) -> str:
+    decision = _decision(split, visit, names)
+    if split.winner is not None:
+        return visit.tongue.joined(decision, _sureness(split, visit, SURENESS_THEN))
+    return visit.tongue.joined(_sureness(split, visit, SURENESS), decision, _waiting(split, visit))
+
+
+def _sureness(split: Split, visit: Visit, words: dict[str, str]) -> str:
     sure = visit.tongue.percent(split.judgement.sure)
-    return visit.say(SURENESS[split.judgement.sureness], arm=split.judgement.arm, sure=sure)
+    return visit.say(words[split.judgement.sureness], arm=split.judgement.arm, sure=sure)
 
 
 def _decision(split: Split, visit: Visit, names: dict[int, str]) -> str:
