@@ -29,6 +29,8 @@ from distmark.personalisation.model import BlockValue
 KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 LONGEST_NAME = 120
 MOST_ROWS = 500
+MOST_PER_RUN = 500  # contacts that one flow run carries
+MANY_MEMBERS = 1000  # from which on runs of one contact each take long: one Prefect process wakes about 20 a second
 KEPT = "partner_blocks"
 Said = Mapping[str, str | None]  # block -> what somebody wants it to say; None: nothing, so the layer below shows
 
@@ -95,6 +97,42 @@ def set_campaign_status(session: Session, viewer: Viewer, campaign_id: int, stat
     session.add(campaign)
     record(session, campaign.brand_id, viewer.user_id, status.value, "campaign", campaign_id, now)
     return campaign
+
+
+def suggested_per_run(members: int) -> int:
+    """Return how many contacts one flow run should carry for so many members: 1 up to a thousand, since then each shows by itself."""
+    if members <= MANY_MEMBERS:
+        return 1
+    return 100 if members <= 10 * MANY_MEMBERS else MOST_PER_RUN
+
+
+def can_set_per_run(session: Session, viewer: Viewer, campaign: Campaign) -> bool:
+    """Say whether the viewer may change now how many contacts a run carries: before anybody was sent anything."""
+    allowed = viewer.may(Permission.publish_campaigns) or viewer.may(Permission.enrol_contacts)
+    return allowed and campaign.status is not CampaignStatus.closed and not _is_begun(session, campaign.id or 0)
+
+
+def set_contacts_per_run(session: Session, viewer: Viewer, campaign_id: int, many: int, now: datetime) -> Campaign:
+    """Let one flow run carry `many` of the campaign's contacts, 1 to 500.
+
+    Errors: NotFound outside the viewer's sight, NotAllowed, InvalidInput for another number, Refused once anybody was enrolled by it.
+    """
+    campaign = get_campaign(session, viewer, campaign_id)
+    if not viewer.may(Permission.publish_campaigns):
+        require(viewer, Permission.enrol_contacts)
+    if not 1 <= many <= MOST_PER_RUN:
+        raise InvalidInput(f"A run carries 1 to {MOST_PER_RUN} contacts, not {many}; choose a number between.")
+    if not can_set_per_run(session, viewer, campaign):
+        raise Refused(f'Campaign "{campaign.name}" has begun, so its contacts stay in the runs they are in.')
+    before, campaign.contacts_per_run = campaign.contacts_per_run, many
+    session.add(campaign)
+    record(session, campaign.brand_id, viewer.user_id, "cohort_set", "campaign", campaign_id, now, before=before, after=many)
+    return campaign
+
+
+def _is_begun(session: Session, campaign_id: int) -> bool:
+    sent = select(Member.id).where(Member.campaign_id == campaign_id, Member.status == MemberStatus.approved).limit(1)
+    return session.exec(sent).first() is not None
 
 
 def list_campaigns(session: Session, viewer: Viewer) -> list[Campaign]:

@@ -5,7 +5,8 @@ import re
 import pytest
 from sqlmodel import select
 
-from distmark.campaigns.table import Campaign, CampaignStatus, Member, PartnerBlocks
+from distmark.campaigns.service import suggested_per_run
+from distmark.campaigns.table import Campaign, CampaignStatus, Member, MemberStatus, PartnerBlocks
 from distmark.contacts.table import Consent, Contact
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.table import JourneyVersion, VersionStatus
@@ -326,3 +327,68 @@ def test_campaign_with_a_taken_key_comes_back_with_the_reason(world: World):
 
     assert answer.status_code == 422
     assert "はすでにあります" in answer.text
+
+
+def _grown(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count a campaign of more than one member as one of many, and let nobody have been sent anything."""
+    monkeypatch.setattr("distmark.campaigns.service.MANY_MEMBERS", 1)
+    with world.db.writing() as session:
+        for member in session.exec(select(Member).where(Member.campaign_id == world.campaign.id)):
+            member.status = MemberStatus.pending
+            session.add(member)
+
+
+def per_run(world: World) -> int:
+    with world.db.reading() as session:
+        return session.get_one(Campaign, world.campaign.id).contacts_per_run
+
+
+def test_many_members_are_offered_runs_of_many_with_what_that_changes_and_one_press_takes_it(world: World, monkeypatch):
+    _grown(world, monkeypatch)
+    client, path = world.as_(), f"/campaigns/{world.campaign.id}"
+
+    for page in (path, f"{path}/send"):
+        assert "Prefect の画面には人ではなく実行が表示され" in client.get(page).text
+    answer = client.post(f"{path}/cohort", data={"contacts_per_run": "100", "back": "send"})
+
+    assert answer.headers["location"] == f"{path}/send"
+    assert per_run(world) == 100
+    assert "1 人ずつに戻す" in client.get(path).text
+    client.post(f"{path}/cohort", data={"contacts_per_run": "1"})
+    assert per_run(world) == 1
+
+
+def test_few_members_are_offered_nothing(world: World):
+    assert "/cohort" not in world.as_().get(f"/campaigns/{world.campaign.id}").text
+
+
+def test_cohort_is_neither_offered_nor_taken_once_somebody_was_sent(world: World, monkeypatch):
+    monkeypatch.setattr("distmark.campaigns.service.MANY_MEMBERS", 1)  # one of its members is enrolled already
+    client, path = world.as_(), f"/campaigns/{world.campaign.id}"
+
+    assert "/cohort" not in client.get(path).text
+    assert client.post(f"{path}/cohort", data={"contacts_per_run": "100"}).status_code == 409
+    assert per_run(world) == 1
+
+
+@pytest.mark.parametrize("many", ["0", "501", "x", ""])
+def test_number_that_no_run_carries_is_refused(world: World, monkeypatch, many: str):
+    _grown(world, monkeypatch)
+
+    answer = world.as_().post(f"/campaigns/{world.campaign.id}/cohort", data={"contacts_per_run": many})
+
+    assert answer.status_code in (400, 422)
+    assert per_run(world) == 1
+
+
+def test_approver_does_not_choose_how_many_a_run_carries(world: World, monkeypatch):
+    _grown(world, monkeypatch)
+    approver = world.as_(Role.approver)
+
+    assert "/cohort" not in approver.get(f"/campaigns/{world.campaign.id}").text
+    assert approver.post(f"/campaigns/{world.campaign.id}/cohort", data={"contacts_per_run": "100"}).status_code == 403
+
+
+@pytest.mark.parametrize(("members", "many"), [(0, 1), (1000, 1), (1001, 100), (10_000, 100), (10_001, 500), (1_000_000, 500)])
+def test_suggestion_grows_with_the_members(members: int, many: int):
+    assert suggested_per_run(members) == many

@@ -158,6 +158,7 @@ def _page(
         rows = [_row(visit, desk, member, contact, enrolled.get(contact.id or 0), programs) for member, contact in found.rows]
         shown = _shown(session, visit, desk, rows, found.total, chosen_status, q, contact_id, step_id, lang)
         first_at = _first_at(session, visit, desk, rows)
+        cohort = _cohort(session, visit, desk.campaign, sum(counts.values()))
     pending = counts.get(MemberStatus.pending, 0)
     return visit.page(
         "campaigns/page.html",
@@ -179,6 +180,7 @@ def _page(
         step_name=lambda step: step_name(step, visit.tongue),
         languages_of_journey=desk.program.definition.languages if desk.program else (),
         wrong=wrong,
+        cohort=cohort,
         may_enrol=visit.viewer.may(Permission.enrol_contacts),
     )
 
@@ -340,6 +342,7 @@ def confirm_page(campaign_id: int, visit: Visit = needs(Permission.enrol_contact
     with visit.reading() as session:
         desk = desk_of(session, visit, campaign_id)
         people = queries.contacts_waiting(session, visit.viewer, campaign_id, asked, SEND_AT_ONCE)
+        cohort = _cohort(session, visit, desk.campaign, sum(campaigns.member_counts(session, visit.viewer, campaign_id).values()))
         problem, sending = "", Sending([], [], None)
         try:
             sending = _sending(session, visit, desk, people)
@@ -352,6 +355,7 @@ def confirm_page(campaign_id: int, visit: Visit = needs(Permission.enrol_contact
         base_path=f"/campaigns/{campaign_id}",
         sending=sending,
         problem=problem,
+        cohort=cohort,
     )
 
 
@@ -366,6 +370,35 @@ def _sending(session: Session, visit: Visit, desk: Desk, people: Sequence[Contac
     ]
     times = [queries.first_message(session, desk.program, contact, visit.now) for contact in begin[:20]] if desk.program else []
     return Sending(begin, left_out, min((at for at in times if at), key=lambda at: at[0], default=None))
+
+
+@router.post("/campaigns/{campaign_id}/cohort")
+def set_cohort(campaign_id: int, visit: Visit = needs(Permission.see_campaigns), form: FormData = the_form) -> Response:
+    """Choose how many contacts one run carries, before anything is sent."""
+    many = next(iter(numbers(form, "contacts_per_run")), 0)
+    with visit.writing() as session:
+        campaigns.set_contacts_per_run(session, visit.viewer, campaign_id, many, visit.now)
+    back = f"/campaigns/{campaign_id}" + ("/send" if text(form, "back") == "send" else "")
+    if many == 1:
+        return visit.go(back, N_("Each person gets a run of their own."))
+    return visit.go(back, N_("Runs carry up to %(count)s people each."), count=many)
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """What may be chosen about runs now: how many members there are, how many contacts a run carries, and how many would be better."""
+
+    members: int
+    now: int
+    suggested: int
+
+
+def _cohort(session: Session, visit: Visit, campaign: Campaign, members: int) -> Cohort | None:
+    """Return the choice when there is one to make: many members, nobody sent yet, and somebody who may choose."""
+    suggested = campaigns.suggested_per_run(members)
+    if suggested == 1 and campaign.contacts_per_run == 1:
+        return None
+    return Cohort(members, campaign.contacts_per_run, suggested) if campaigns.can_set_per_run(session, visit.viewer, campaign) else None
 
 
 @router.post("/campaigns/{campaign_id}/send")
