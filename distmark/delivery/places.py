@@ -71,13 +71,14 @@ def queue_of(session: Session, enrollments: Sequence[Enrollment], now: datetime)
 
     What is being handed over wants none: the ledger has it, and it counts there.
     """
-    waiters: dict[str, dict[int, Waiter]] = {}
     if not enrollments:
         return Queue()
-    for row_id, person_key, version_id, step_id, arrived_at, due_at, rules in session.execute(_of_people(session, enrollments, now)):
+    rows = session.execute(_of_people(session, enrollments, now)).all()
+    programs = {version_id: program_of(session, version_id) for version_id in {row.version_id for row in rows}}
+    waiters: dict[str, dict[int, Waiter]] = {}
+    for row_id, person_key, version_id, step_id, arrived_at, due_at, rules in rows:
         if ENDLESS not in rules:
-            waiter = Waiter(row_id, program_of(session, version_id), step_id, arrived_at, due_at)
-            waiters.setdefault(person_key, {})[row_id] = waiter
+            waiters.setdefault(person_key, {})[row_id] = Waiter(row_id, programs[version_id], step_id, arrived_at, due_at)
     return Queue(waiters)
 
 

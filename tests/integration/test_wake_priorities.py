@@ -256,7 +256,7 @@ def test_workers_at_once_give_the_one_place_to_the_more_important(stage: Stage, 
     assert all(in_(stage, campaigns[0], each).due_at > stage.clock.now() for each in people)
 
 
-async def test_a_cohort_asks_once_for_all_its_people(stage: Stage) -> None:
+async def test_cohort_asks_once_for_all_its_people(stage: Stage) -> None:
     asked: list[str] = []
     people = [stage.contact() for _person in range(40)]
     stage.enrol(stage.journey(EVENING, policy("high"), contacts_per_run=50), *people)
@@ -265,12 +265,12 @@ async def test_a_cohort_asks_once_for_all_its_people(stage: Stage) -> None:
     engine = stage.db.engine
 
     def note(_connection, _cursor, statement, *_rest) -> None:
-        if "person_key" in statement and "EXISTS" in statement and "message" in statement:
+        if ("person_key" in statement and "EXISTS" in statement) or "content_hash" in statement.partition("FROM")[0]:
             asked.append(statement)
 
     event.listen(engine, "before_cursor_execute", note)
     await stage.run_for(MINUTE)
     event.remove(engine, "before_cursor_execute", note)
 
-    assert len(asked) == 1
+    assert len(asked) < 10  # who they are, and what their versions say: nothing for each of the 40
     assert stage.mail.accepted == []

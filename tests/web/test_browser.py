@@ -121,6 +121,7 @@ PAGES: list[tuple[str | None, str]] = [
     ("approver", "/approvals"),
     ("approver", "/approvals/{submitted}"),
     ("ops", "/"),
+    ("ops", "/rates"),
 ]
 
 
