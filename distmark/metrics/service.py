@@ -9,9 +9,11 @@ from sqlalchemy import Row, func, or_, select
 from sqlmodel import Session, col
 
 from distmark.campaigns.table import Campaign
+from distmark.db import Database
 from distmark.errors import NotAllowed, NotFound
 from distmark.journeys.service import program_of
 from distmark.journeys.table import Journey, JourneyVersion
+from distmark.metrics.deciding import Decided, decide_due_tests
 from distmark.metrics.model import (
     EVENT_PREFIX,
     JOURNEY,
@@ -35,6 +37,7 @@ __all__ = [
     "Results",
     "RolledUp",
     "campaign_results",
+    "count_and_decide",
     "home_numbers",
     "journey_results",
     "journeys_with_results",
@@ -47,6 +50,12 @@ __all__ = [
 
 SERIES_DAYS = 30
 Counts = dict[str, int]
+
+
+def count_and_decide(db: Database, now: datetime) -> Decided:
+    """Everything written so far is in the counts, and every test that is due is decided: what a simulation calls now and then."""
+    roll_up(db, now)
+    return decide_due_tests(db, now)
 
 
 def metrics(session: Session, version_ids: Iterable[int] | None = None) -> dict[Key, Tally]:

@@ -19,8 +19,9 @@ from distmark.enrollments.table import Enrollment
 from distmark.errors import InvalidInput, NotAllowed, NotFound, Refused
 from distmark.journeys.steps.branch import draw
 from distmark.journeys.table import Journey, JourneyVersion
-from distmark.metrics.deciding import Decided, Split, decide_due_tests, decide_test, splits_of
+from distmark.metrics.deciding import Decided, Split, decide_test, splits_of
 from distmark.metrics.rolling import roll_up
+from distmark.metrics.service import count_and_decide
 from distmark.metrics.splits import ArmNumbers, Sureness
 from distmark.partners.model import Role
 from tests import factories
@@ -74,9 +75,8 @@ def _click(stage: Stage, contacts: Sequence[Contact], link: str = "link-1", agen
 
 
 def _round(stage: Stage) -> Decided:
-    """What the results flow does."""
-    roll_up(stage.db, stage.clock.now())
-    return decide_due_tests(stage.db, stage.clock.now())
+    """What the results flow does to the numbers."""
+    return count_and_decide(stage.db, stage.clock.now())
 
 
 def _split(stage: Stage, campaign: Campaign) -> Split:
