@@ -33,14 +33,14 @@ def standing(enrollment: Enrollment, program: Program | None, tongue: Tongue) ->
         return Standing(said, where, tongue.say(N_("Stands still until somebody lets it go on")))
     if enrollment.status is EnrollmentStatus.parked:
         return Standing(said, where, tongue.say(N_("The same error came again and again; operations are told")))
-    return Standing(said, where, waiting_for(enrollment, tongue))
+    return Standing(said, where, waiting_for(enrollment, tongue, program))
 
 
-def waiting_for(enrollment: Enrollment, tongue: Tongue) -> str:
+def waiting_for(enrollment: Enrollment, tongue: Tongue, program: Program | None = None) -> str:
     """Return until when a live enrollment sleeps and which rules made it so."""
     parts = []
     if enrollment.awaits and enrollment.awaits != "*":
-        parts.append(tongue.say(N_("waits for “%(event)s”"), event=event_name(enrollment.awaits, tongue)))
+        parts.append(tongue.say(N_("waits for “%(event)s”"), event=event_name(enrollment.awaits, tongue, program)))
     if enrollment.due_at is not None and enrollment.step_id is not None:
         parts.append(tongue.say(N_("until %(time)s"), time=tongue.short(enrollment.due_at)))
     if enrollment.why == Why.retry:
@@ -95,8 +95,11 @@ def retry_words(code: str, tongue: Tongue) -> str:
     return tongue.say(RETRIES.get(name, RETRIES["no_answer"]), value=value)
 
 
-def event_name(name: str, tongue: Tongue) -> str:
-    """Return an event's name in words where it has some, else as the journey calls it."""
+def event_name(name: str, tongue: Tongue, *programs: Program | None) -> str:
+    """Return an event's name in words: those of the first of these journeys that has some, else ours, else as the journey calls it."""
+    for program in programs:
+        if program is not None and name in program.definition.event_names:
+            return program.definition.event_names[name].text(tongue.language)
     if name.startswith("winner:"):
         return tongue.say(N_("the winner of the test"))
     return tongue.say(EVENT[name]) if name in EVENT else name

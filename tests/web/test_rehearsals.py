@@ -121,6 +121,17 @@ def test_page_tells_where_the_test_stands_and_asks_again_by_itself(world: World,
     assert block.lstrip().startswith('<div id="live"')
 
 
+def test_story_tells_what_happened_in_its_order_newest_first(world: World, begun: list[int], settings: Settings):
+    client = world.as_(Role.marketer)
+    row = begin(world, client)
+    walk(world, settings, row)
+
+    page = client.get(f"/tests/{row.key}").text
+
+    told = [page.index(words) for words in ("待機：", "メール「", "ジャーニーを開始")]
+    assert told == sorted(told)
+
+
 def _wait_longer(world: World, row: Rehearsal) -> None:
     with world.db.writing() as session:
         stored = session.get_one(Rehearsal, row.id)

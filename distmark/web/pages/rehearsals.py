@@ -112,7 +112,7 @@ def rehearsal_page(test_key: str, visit: Visit = needs(Permission.see_journeys))
     return visit.page(
         "rehearsals/page.html",
         live=live,
-        events=[(name, event_name(name, visit.tongue)) for name in program.definition.events],
+        events=[(name, event_name(name, visit.tongue, program)) for name in program.definition.events],
         running=live.status is RehearsalStatus.running,
         **page,
     )
@@ -140,7 +140,8 @@ def event_in_rehearsal(test_key: str, visit: Visit = needs(Permission.see_journe
     event = text(form, "event")
     with visit.reading() as session:
         rehearsals.happen(session, visit.viewer, visit.site.settings.data_dir, test_key, event)
-    return visit.go(f"/tests/{test_key}", N_("It has happened: %(event)s"), event=event_name(event, visit.tongue))
+        program = journeys.program_of(session, rehearsals.get_rehearsal(session, visit.viewer, test_key).version_id)
+    return visit.go(f"/tests/{test_key}", N_("It has happened: %(event)s"), event=event_name(event, visit.tongue, program))
 
 
 # --- the form ---------------------------------------------------------------------------------------------------------------------------
@@ -252,6 +253,7 @@ MOVES: dict[MoveKind, str] = {
     MoveKind.error: N_("An error at: %(step)s"),
     MoveKind.ended: N_("Ended: %(step)s"),
 }
+OF_MESSAGES = (MoveKind.sent, MoveKind.failed, MoveKind.suppressed, MoveKind.uncertain)
 # Kind of step -> what would have been done.
 WOULD_DO: dict[str, str] = {
     "webhook": N_("Would call another system: %(step)s"),
@@ -305,19 +307,16 @@ STOPPED = {
 
 def _story(stage: Session, enrollment: Enrollment, program: Program, tongue: Tongue) -> list[Told]:
     """Return what happened, newest first, at the times of the test's clock."""
-    told: list[tuple[datetime, int, Told]] = []
+    events = select(Event).where(col(Event.kind) != EventKind.unsubscribed).order_by(col(Event.id))
+    told = [_of_event(event, program, tongue) for event in stage.exec(events)]
     tasks = {(task.step_id, task.visit): task for task in stage.exec(select(Task))}
+    messages = {(message.step_id, message.visit): message for message in stage.exec(select(Message).order_by(col(Message.id)))}
     for move in stage.exec(select(Move).where(Move.enrollment_id == enrollment.id).order_by(col(Move.id))):
-        told += [(each.at, 0, each) for each in _of_move(move, program, tasks, tongue)]
-    for message in stage.exec(select(Message).order_by(col(Message.id))):
-        each = of_message(message, tongue)
-        told.append((each.at, 1, each))
-    events = select(Event).where(col(Event.kind) != EventKind.unsubscribed)
-    for event in stage.exec(events.order_by(col(Event.id))):
-        each = _of_event(event, tongue)
-        told.append((each.at, 2, each))
-    ordered = sorted(enumerate(told), key=lambda item: (item[1][0], item[0]))
-    return [item[2] for _place, item in reversed(ordered)][:MOST_TOLD]
+        # The ledger knows more of a message than the move does; the move knows its place among the others.
+        message = messages.pop((move.step_id, move.visit), None) if move.kind in OF_MESSAGES else None
+        told += [of_message(message, tongue)] if message else _of_move(move, program, tasks, tongue)
+    told += [of_message(message, tongue) for message in messages.values()]
+    return sorted(told, key=lambda each: each.at)[::-1][:MOST_TOLD]
 
 
 def _of_move(move: Move, program: Program, tasks: dict[tuple[str, int], Task], tongue: Tongue) -> Iterator[Told]:
@@ -337,7 +336,7 @@ def _of_move(move: Move, program: Program, tasks: dict[tuple[str, int], Task], t
         yield Told(move.at, "good", tongue.say(MOVES[move.kind], step=said), str(move.detail.get("reason") or ""))
     elif move.kind in MOVES:
         colour = {MoveKind.error: "bad", MoveKind.entered: "brand"}.get(move.kind, "")
-        yield Told(move.at, colour, tongue.say(MOVES[move.kind], step=name), _detail(move, step, tongue))
+        yield Told(move.at, colour, tongue.say(MOVES[move.kind], step=name), _detail(move, step, program, tongue))
 
 
 def _would_do(step: Step) -> str:
@@ -349,18 +348,18 @@ def _would_do(step: Step) -> str:
     return ""
 
 
-def _detail(move: Move, step: Step | None, tongue: Tongue) -> str:
+def _detail(move: Move, step: Step | None, program: Program, tongue: Tongue) -> str:
     if move.kind is MoveKind.branched:
         arm = str(move.detail.get("arm") or move.detail.get("label") or "")
         path = next((path for path in step.paths() if path.label == arm), None) if step else None
         return path.words(tongue.language) if path else arm
     if move.kind is MoveKind.error:
         return str(move.detail.get("error", ""))
-    return until_when(move, tongue)
+    return until_when(move, program, tongue)
 
 
-def _of_event(event: Event, tongue: Tongue) -> Told:
-    name = event_name(event.name, tongue) if event.name else event.link
+def _of_event(event: Event, program: Program, tongue: Tongue) -> Told:
+    name = event_name(event.name, tongue, program) if event.name else event.link
     machine = tongue.say(N_("by a machine, not counted")) if event.verdict is Verdict.machine else ""
     implied = tongue.say(N_("known from the click")) if event.data.get("implied") else ""
     said = tongue.say(EVENT[event.kind]) + (f": {name}" if name else "")

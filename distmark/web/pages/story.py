@@ -59,7 +59,7 @@ def story_of(session: Session, visit: Visit, contact_id: int, rows: Sequence[Enr
     for message in messages.messages_of(session, visit.viewer, contact_id=contact_id):
         told.append(of_message(message, visit.tongue))
     for event in queries.events_of(session, visit.viewer, contact_id):
-        told.append(_of_event(event, visit.tongue))
+        told.append(_of_event(event, programs, visit.tongue))
     return sorted(told, key=lambda item: item.at, reverse=True)[:SHOWN]
 
 
@@ -74,14 +74,14 @@ def _of_move(move: Move, program: Program, tongue: Tongue) -> Iterator[Told]:
         name = tongue.say(OUTCOME[outcome].words) if outcome in OUTCOME else outcome
         detail = str(move.detail.get("reason") or "")
     elif move.kind in (MoveKind.waiting, MoveKind.held):
-        detail = until_when(move, tongue)
+        detail = until_when(move, program, tongue)
     elif move.kind is MoveKind.branched:
         detail = str(move.detail.get("arm") or move.detail.get("label") or "")
     colour = {MoveKind.ended: "good", MoveKind.error: "bad", MoveKind.task: "brand", MoveKind.entered: "brand"}.get(move.kind, "")
     yield Told(move.at, colour, tongue.say(MOVES[move.kind], step=name), detail)
 
 
-def until_when(move: Move, tongue: Tongue) -> str:
+def until_when(move: Move, program: Program, tongue: Tongue) -> str:
     """Return until when somebody waits or is held, for which event, and why."""
     parts = []
     until = move.detail.get("until") or move.detail.get("due_at")
@@ -89,7 +89,7 @@ def until_when(move: Move, tongue: Tongue) -> str:
         parts.append(tongue.say(N_("until %(time)s"), time=tongue.short(datetime.fromisoformat(until))))
     event = move.detail.get("event")
     if isinstance(event, str) and event not in ("", "*"):
-        parts.append(tongue.say(N_("waits for “%(event)s”"), event=event_name(event, tongue)))
+        parts.append(tongue.say(N_("waits for “%(event)s”"), event=event_name(event, tongue, program)))
     rules = move.detail.get("rules") or ([move.detail["reason"]] if move.detail.get("reason") else [])
     if isinstance(rules, list) and rules:
         worded = retry_words if move.detail.get("why") == Why.retry else rule_words
@@ -112,8 +112,9 @@ def of_message(message: Message, tongue: Tongue) -> Told:
     return Told(at, "bad" if said.chip == "bad" else "brand", text, " · ".join(parts), said)
 
 
-def _of_event(event: Event, tongue: Tongue) -> Told:
-    text = tongue.say(EVENT[event.kind]) + (f": {event.name or event.link}" if event.name or event.link else "")
+def _of_event(event: Event, programs: Mapping[int, Program], tongue: Tongue) -> Told:
+    name = event_name(event.name, tongue, *programs.values()) if event.name else event.link
+    text = tongue.say(EVENT[event.kind]) + (f": {name}" if name else "")
     machine = tongue.say(N_("by a machine, not counted")) if event.verdict is Verdict.machine else ""
     implied = tongue.say(N_("known from the click")) if event.data.get("implied") else ""
     return Told(event.at, "good" if not machine else "", text, machine or implied)
