@@ -1,6 +1,8 @@
 """A journey tried on oneself: real rows on a stage of its own, the real wake, waits of seconds, and an inbox that catches the mail."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,8 +27,9 @@ from distmark.rehearsals import service
 from distmark.rehearsals.service import Wishes
 from distmark.rehearsals.stage import enrollment_on, opened, stage_file
 from distmark.rehearsals.table import SIGN_OF_LIFE, Rehearsal, RehearsalStatus
+from distmark.settings import Settings
 from flows import rehearse as module
-from flows.rehearse import House, rehearse
+from flows.rehearse import House, Rehearsals, rehearse
 from tests import factories
 from tests.driver import Stage
 
@@ -392,3 +395,26 @@ def test_enrollment_of_a_test_stands_on_its_stage_alone(desk: Desk):
         assert enrollment_on(session).partner_id == desk.stage.partner.id
     with desk.stage.db.reading() as session:
         assert session.exec(select(Enrollment)).all() == []
+
+
+async def test_thread_walks_what_is_begun_and_leaves_it_where_it_is_when_the_process_ends(desk: Desk):
+    test = desk.begin(TWO_MAILS, seconds_per_wait=60)
+    walker = Rehearsals(Settings(mode="test", data_dir=desk.data_dir, _env_file=None), desk.stage.db, mail=lambda: desk.inbox)
+
+    walker.begin(test.id or 0)
+    try:
+        await until(lambda: desk.row(test).next_at is not None)
+    finally:
+        await asyncio.to_thread(walker.close)
+
+    row = desk.row(test)
+    assert row.status is RehearsalStatus.running
+    assert row.state(row.seen_at + SIGN_OF_LIFE * 2) is RehearsalStatus.interrupted
+    assert len(desk.inbox.accepted) == 1
+    assert desk.inbox.closed
+
+
+def test_walking_tests_needs_no_prefect():
+    code = "import sys, flows.rehearse; sys.exit('prefect' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
