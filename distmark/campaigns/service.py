@@ -106,10 +106,11 @@ def suggested_per_run(members: int) -> int:
     return 100 if members <= 10 * MANY_MEMBERS else MOST_PER_RUN
 
 
-def can_set_per_run(session: Session, viewer: Viewer, campaign: Campaign) -> bool:
-    """Say whether the viewer may change now how many contacts a run carries: before anybody was sent anything."""
+def can_set_per_run(session: Session, viewer: Viewer, campaign_id: int) -> bool:
+    """Say whether the viewer may choose now how many contacts a run carries: before anybody is sent. NotFound outside their sight."""
+    campaign = get_campaign(session, viewer, campaign_id)
     allowed = viewer.may(Permission.publish_campaigns) or viewer.may(Permission.enrol_contacts)
-    return allowed and campaign.status is not CampaignStatus.closed and not _is_begun(session, campaign.id or 0)
+    return allowed and campaign.status is not CampaignStatus.closed and not _is_begun(session, campaign_id)
 
 
 def set_contacts_per_run(session: Session, viewer: Viewer, campaign_id: int, many: int, now: datetime) -> Campaign:
@@ -122,7 +123,7 @@ def set_contacts_per_run(session: Session, viewer: Viewer, campaign_id: int, man
         require(viewer, Permission.enrol_contacts)
     if not 1 <= many <= MOST_PER_RUN:
         raise InvalidInput(f"A run carries 1 to {MOST_PER_RUN} contacts, not {many}; choose a number between.")
-    if not can_set_per_run(session, viewer, campaign):
+    if not can_set_per_run(session, viewer, campaign_id):
         raise Refused(f'Campaign "{campaign.name}" has begun, so its contacts stay in the runs they are in.')
     before, campaign.contacts_per_run = campaign.contacts_per_run, many
     session.add(campaign)

@@ -102,6 +102,8 @@ GUESSES: dict[str, tuple[Act, object]] = {
         lambda s, v, r, now: campaigns.set_campaign_status(s, v, r.own_campaign, CampaignStatus.paused, now),
         NotFound,
     ),
+    "campaigns.can_set_per_run": (lambda s, v, r, now: campaigns.can_set_per_run(s, v, r.own_campaign), NotFound),
+    "campaigns.set_contacts_per_run": (lambda s, v, r, now: campaigns.set_contacts_per_run(s, v, r.own_campaign, 100, now), NotFound),
     "campaigns.list_campaigns": (lambda s, v, r, now: campaigns.list_campaigns(s, v), NOTHING),
     "campaigns.get_campaign": (lambda s, v, r, now: campaigns.get_campaign(s, v, r.own_campaign), NotFound),
     "campaigns.add_members": (lambda s, v, r, now: campaigns.add_members(s, v, r.own_campaign, [r.loose_contact], now), NotFound),

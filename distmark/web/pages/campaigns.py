@@ -398,7 +398,11 @@ def _cohort(session: Session, visit: Visit, campaign: Campaign, members: int) ->
     suggested = campaigns.suggested_per_run(members)
     if suggested == 1 and campaign.contacts_per_run == 1:
         return None
-    return Cohort(members, campaign.contacts_per_run, suggested) if campaigns.can_set_per_run(session, visit.viewer, campaign) else None
+    return (
+        Cohort(members, campaign.contacts_per_run, suggested)
+        if campaigns.can_set_per_run(session, visit.viewer, campaign.id or 0)
+        else None
+    )
 
 
 @router.post("/campaigns/{campaign_id}/send")
