@@ -49,4 +49,6 @@ def _due(session: Session, now: datetime) -> list[str]:
 
 
 def _next_due(session: Session) -> datetime | None:
-    return session.exec(select(func.min(Enrollment.due_at)).where(Enrollment.status == EnrollmentStatus.waiting)).one()
+    # What somebody else has claimed is theirs to walk: it would be due for ever.
+    free = select(func.min(Enrollment.due_at)).where(Enrollment.status == EnrollmentStatus.waiting, col(Enrollment.claimed_by).is_(None))
+    return session.exec(free).one()

@@ -93,6 +93,11 @@ def create_task(session: Session, errand: Errand) -> EffectResult:
                 due_at=effect.due,
             )
         )
+    return task_result(effect)
+
+
+def task_result(effect: CreateTask) -> EffectResult:
+    """Return what the timeline says of a task."""
     return EffectResult(MoveKind.task, {"for": effect.for_, "due": effect.due}, f"for {effect.for_}")
 
 

@@ -4,20 +4,19 @@ No message leaves. The same journey, number of contacts and seed give the same s
 """
 
 import asyncio
-import heapq
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from itertools import count
 from pathlib import Path
 from typing import Any, Self
+from zoneinfo import ZoneInfo
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import insert
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, col, select
 
 from distmark.campaigns.table import Campaign
 from distmark.clock import FixedClock, stopwatch
@@ -26,24 +25,24 @@ from distmark.contacts.model import address_hash
 from distmark.contacts.service import import_contacts
 from distmark.contacts.table import Consent, Contact
 from distmark.db import Database
-from distmark.delivery.channel import OutgoingMessage, Receipt
-from distmark.delivery.service import Sender
-from distmark.engagement.service import NewEvent, Reading, record_events, record_readings, unsubscribe
-from distmark.enrollments.model import EnrollmentStatus, EnrolVerdict, MoveKind
+from distmark.enrollments.model import EnrollmentStatus, EnrolVerdict
 from distmark.enrollments.service import enrol
-from distmark.enrollments.table import Enrollment, Move
+from distmark.enrollments.table import Enrollment
 from distmark.errors import InvalidInput
 from distmark.journeys.definition import JourneyDefinition, parse
+from distmark.journeys.service import program_of, source_of
 from distmark.journeys.source import Source
 from distmark.journeys.steps.send import CHANNELS
 from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
-from distmark.messages.model import MessageStatus
-from distmark.messages.table import Message
+from distmark.messages.compose import people_of
 from distmark.partners.model import Role, Viewer
 from distmark.partners.table import Brand, Partner, User
-from flows.drive import drive
-from flows.wake import World
+from flows.facts import gather
+from flows.inmemory import Accepted, Cast, Deed
+from flows.walking import Work
 
+BASE_URL = "https://simulated.example"
+TOKYO = ZoneInfo("Asia/Tokyo")
 PER_RUN = 500
 PARTNER: dict[str, Any] = {
     "name": "山本",
@@ -54,8 +53,6 @@ PARTNER: dict[str, Any] = {
     "code": "P1",
     "city": "横浜市",
 }
-TOGETHER = timedelta(minutes=15)  # wakes this close happen at one moment; so do the things people do
-PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
 CITIES = ("横浜市", "名古屋市", "大阪市", "福岡市", "札幌市", "仙台市")
 NAMES = ("佐藤", "鈴木", "高橋", "田中", "伊藤", "渡辺", "山本", "中村")
 
@@ -117,76 +114,33 @@ class Simulation:
     seconds: float
 
 
-@dataclass(slots=True)
-class _Audience:
+@dataclass(frozen=True, slots=True)
+class Audience:
     """People who read, click, leave and book, each in their own time. Everything is drawn from the seed and the message."""
 
     rates: Rates
     seed: int
-    clock: FixedClock
     events: Sequence[str]
-    arrived: list[str] = field(default_factory=list)  # Message-IDs
-    doing: list[tuple[datetime, int, str, str, str]] = field(default_factory=list)  # when, order, what, token or contact, link or event
-    order: Iterator[int] = field(default_factory=count)
 
-    async def deliver(self, message: OutgoingMessage) -> Receipt:
-        """Take the message; what its reader does with it is decided when the ledger knows it."""
-        self.arrived.append(message.message_id)
-        return Receipt("250", "simulated", "nowhere")
-
-    async def close(self) -> None:
-        """There is nothing to close."""
-
-    def read_what_arrived(self, session: Session) -> None:
-        """Decide what everybody does with what arrived lately."""
-        arrived, self.arrived = self.arrived, []
-        for start in range(0, len(arrived), PER_RUN):
-            for message in session.exec(select(Message).where(col(Message.header_id).in_(arrived[start : start + PER_RUN]))):
-                self._read(message, random.Random(f"{self.seed}:{message.contact_id}:{message.step_id}:{message.visit}"))
-
-    def _read(self, message: Message, chance: random.Random) -> None:
+    def __call__(self, message: Accepted) -> Iterator[Deed]:
+        """Give what the reader of a message will do."""
         step = message.step_id
+        chance = random.Random(f"{self.seed}:{message.contact_id}:{step}:{message.visit}")
         if chance.random() >= self.rates.of(step, "open"):
             return
-        at = (message.sent_at or self.clock.now()) + timedelta(hours=chance.expovariate(1 / 9) + 0.05)
+        at = message.at + timedelta(hours=chance.expovariate(1 / 9) + 0.05)
         if message.channel == "email":
-            self._will(at, "open", message.token, "")
+            yield Deed(at, "opened", step_id=step)
         if message.marketing and chance.random() < self.rates.of(step, "unsubscribe"):
-            self._will(at + timedelta(minutes=2), "unsubscribe", message.token, "")
+            yield Deed(at + timedelta(minutes=2), "unsubscribed", message.channel, step)
         elif message.links and chance.random() < self.rates.of(step, "click"):
-            self._click(at + timedelta(minutes=1 + chance.expovariate(1 / 5)), message, chance)
+            yield from self._click(at + timedelta(minutes=1 + chance.expovariate(1 / 5)), message, chance)
 
-    def _click(self, at: datetime, message: Message, chance: random.Random) -> None:
-        self._will(at, "click", message.token, chance.choice(sorted(message.links)))
+    def _click(self, at: datetime, message: Accepted, chance: random.Random) -> Iterator[Deed]:
+        yield Deed(at, "clicked", chance.choice(message.links), message.step_id)
         for event in self.events:
             if chance.random() < self.rates.events.get(event, 0.15):
-                self._will(at + timedelta(hours=chance.uniform(0.2, 48)), "event", str(message.contact_id), event)
-
-    def _will(self, at: datetime, what: str, whom: str, detail: str) -> None:
-        heapq.heappush(self.doing, (at, next(self.order), what, whom, detail))
-
-    def next_at(self) -> datetime | None:
-        return self.doing[0][0] if self.doing else None
-
-    def act(self, session: Session, brand_id: int, until: datetime) -> None:
-        """Let everything happen that people do up to `until`, each at its own time."""
-        readings: list[Reading] = []
-        events: list[NewEvent] = []
-        leaving: list[tuple[str, datetime]] = []
-        while self.doing and self.doing[0][0] <= until:
-            at, _order, what, whom, detail = heapq.heappop(self.doing)
-            if what == "event":
-                events.append(NewEvent(detail, contact_id=int(whom), at=at))
-            elif what == "unsubscribe":
-                leaving.append((whom, at))
-            else:
-                readings.append(Reading(whom, at, PHONE, detail if what == "click" else None))
-        for part in batches(readings):
-            record_readings(session, part)
-        for token, at in leaving:
-            unsubscribe(session, token, at)
-        for some in batches(events):
-            record_events(session, brand_id, some, until)
+                yield Deed(at + timedelta(hours=chance.uniform(0.2, 48)), "event", event)
 
 
 def simulate(
@@ -207,40 +161,37 @@ def simulate(
     began = stopwatch()
     definition = parse(source)
     db, clock = Database("sqlite://"), FixedClock(start)
+    until = start + timedelta(days=days)
     try:
         db.create_all()
         stage = _Stage.build(db, source, definition, clock.now())
         people = stage.invite(contacts, seed, clock.now(), audience)
-        crowd = _Audience(rates or Rates(), seed, clock, definition.events)
-        sender = Sender("https://simulated.example", "a@simulated.example", "simulated.example")
-        world = World(db, clock, dict.fromkeys(CHANNELS, crowd), sender, "simulation", in_threads=False)
         with db.writing() as session:
             verdicts = Counter(str(each.verdict) for each in enrol(session, stage.viewer, stage.campaign_id, people, clock.now()))
-        wakes = asyncio.run(_run(world, clock, crowd, stage.brand_id, clock.now() + timedelta(days=days), progress))
-        with db.reading() as session:
-            return _report(session, definition, len(people), verdicts, wakes, stopwatch() - began)
+        readers = Audience(rates or Rates(), seed, definition.events)
+        with db.writing() as session:
+            cast = _cast(db, session, clock, readers)
+            asyncio.run(cast.run(until, lambda now: progress(now, until) if progress else None))
+        return _report(cast, definition, len(people), verdicts, stopwatch() - began)
     finally:
         db.close()
 
 
-async def _run(world: World, clock: FixedClock, crowd: _Audience, brand_id: int, until: datetime, progress: Progress | None) -> int:
-    wakes = 0
-    while True:
-        with world.db.reading() as session:
-            due = session.exec(select(func.min(Enrollment.due_at)).where(Enrollment.status == EnrollmentStatus.waiting)).one()
-        following = [at for at in (due, crowd.next_at()) if at is not None]
-        if not following or min(following) > until:
-            clock.move_to(until)
-            return wakes
-        moment = max(min(min(following) + TOGETHER, until), clock.now())
-        if crowd.next_at() is not None:
-            with world.db.writing() as session:
-                crowd.act(session, brand_id, moment)
-        wakes += await drive(world, clock, moment, together=TOGETHER)
-        with world.db.reading() as session:
-            crowd.read_what_arrived(session)
-        if progress:
-            progress(clock.now(), until)
+def _cast(db: Database, session: Session, clock: FixedClock, readers: Audience) -> Cast:
+    """Return everybody who entered, as the engine sees them when it first looks. Their rows are told apart from the database's."""
+    with db.reading() as reading:
+        rows = list(reading.exec(select(Enrollment).order_by(col(Enrollment.id))))
+    version = session.exec(select(JourneyVersion)).one()
+    work = Work(version, program_of(session, version.id or 0), source_of(version), [], clock)
+    cast = Cast(work, clock, session, BASE_URL, readers)
+    for part in batches(rows):
+        for row in part:
+            row.run_key = f"simulation:{readers.seed}"  # what chance is drawn from: the same for the same seed
+        people = people_of(session, part)
+        facts = gather(session, part, people, clock.now())
+        for row in part:
+            cast.enter(row, people[row.id or 0], facts[row.id or 0])
+    return cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,45 +280,33 @@ def _made_up(kind: str, chance: random.Random, now: datetime) -> object:
     return {"bool": False, "number": chance.randrange(1, 100)}.get(kind, "standard")
 
 
-def _report(
-    session: Session, definition: JourneyDefinition, contacts: int, verdicts: Counter[str], wakes: int, seconds: float
-) -> Simulation:
-    sent = list(session.execute(select(Message.step_id, Message.sent_at).where(Message.status == MessageStatus.sent)).all())
-    by_step = Counter(step_id for step_id, _at in sent)
-    moments = Counter(at.replace(minute=0, second=0, microsecond=0) for _step, at in sent if at is not None)
+def _report(cast: Cast, definition: JourneyDefinition, contacts: int, verdicts: Counter[str], seconds: float) -> Simulation:
+    sent, rows = cast.counts.accepted, cast.rows
+    inside = [row for row in rows if row.status is not EnrollmentStatus.ended]
+    moments = Counter(each.at.replace(minute=0, second=0, microsecond=0) for each in sent)
     busiest = moments.most_common(1)
-    inside = select(Enrollment).where(Enrollment.status != EnrollmentStatus.ended)
+    ended = Counter(f"{row.outcome}: {row.reason}" if row.reason else str(row.outcome) for row in rows if row.outcome)
     return Simulation(
         contacts=contacts,
-        steps=_steps(session, definition, by_step),
-        ended={f"{outcome}: {reason}" if reason else str(outcome): count for outcome, reason, count in _ended(session)},
+        steps=_steps(cast, definition, inside),
+        ended=dict(ended.most_common()),
         not_entered={verdict: count for verdict, count in verdicts.items() if verdict != EnrolVerdict.enrolled},
         messages=len(sent),
-        hours=dict(sorted(Counter((at + timedelta(hours=9)).hour for _step, at in sent if at is not None).items())),
+        hours=dict(sorted(Counter(each.at.astimezone(TOKYO).hour for each in sent).items())),
         busiest_at=busiest[0][0] if busiest else None,
         busiest_messages=busiest[0][1] if busiest else 0,
-        endless=session.exec(select(func.count()).select_from(inside.where(col(Enrollment.due_at).is_(None)).subquery())).one(),
-        still_inside=session.exec(select(func.count()).select_from(inside.subquery())).one(),
-        last_end_at=session.exec(select(func.max(Enrollment.ended_at))).one(),
-        wakes=wakes,
+        endless=sum(row.due_at is None for row in inside),
+        still_inside=len(inside),
+        last_end_at=max((row.ended_at for row in rows if row.ended_at), default=None),
+        wakes=cast.counts.wakes,
         seconds=round(seconds, 2),
     )
 
 
-def _ended(session: Session) -> Sequence[Any]:
-    statement = select(Enrollment.outcome, Enrollment.reason, func.count()).where(Enrollment.status == EnrollmentStatus.ended)
-    return session.execute(statement.group_by(col(Enrollment.outcome), col(Enrollment.reason)).order_by(func.count().desc())).all()
-
-
-_LEFT = (MoveKind.passed, MoveKind.branched, MoveKind.sent, MoveKind.failed, MoveKind.skipped, MoveKind.suppressed, MoveKind.uncertain,
-         MoveKind.task, MoveKind.ended)  # fmt: skip
-
-
-def _steps(session: Session, definition: JourneyDefinition, messages: Mapping[str, int]) -> dict[str, StepSimulated]:
-    gone = select(Move.step_id, func.count(func.distinct(Move.enrollment_id))).where(col(Move.kind).in_(_LEFT))
-    there = select(Enrollment.step_id, func.count()).where(Enrollment.status != EnrollmentStatus.ended)
-    left = {step_id: many for step_id, many in session.exec(gone.group_by(col(Move.step_id)))}  # noqa: C416
-    here = {step_id: many for step_id, many in session.exec(there.group_by(col(Enrollment.step_id)))}  # noqa: C416
+def _steps(cast: Cast, definition: JourneyDefinition, inside: Sequence[Enrollment]) -> dict[str, StepSimulated]:
+    messages = Counter(each.step_id for each in cast.counts.accepted)
+    here = Counter(row.step_id for row in inside)
+    left = {step_id: len(members) for step_id, members in cast.counts.left.items()}
     return {
         step.id: StepSimulated(
             entered=left.get(step.id, 0) + here.get(step.id, 0),

@@ -7,7 +7,7 @@ from prefect.client.schemas.objects import State, StateType, TaskRun
 from prefect.events import emit_event
 
 from distmark.clock import wall_now
-from flows.wake import StepShown
+from flows.walking import StepShown
 
 LEAST = timedelta(milliseconds=1)
 

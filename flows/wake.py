@@ -8,7 +8,7 @@ second one. A crash between repeats nothing: the position of each member and the
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -21,7 +21,6 @@ from distmark.clock import Clock, stopwatch
 from distmark.db import Database
 from distmark.delivery.channel import Channel
 from distmark.delivery.service import (
-    BACKOFF,
     Batch,
     Handed,
     Prepared,
@@ -34,40 +33,44 @@ from distmark.delivery.service import (
     prepare,
     record_handed,
 )
-from distmark.enrollments.model import MAX_TRIES, EnrollmentStatus, MoveKind
+from distmark.enrollments.model import EnrollmentStatus, MoveKind
 from distmark.enrollments.service import ended
 from distmark.enrollments.table import Enrollment, Move
 from distmark.errors import NotFound
 from distmark.journeys.definition import Kind
-from distmark.journeys.model import Act, End, Facts, Outcome, SendMessage, SentFact, Sleep, Why
+from distmark.journeys.model import End, Outcome, SendMessage, Why
 from distmark.journeys.program import Program
 from distmark.journeys.service import program_of, source_of
-from distmark.journeys.source import Source
 from distmark.journeys.table import JourneyVersion
-from distmark.journeys.walk import Position, Trace, leaving, passed, start, walk
-from distmark.messages.compose import Person, people_of
+from distmark.journeys.walk import Position, start
+from distmark.messages.compose import people_of
 from distmark.messages.model import MessageStatus
 from flows.effects import ERRANDS, LOCAL, EffectResult, Errand, Outside
-from flows.facts import gather, plain, unsubscribed_among
+from flows.facts import gather, unsubscribed_among
+from flows.walking import (
+    WALKED,
+    StepShown,
+    Walker,
+    Work,
+    conclude,
+    fall_asleep,
+    note_status,
+    now_written,
+    pass_on,
+    settle_errand,
+    settle_unsent,
+    stored,
+    stumble,
+    walk_all,
+)
 
 log = logging.getLogger("distmark.wake")
 P = ParamSpec("P")
 T = TypeVar("T")
 
 FOREVER = timedelta(days=3650)
-CHECK_AGAIN = timedelta(hours=1)  # a send held for a reason nobody can date (approval withdrawn) looks again then
 MAX_ROUNDS = 200
 INSIST_SECONDS = 7200.0  # how long a database may be away before what only we know is given up
-MOST_RETRIES = 6  # of an effect whose other side failed in a way that may pass
-SHOWN_DETAIL = ("arm", "rules", "timeout", "timed_out", "event")  # of a step's decision, on the run's page
-
-_SEND_MOVES = {
-    MessageStatus.sent: MoveKind.sent,
-    MessageStatus.delivered: MoveKind.sent,
-    MessageStatus.bounced: MoveKind.sent,
-    MessageStatus.suppressed: MoveKind.suppressed,
-    MessageStatus.uncertain: MoveKind.uncertain,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +87,6 @@ class World:
 
 
 @dataclass(frozen=True, slots=True)
-class StepShown:
-    """A step that this wake did, for the run's page. Names no person."""
-
-    step_id: str
-    kind: str
-    text: str
-    failed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Rest:
     """How the run goes on: asleep until `due_at` (None: until something happens), or over. `text` says which step, why, until when."""
 
@@ -107,66 +100,13 @@ class Rest:
 
 
 @dataclass(slots=True)
-class _Walker:
-    """One member being walked in this wake."""
-
-    row: Enrollment
-    person: Person
-    facts: Facts
-    position: Position
-    now: datetime
-    unsubscribed: bool
-    done: bool = False
-    effect: Any = None
-    moves: list[dict[str, Any]] = field(default_factory=list)  # rows of the timeline, not written yet
-
-    @property
-    def id(self) -> int:
-        return self.row.id or 0
-
-    @property
-    def visit(self) -> int:
-        """The how-many-th visit to the step it stands at this is."""
-        return self.position.number
-
-    def remembered(self) -> dict[str, Any]:
-        """Return all that walking changes, for `recall`."""
-        row = {name: getattr(self.row, name) for name in (*_WALKED, "status")}
-        return {"row": row, "position": self.position, "facts": self.facts, "done": self.done, "effect": self.effect}
-
-    def recall(self, memory: Mapping[str, Any]) -> None:
-        """Be as it was when `memory` was taken, with nothing to note."""
-        for name, value in memory["row"].items():
-            setattr(self.row, name, value)
-        self.position, self.facts, self.done, self.effect = (memory[name] for name in ("position", "facts", "done", "effect"))
-        self.moves = []
-
-    def note(self, kind: MoveKind, step_id: str, **detail: Any) -> None:
-        visit = int(self.position.visits.get(step_id, 1)) if step_id else 1
-        told = {"at": self.now, "kind": kind, "step_id": step_id, "visit": visit, "detail": plain(detail), "rolled": False}
-        self.moves.append({"enrollment_id": self.id, **told})
-
-
-@dataclass(slots=True)
 class _Outing:
     """Something to do with no transaction open, for these members: `go` does it, `settle` records what came of it in the next one."""
 
-    walkers: Sequence[_Walker]
+    walkers: Sequence[Walker]
     go: Callable[[], Awaitable[Any]]
     settle: Callable[[Session, Any], None]
     message_id: int | None = None  # the ledger row, when a message is handed over
-
-
-@dataclass(slots=True)
-class _Wake:
-    """The members of one run that are due and in the same version; those who were moved meanwhile are in another."""
-
-    version: JourneyVersion
-    program: Program
-    source: Source
-    walkers: list[_Walker]
-    clock: Clock
-    shown: list[StepShown] = field(default_factory=list)
 
 
 async def wake(world: World, run_key: str) -> Rest:
@@ -174,7 +114,7 @@ async def wake(world: World, run_key: str) -> Rest:
 
     Safe to repeat at any point. One member's error parks that member after `MAX_TRIES` wakes and touches no other.
     """
-    works: list[_Wake] = await _in_thread(world, _claim, world, run_key)
+    works: list[Work] = await _in_thread(world, _claim, world, run_key)
     walkers = [walker.id for work in works for walker in work.walkers]
     try:
         for work in works:
@@ -203,12 +143,12 @@ async def _insist(world: World, call: Callable[P, T], *arguments: P.args, **name
         pause = min(pause * 2, 10.0)
 
 
-async def _rounds(world: World, work: _Wake) -> None:
+async def _rounds(world: World, work: Work) -> None:
     for _round in range(MAX_ROUNDS):
         walkers = [walker for walker in work.walkers if not walker.done]
         if not walkers:
             return
-        _walk_all(work, walkers)
+        walk_all(work, walkers)
         outings = await _in_thread(world, _write_round, world, work, walkers)
         answers = await asyncio.gather(*(_go(outing) for outing in outings))
         if outings:
@@ -225,7 +165,7 @@ async def _go(outing: _Outing) -> Any:
 # --- claiming ---------------------------------------------------------------------------------------------------------------------------
 
 
-def _claim(world: World, run_key: str) -> list[_Wake]:
+def _claim(world: World, run_key: str) -> list[Work]:
     now = world.clock.now()
     with world.db.writing() as session:
         claimed = session.execute(
@@ -250,7 +190,7 @@ def _claim(world: World, run_key: str) -> list[_Wake]:
         return [_load(world, session, [row for row in rows if row.version_id == version_id]) for version_id in versions]
 
 
-def _load(world: World, session: Session, rows: Sequence[Enrollment]) -> _Wake:
+def _load(world: World, session: Session, rows: Sequence[Enrollment]) -> Work:
     version = session.get(JourneyVersion, rows[0].version_id)
     if version is None or version.id is None:
         raise NotFound(f"Journey version {rows[0].version_id} is gone, but enrollments are in it; restore it from a backup.")
@@ -258,7 +198,7 @@ def _load(world: World, session: Session, rows: Sequence[Enrollment]) -> _Wake:
     facts = gather(session, rows, people, world.clock.now())
     gone = unsubscribed_among(session, people) if program.definition.kind is Kind.marketing else set()
     walkers = [
-        _Walker(
+        Walker(
             row=row,
             person=people[row.id or 0],
             facts=facts[row.id or 0],
@@ -268,7 +208,7 @@ def _load(world: World, session: Session, rows: Sequence[Enrollment]) -> _Wake:
         )
         for row in rows
     ]
-    return _Wake(version, program, source_of(version), walkers, world.clock)
+    return Work(version, program, source_of(version), walkers, world.clock)
 
 
 def _position(row: Enrollment, program: Program, clock: Clock) -> Position:
@@ -277,93 +217,10 @@ def _position(row: Enrollment, program: Program, clock: Clock) -> Position:
     return Position(row.step_id, row.arrived_at, dict(row.visits))
 
 
-# --- walking ----------------------------------------------------------------------------------------------------------------------------
-
-
-def _walk_all(work: _Wake, walkers: Sequence[_Walker]) -> None:
-    for walker in walkers:
-        try:
-            _walk_one(work, walker)
-        except Exception as error:  # one member's fault is that member's, whatever it is
-            _stumble(work, walker, error)
-
-
-def _walk_one(work: _Wake, walker: _Walker) -> None:
-    ended = End(Outcome.unsubscribed, "unsubscribed") if walker.unsubscribed else leaving(work.program, walker.facts, walker.now)
-    if ended is not None:
-        _finish(work, walker, ended)
-        return
-    if _is_backing_off(walker):
-        walker.done = True
-        return
-    walked = walk(work.program, walker.position, walker.facts, walker.now)
-    for trace in walked.trace:
-        _note_trace(work, walker, trace)
-    walker.position = walked.position
-    decision = walked.decision
-    if isinstance(decision, End):
-        _finish(work, walker, decision)
-    elif isinstance(decision, Sleep):
-        _sleep(work, walker, decision.until, decision.why.value, decision.rules, decision.event)
-    elif isinstance(decision, Act):
-        walker.effect = decision.effect
-
-
-def _is_backing_off(walker: _Walker) -> bool:
-    """News does not make a machine answer earlier: what is to be tried again later is, however often its contact clicks."""
-    row = walker.row
-    return row.why == Why.retry and row.due_at is not None and walker.now < row.due_at
-
-
-def _note_trace(work: _Wake, walker: _Walker, trace: Trace) -> None:
-    kind = MoveKind.branched if trace.kind == "branch" else MoveKind.passed
-    walker.note(kind, trace.step_id, **trace.detail, to=trace.to)
-    told = ", ".join(f"{name}: {value}" for name, value in trace.detail.items() if name in SHOWN_DETAIL)
-    work.shown.append(StepShown(trace.step_id, trace.kind, told))
-
-
-def _finish(work: _Wake, walker: _Walker, ended: End) -> None:
-    walker.row.step_id, walker.row.arrived_at, walker.row.visits = _stored(walker.position)
-    walker.effect, walker.done = ended, True
-
-
-def _stored(position: Position) -> tuple[str | None, datetime, dict[str, Any]]:
-    return position.step_id, position.arrived_at, dict(position.visits)
-
-
-def _sleep(work: _Wake, walker: _Walker, until: datetime | None, why: str, rules: Sequence[str], event: str | None, tries: int = 0) -> None:
-    row, step_id = walker.row, walker.position.step_id or ""
-    # A send held again for the same reason is one hold, however often it was looked at.
-    before, after = (row.step_id, row.why), (step_id, why)
-    news = (*before, row.rules) != (*after, list(rules)) if why == Why.held else (*before, row.due_at) != (*after, until)
-    row.step_id, row.arrived_at, row.visits = _stored(walker.position)
-    row.status, row.due_at, row.why, row.rules, row.awaits = EnrollmentStatus.waiting, until, why, list(rules), event
-    row.tries, row.error = tries, ""
-    walker.effect, walker.done = None, True
-    if news:
-        kind = MoveKind.held if why == Why.held else MoveKind.waiting
-        walker.note(kind, step_id, until=until, why=why, rules=list(rules), event=event)
-
-
-def _stumble(work: _Wake, walker: _Walker, error: Exception) -> None:
-    row = walker.row
-    row.tries += 1
-    row.error = f"{type(error).__name__}: {error}"[:500]
-    row.step_id, row.arrived_at, row.visits = _stored(walker.position)
-    parked = row.tries >= MAX_TRIES
-    row.status = EnrollmentStatus.parked if parked else EnrollmentStatus.waiting
-    row.why, row.rules, row.awaits = ("parked" if parked else Why.retry.value), [], None
-    row.due_at = None if parked else work.clock.in_real(timedelta(minutes=2**row.tries))
-    walker.effect, walker.done = None, True
-    walker.note(MoveKind.error, row.step_id or "", error=row.error, tries=row.tries, parked=parked)
-    work.shown.append(StepShown(row.step_id or "", "error", type(error).__name__, failed=True))
-    log.warning("enrollment %d, step %s: %s (try %d)", walker.id, row.step_id, type(error).__name__, row.tries)
-
-
 # --- writing ----------------------------------------------------------------------------------------------------------------------------
 
 
-def _write_round(world: World, work: _Wake, walkers: Sequence[_Walker]) -> list[_Outing]:
+def _write_round(world: World, work: Work, walkers: Sequence[Walker]) -> list[_Outing]:
     """Write where each member got to, do the effects that live in our own database, and claim what leaves this machine."""
     with world.db.writing() as session:
         lock_people(session, [walker.row for walker in walkers if walker.effect is not None])
@@ -376,18 +233,18 @@ def _write_round(world: World, work: _Wake, walkers: Sequence[_Walker]) -> list[
     return outings
 
 
-def _heed_people(session: Session, walkers: Sequence[_Walker]) -> None:
+def _heed_people(session: Session, walkers: Sequence[Walker]) -> None:
     """Let those begin no further step whom a person paused or stopped since they were claimed; all stay locked in this unit of work."""
     ids = [walker.id for walker in walkers]
     locked = select(Enrollment.id, Enrollment.status).where(col(Enrollment.id).in_(ids)).order_by(col(Enrollment.id)).with_for_update()
     halted = {row_id for row_id, status in session.exec(locked) if status is not EnrollmentStatus.waiting}
     for walker in walkers:
         if walker.id in halted and not walker.done:
-            walker.row.step_id, walker.row.arrived_at, walker.row.visits = _stored(walker.position)
+            walker.row.step_id, walker.row.arrived_at, walker.row.visits = stored(walker.position)
             walker.effect, walker.done = None, True
 
 
-def _sends(session: Session, world: World, work: _Wake, walkers: Sequence[_Walker]) -> list[_Outing]:
+def _sends(session: Session, world: World, work: Work, walkers: Sequence[Walker]) -> list[_Outing]:
     """Claim the messages that may go now; settle the others."""
     sending = [walker for walker in walkers if isinstance(walker.effect, SendMessage)]
     if not sending:
@@ -402,11 +259,11 @@ def _sends(session: Session, world: World, work: _Wake, walkers: Sequence[_Walke
                 _Outing([walker], partial(_deliver, world, prepared), partial(_settle_sent, work, walker, prepared), prepared.row_id)
             )
         else:
-            _settle_unsent(work, walker, prepared)
+            settle_unsent(work, walker, prepared)
     return outings
 
 
-def _errands(world: World, work: _Wake, walkers: Sequence[_Walker]) -> list[_Outing]:
+def _errands(world: World, work: Work, walkers: Sequence[Walker]) -> list[_Outing]:
     """Return the other effects that leave this machine, one outing for all members with the same kind of effect."""
     outings = []
     for kind, run in ERRANDS.items():
@@ -417,10 +274,7 @@ def _errands(world: World, work: _Wake, walkers: Sequence[_Walker]) -> list[_Out
     return outings
 
 
-_WALKED = ("step_id", "arrived_at", "visits", "due_at", "why", "rules", "awaits", "tries", "error", "answers")
-
-
-def _store(session: Session, walkers: Sequence[_Walker]) -> None:
+def _store(session: Session, walkers: Sequence[Walker]) -> None:
     """Write what this wake decided onto the rows as they are now: a person may have paused or stopped one, or news come, meanwhile.
 
     Only the columns that walking decides are written, by one statement for all.
@@ -444,30 +298,30 @@ def _store(session: Session, walkers: Sequence[_Walker]) -> None:
         walker.moves = []
 
 
-def _is_over(walker: _Walker, status: EnrollmentStatus) -> bool:
+def _is_over(walker: Walker, status: EnrollmentStatus) -> bool:
     """Say whether a person ended it meanwhile; if so it is walked no further."""
     if status is EnrollmentStatus.ended:
         walker.done, walker.effect = True, None
     return status is EnrollmentStatus.ended
 
 
-def _ended(walker: _Walker) -> dict[str, Any]:
+def _ended(walker: Walker) -> dict[str, Any]:
     end: End = walker.effect
-    step_id, arrived_at, visits = _stored(walker.position)
+    step_id, arrived_at, visits = stored(walker.position)
     walker.note(MoveKind.ended, step_id or "", outcome=end.outcome.value, reason=end.reason)
     where = {"step_id": step_id, "arrived_at": arrived_at, "visits": visits, "answers": walker.row.answers}
     return {"row_id": walker.id} | {f"new_{name}": value for name, value in (where | ended(end.outcome, end.reason, walker.now)).items()}
 
 
-def _walked(walker: _Walker, status: EnrollmentStatus) -> dict[str, Any]:
+def _walked(walker: Walker, status: EnrollmentStatus) -> dict[str, Any]:
     row = walker.row
     if not walker.done:
-        row.step_id, row.arrived_at, row.visits = _stored(walker.position)
+        row.step_id, row.arrived_at, row.visits = stored(walker.position)
     if status is not EnrollmentStatus.waiting:
         walker.done = True
     # What a person set meanwhile stays.
     status = row.status if status is EnrollmentStatus.waiting else status
-    return {"row_id": walker.id, "new_status": status} | {f"new_{name}": getattr(row, name) for name in _WALKED}
+    return {"row_id": walker.id, "new_status": status} | {f"new_{name}": getattr(row, name) for name in WALKED}
 
 
 def _change(*names: str) -> Update:
@@ -475,64 +329,20 @@ def _change(*names: str) -> Update:
 
 
 _TABLE: Table = Enrollment.__table__  # type: ignore[attr-defined]
-_GO_ON = _change("status", *_WALKED)
+_GO_ON = _change("status", *WALKED)
 _END = _change("step_id", "arrived_at", "visits", "answers", *ended(Outcome.completed, "", datetime.now(UTC)))
 _TELL = insert(Move.__table__)  # type: ignore[attr-defined]
 
 
-def _perform(session: Session, work: _Wake, walker: _Walker) -> None:
+def _perform(session: Session, work: Work, walker: Walker) -> None:
     effect = walker.effect
     try:
         with session.begin_nested():
             result = LOCAL[type(effect)](session, Errand(walker.row, walker.person, effect, walker.visit, walker.now))
     except Exception as error:  # a poison step parks its own member
-        _stumble(work, walker, error)
+        stumble(work, walker, error)
         return
-    _conclude(work, walker, result)
-
-
-def _conclude(work: _Wake, walker: _Walker, result: EffectResult) -> None:
-    """Take in what the effect did, and move past its step, or end."""
-    step_id = walker.effect.step_id
-    walker.note(result.move, step_id, **result.detail)
-    work.shown.append(StepShown(step_id, work.program.steps[step_id].kind, result.text, failed=result.failed))
-    if result.contact is not None:
-        walker.facts = replace(walker.facts, contact=result.contact)
-    if result.answer is not None:
-        walker.row.answers = {**walker.row.answers, step_id: dict(result.answer)}
-        walker.facts = replace(walker.facts, answers=walker.row.answers)
-    if result.end is not None:
-        _finish(work, walker, result.end)
-    else:
-        _pass(work, walker)
-
-
-def _pass(work: _Wake, walker: _Walker) -> None:
-    walker.position = passed(work.program, walker.position, walker.now)
-    walker.effect = None
-    row = walker.row
-    row.tries, row.error, row.why, row.rules = 0, "", "", []  # what held this step says nothing about the next
-
-
-def _settle_unsent(work: _Wake, walker: _Walker, prepared: Prepared) -> None:
-    step_id = prepared.request.effect.step_id
-    if prepared.error is not None:
-        _stumble(work, walker, prepared.error)
-        return
-    if prepared.readiness is Readiness.held:
-        _sleep(work, walker, prepared.until or work.clock.in_real(CHECK_AGAIN), Why.held.value, prepared.rules, None)
-        return
-    if prepared.readiness is Readiness.skipped:
-        walker.note(MoveKind.skipped, step_id, reason=prepared.rules[0], rules=prepared.rules)
-        work.shown.append(StepShown(step_id, "send", f"skipped: {prepared.rules[0]}"))
-    else:
-        _note_status(work, walker, step_id, prepared.status or MessageStatus.failed, prepared.detail)
-    _pass(work, walker)
-
-
-def _note_status(work: _Wake, walker: _Walker, step_id: str, status: MessageStatus, reason: str, code: str = "") -> None:
-    walker.note(_SEND_MOVES.get(status, MoveKind.failed), step_id, status=status.value, reason=reason, code=code)
-    work.shown.append(StepShown(step_id, "send", status.value, failed=status in (MessageStatus.failed, MessageStatus.rejected)))
+    conclude(work, walker, result)
 
 
 async def _deliver(world: World, prepared: Prepared) -> Handed:
@@ -541,7 +351,7 @@ async def _deliver(world: World, prepared: Prepared) -> Handed:
     return await hand_over(world.channels, prepared.request.effect.channel, prepared.outgoing)
 
 
-def _write_answers(world: World, work: _Wake, answered: Sequence[tuple[_Outing, Any]]) -> None:
+def _write_answers(world: World, work: Work, answered: Sequence[tuple[_Outing, Any]]) -> None:
     """Record every answer and move past the steps in one transaction; when it fails, everything is as it was before."""
     walkers = [walker for outing, _answer in answered for walker in outing.walkers]
     before, shown = [walker.remembered() for walker in walkers], list(work.shown)
@@ -558,36 +368,23 @@ def _write_answers(world: World, work: _Wake, answered: Sequence[tuple[_Outing, 
         raise
 
 
-def _settle_sent(work: _Wake, walker: _Walker, prepared: Prepared, session: Session, answer: Handed) -> None:
+def _settle_sent(work: Work, walker: Walker, prepared: Prepared, session: Session, answer: Handed) -> None:
     effect: SendMessage = walker.effect
     status, retry_at = record_handed(session, prepared, answer, work.clock)
     if retry_at is not None:
-        _sleep(work, walker, retry_at, Why.retry.value, [answer.code or "no_answer"], None)
+        fall_asleep(work, walker, retry_at, Why.retry.value, [answer.code or "no_answer"], None)
         return
-    _note_status(work, walker, effect.step_id, status, answer.detail[:200], answer.code)
-    _pass(work, walker)
-    walker.facts = _now_written(walker.facts, effect, status, walker.now)
+    note_status(work, walker, effect.step_id, status, answer.detail[:200], answer.code)
+    pass_on(work, walker)
+    walker.facts = now_written(walker.facts, effect, status, walker.now)
 
 
 def _settle_errands(
-    work: _Wake, walkers: Sequence[_Walker], session: Session, answer: Sequence[EffectResult | Exception] | Exception
+    work: Work, walkers: Sequence[Walker], session: Session, answer: Sequence[EffectResult | Exception] | Exception
 ) -> None:
     results = [answer] * len(walkers) if isinstance(answer, Exception) else answer
     for walker, result in zip(walkers, results, strict=True):
-        if isinstance(result, Exception):
-            _stumble(work, walker, result)
-        elif result.later and walker.row.tries < MOST_RETRIES:
-            tries = walker.row.tries + 1
-            until = work.clock.in_real(BACKOFF[min(tries, len(BACKOFF)) - 1])
-            _sleep(work, walker, until, Why.retry.value, [result.later], None, tries)
-        else:
-            _conclude(work, walker, result)
-
-
-def _now_written(facts: Facts, effect: SendMessage, status: MessageStatus, now: datetime) -> Facts:
-    """Return the facts with the message just sent among them, so that a step right behind it knows."""
-    sent = {**facts.sent, effect.step_id: SentFact(at=now, channel=effect.channel, status=status.value)}
-    return replace(facts, sent=sent, written_at=[*facts.written_at, now])
+        settle_errand(work, walker, result)
 
 
 def _release(world: World, ids: Sequence[int]) -> None:

@@ -252,14 +252,14 @@ async def test_pause_between_claim_and_send_is_seen_where_the_message_is_claimed
 
     campaign, hanako = stage.journey("  - {id: first, send: email, message: one}\n"), stage.contact()
     stage.enrol(campaign, hanako)
-    walk_all = flows.wake._walk_all
+    walk_all = flows.wake.walk_all
 
     def pause_after_walking(*arguments: object) -> None:
         walk_all(*arguments)
         with stage.db.writing() as session:
             pause(session, stage.marketer, Scope(campaign_id=campaign.id), stage.clock.now())
 
-    monkeypatch.setattr(flows.wake, "_walk_all", pause_after_walking)
+    monkeypatch.setattr(flows.wake, "walk_all", pause_after_walking)
     await stage.run_for(HOUR)
 
     assert (stage.enrollment(hanako).status, stage.messages(hanako), stage.mail.accepted) == (EnrollmentStatus.paused, [], [])

@@ -1,0 +1,116 @@
+"""A simulation walks its members in memory; the same people through the ledger and the database come to the same end."""
+
+import asyncio
+import heapq
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+
+import pytest
+from sqlmodel import Session, col, func, select, update
+
+from distmark.clock import FixedClock
+from distmark.db import Database
+from distmark.delivery.channel import OutgoingMessage, Receipt
+from distmark.delivery.service import Sender
+from distmark.engagement.service import NewEvent, Reading, record_events, record_readings, unsubscribe
+from distmark.enrollments.model import EnrollmentStatus
+from distmark.enrollments.service import enrol
+from distmark.enrollments.table import Enrollment
+from distmark.journeys.definition import parse
+from distmark.journeys.source import load_source
+from distmark.journeys.steps.send import CHANNELS
+from distmark.messages.model import MessageStatus
+from distmark.messages.table import Message
+from flows.drive import drive
+from flows.inmemory import Accepted, Deed
+from flows.simulate import Audience, Rates, _Stage, simulate
+from flows.wake import World
+
+JOURNEYS = Path(__file__).resolve().parents[2] / "journey_defs"
+START = datetime(2026, 11, 24, 1, 0, tzinfo=UTC)
+PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
+CONTACTS, DAYS = 40, 90
+
+
+class Inbox:
+    """Takes every message; its reader then does what the audience says, through the doors that real readers use."""
+
+    def __init__(self, audience: Audience) -> None:
+        self.audience = audience
+        self.arrived: list[str] = []
+        self.doing: list[tuple[datetime, int, Deed, Message]] = []
+        self.order = count()
+
+    async def deliver(self, message: OutgoingMessage) -> Receipt:
+        self.arrived.append(message.message_id)
+        return Receipt("250", "taken", "nowhere")
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def read(self, session: Session) -> None:
+        arrived, self.arrived = self.arrived, []
+        for header_id in arrived:
+            row = session.exec(select(Message).where(Message.header_id == header_id)).one()
+            accepted = Accepted(
+                0, row.contact_id, row.step_id, row.visit, row.channel, row.marketing, row.sent_at or START, tuple(sorted(row.links))
+            )
+            for deed in self.audience(accepted):
+                heapq.heappush(self.doing, (deed.at, next(self.order), deed, row))
+
+    def act(self, session: Session, brand_id: int) -> None:
+        at, _order, deed, message = heapq.heappop(self.doing)
+        if deed.what == "event":
+            record_events(session, brand_id, [NewEvent(deed.name, contact_id=message.contact_id, at=at)], at)
+        elif deed.what == "unsubscribed":
+            unsubscribe(session, message.token, at)
+        else:
+            record_readings(session, [Reading(message.token, at, PHONE, deed.name if deed.what == "clicked" else None)])
+
+
+async def through_the_database(world: World, clock: FixedClock, inbox: Inbox, brand_id: int, until: datetime) -> None:
+    while True:
+        with world.db.reading() as session:
+            inbox.read(session)
+            due = session.exec(select(func.min(Enrollment.due_at)).where(Enrollment.status == EnrollmentStatus.waiting)).one()
+        following = min((at for at in (due, inbox.doing[0][0] if inbox.doing else None) if at), default=None)
+        if following is None or following > until:
+            return
+        await drive(world, clock, max(following, clock.now()))
+        if inbox.doing and inbox.doing[0][0] <= clock.now():
+            with world.db.writing() as session:
+                inbox.act(session, brand_id)
+            await drive(world, clock, clock.now())
+
+
+@pytest.mark.parametrize("key", sorted(path.name for path in JOURNEYS.iterdir() if path.is_dir()))
+def test_memory_and_database_come_to_the_same_end(key: str) -> None:
+    source = load_source(JOURNEYS / key)
+    definition = parse(source)
+    db, clock = Database("sqlite://"), FixedClock(START)
+    db.create_all()
+    stage = _Stage.build(db, source, definition, START)
+    people = stage.invite(CONTACTS, 7, START, None)
+    inbox = Inbox(Audience(Rates(unsubscribe=0.05), 7, definition.events))
+    sender = Sender("https://simulated.example", "a@simulated.example", "simulated.example")
+    world = World(db, clock, dict.fromkeys(CHANNELS, inbox), sender, "test", in_threads=False)
+    with db.writing() as session:
+        enrol(session, stage.viewer, stage.campaign_id, people, START)
+        session.execute(update(Enrollment).values(run_key="simulation:7"))  # what chance is drawn from
+
+    asyncio.run(through_the_database(world, clock, inbox, stage.brand_id, START + timedelta(days=DAYS)))
+    found = simulate(source, contacts=CONTACTS, seed=7, rates=Rates(unsubscribe=0.05), start=START, days=DAYS)
+
+    with db.reading() as session:
+        rows = session.exec(select(Enrollment)).all()
+        sent = session.exec(select(Message.step_id, Message.sent_at).where(col(Message.status) == MessageStatus.sent)).all()
+    ended = Counter(f"{row.outcome}: {row.reason}" if row.reason else str(row.outcome) for row in rows if row.outcome)
+    assert dict(ended) == dict(found.ended)
+    assert Counter(step for step, _at in sent) == {step: each.messages for step, each in found.steps.items() if each.messages}
+    assert Counter((at + timedelta(hours=9)).hour for _step, at in sent if at) == dict(found.hours)
+    assert Counter(row.step_id for row in rows if not row.outcome) == {
+        step: each.waiting for step, each in found.steps.items() if each.waiting
+    }
+    db.close()
