@@ -27,7 +27,6 @@ from distmark.delivery.service import (
     Readiness,
     Sender,
     SendRequest,
-    claimed_rows,
     hand_over,
     lock_people,
     prepare,
@@ -105,8 +104,8 @@ class _Outing:
 
     walkers: Sequence[Walker]
     go: Callable[[], Awaitable[Any]]
-    settle: Callable[[Session, Any], None]
-    message_id: int | None = None  # the ledger row, when a message is handed over
+    settle: Callable[[Any], None]
+    prepared: Prepared | None = None  # the message, when one is handed over
 
 
 async def wake(world: World, run_key: str) -> Rest:
@@ -255,9 +254,7 @@ def _sends(session: Session, world: World, work: Work, walkers: Sequence[Walker]
     outings = []
     for walker, prepared in zip(sending, prepare(session, batch, requests), strict=True):
         if prepared.readiness is Readiness.ready:
-            outings.append(
-                _Outing([walker], partial(_deliver, world, prepared), partial(_settle_sent, work, walker, prepared), prepared.row_id)
-            )
+            outings.append(_Outing([walker], partial(_deliver, world, prepared), partial(_settle_sent, work, walker), prepared))
         else:
             settle_unsent(work, walker, prepared)
     return outings
@@ -357,9 +354,9 @@ def _write_answers(world: World, work: Work, answered: Sequence[tuple[_Outing, A
     before, shown = [walker.remembered() for walker in walkers], list(work.shown)
     try:
         with world.db.writing() as session:
-            _kept = claimed_rows(session, [outing.message_id for outing, _answer in answered if outing.message_id])
+            recorded = iter(record_handed(session, [(out.prepared, answer) for out, answer in answered if out.prepared], work.clock))
             for outing, answer in answered:
-                outing.settle(session, answer)
+                outing.settle((answer, *next(recorded)) if outing.prepared else answer)
             _store(session, walkers)
     except BaseException:
         work.shown[:] = shown
@@ -368,20 +365,18 @@ def _write_answers(world: World, work: Work, answered: Sequence[tuple[_Outing, A
         raise
 
 
-def _settle_sent(work: Work, walker: Walker, prepared: Prepared, session: Session, answer: Handed) -> None:
+def _settle_sent(work: Work, walker: Walker, answer: tuple[Handed, MessageStatus, datetime | None]) -> None:
     effect: SendMessage = walker.effect
-    status, retry_at = record_handed(session, prepared, answer, work.clock)
+    handed, status, retry_at = answer
     if retry_at is not None:
-        fall_asleep(work, walker, retry_at, Why.retry.value, [answer.code or "no_answer"], None)
+        fall_asleep(work, walker, retry_at, Why.retry.value, [handed.code or "no_answer"], None)
         return
-    note_status(work, walker, effect.step_id, status, answer.detail[:200], answer.code)
+    note_status(work, walker, effect.step_id, status, handed.detail[:200], handed.code)
     pass_on(work, walker)
     walker.facts = now_written(walker.facts, effect, status, walker.now)
 
 
-def _settle_errands(
-    work: Work, walkers: Sequence[Walker], session: Session, answer: Sequence[EffectResult | Exception] | Exception
-) -> None:
+def _settle_errands(work: Work, walkers: Sequence[Walker], answer: Sequence[EffectResult | Exception] | Exception) -> None:
     results = [answer] * len(walkers) if isinstance(answer, Exception) else answer
     for walker, result in zip(walkers, results, strict=True):
         settle_errand(work, walker, result)

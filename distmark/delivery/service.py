@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col, select
@@ -30,12 +31,14 @@ from distmark.journeys.table import JourneyVersion
 from distmark.journeys.times import next_allowed, zone_for
 from distmark.messages.compose import Links, Person, blocks_of, compiled, from_name, language_of, render_for, to_name
 from distmark.messages.model import ACCEPTED, FINAL, MAX_ATTEMPTS, MessageStatus
-from distmark.messages.service import open_row, rows_of_step, settle
+from distmark.messages.service import Settled, add_rows, new_row, note_attempts, rows_of_step, settle, settle_all
 from distmark.messages.table import Message
+from distmark.personalisation.model import RenderedMessage
 
 log = logging.getLogger("distmark.delivery")
 
 COUNTED = ACCEPTED | {MessageStatus.sending, MessageStatus.uncertain}  # what a cap counts: what may have reached the person
+SAME = ("token", "header_id", "language", "marketing", "name", "channel", "subject", "links")  # on every try of one message
 BACKOFF = (timedelta(seconds=5), timedelta(seconds=30), timedelta(minutes=2), timedelta(minutes=10), timedelta(hours=1))
 
 
@@ -83,6 +86,7 @@ class Prepared:
     detail: str = ""
     row_id: int | None = None
     outgoing: OutgoingMessage | None = None
+    attempts: int = 1  # this one counted
     error: Exception | None = None
 
 
@@ -177,7 +181,7 @@ def _open_desk(session: Session, batch: Batch, requests: Sequence[SendRequest]) 
     under = {rule for request in requests for rule in rated(rates, _scopes(batch, request))} if rates else set()
     return _Desk(
         batch=batch,
-        approved=_is_sendable(batch.version),
+        approved=_is_sendable(batch),
         rows=_rows(session, requests),
         gates={kind: _gate(session, group, *kind, since) for kind, group in kinds.items()},
         queue=queue,
@@ -236,9 +240,9 @@ def _written(session: Session, brand_id: int, people: Sequence[str], channel: st
     return written
 
 
-def _is_sendable(version: JourneyVersion) -> bool:
+def _is_sendable(batch: Batch) -> bool:
     try:
-        require_sendable(version)
+        require_sendable(batch.version, batch.source)
     except Refused:
         return False
     return True
@@ -347,20 +351,47 @@ def _ticket(request: SendRequest) -> str:
 
 
 def _claim_all(session: Session, batch: Batch, claims: Sequence[_Claim]) -> list[Prepared]:
-    rows = [_claim(session, batch, claim) for claim in claims]
-    session.flush()
-    return [_fill(session, batch, claim, row) for claim, row in zip(claims, rows, strict=True)]
+    """Write the intent of each message, rendered, and return them ready to be handed over; those that cannot be made are settled."""
+    drafts = [_drafted(session, batch, claim) for claim in claims]
+    fresh = [draft for draft in drafts if draft.error is None and draft.known is None]
+    ids = iter(add_rows(session, [draft.row for draft in fresh]))
+    prepared = [_prepared(draft, draft.known or (None if draft.error else next(ids))) for draft in drafts]
+    _rewrite(session, [draft for draft in drafts if draft.known is not None])
+    ended = [_as_settled(each) for each in prepared if each.readiness is Readiness.settled]
+    note_attempts(session, ended, batch.now)
+    return prepared
 
 
-def _claim(session: Session, batch: Batch, claim: _Claim) -> Message:
-    enrollment, effect, visit = claim.request.enrollment, claim.request.effect, claim.request.visit
-    if claim.row is not None:
-        row = claim.row
-        row.status, row.claimed_by, row.sending_at, row.attempts = MessageStatus.sending, batch.worker, batch.now, row.attempts + 1
-        session.add(row)
-        return row
-    return open_row(
-        session,
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A message claimed and made: its ledger row, and what goes out. `known` is the id of a row that is tried again."""
+
+    claim: _Claim
+    row: dict[str, Any]
+    known: int | None = None
+    outgoing: OutgoingMessage | None = None
+    error: Exception | None = None
+
+
+def _drafted(session: Session, batch: Batch, claim: _Claim) -> _Draft:
+    row = _row(batch, claim)
+    known = claim.row.id if claim.row is not None else None
+    if claim.suppressed:
+        return _Draft(claim, row | _over(MessageStatus.suppressed, claim.suppressed), known)
+    try:
+        outgoing, rendered = _render(session, batch, claim.request, row)
+    except DistmarkError as error:
+        return _Draft(claim, row | _over(MessageStatus.failed, str(error)), known)
+    except SQLAlchemyError:  # nothing is wrong with this message
+        raise
+    except Exception as error:  # a fault of ours in one person's message must not hold up the others
+        return _Draft(claim, row, known, error=error)
+    return _Draft(claim, row | {"subject": rendered.subject, "links": dict(rendered.link_targets)}, known, outgoing)
+
+
+def _row(batch: Batch, claim: _Claim) -> dict[str, Any]:
+    enrollment, effect, visit, there = claim.request.enrollment, claim.request.effect, claim.request.visit, claim.row
+    row = new_row(
         enrollment,
         effect,
         visit,
@@ -370,51 +401,67 @@ def _claim(session: Session, batch: Batch, claim: _Claim) -> Message:
         claimed_by=batch.worker,
         now=batch.now,
     )
+    if there is None:
+        return row
+    # What a try before this one put into links and headers stays.
+    same = {name: getattr(there, name) for name in SAME}
+    return row | same | {"attempts": there.attempts + 1}
 
 
-def _fill(session: Session, batch: Batch, claim: _Claim, row: Message) -> Prepared:
-    request = claim.request
-    if claim.suppressed:
-        settle(session, row, MessageStatus.suppressed, batch.now, detail=claim.suppressed)
-        return Prepared(request, Readiness.settled, status=MessageStatus.suppressed, detail=claim.suppressed)
-    try:
-        outgoing = _render(session, batch, request, row)
-    except DistmarkError as error:
-        settle(session, row, MessageStatus.failed, batch.now, detail=str(error))
-        return Prepared(request, Readiness.settled, status=MessageStatus.failed, detail=str(error))
-    except SQLAlchemyError:  # nothing is wrong with this message
-        raise
-    except Exception as error:  # a fault of ours in one person's message must not hold up the others
-        row.status, row.claimed_by, row.attempts = MessageStatus.queued, None, row.attempts - 1
-        return Prepared(request, Readiness.broken, error=error)
-    return Prepared(request, Readiness.ready, row_id=row.id, outgoing=outgoing)
+def _over(status: MessageStatus, detail: str) -> dict[str, Any]:
+    return {"status": status, "detail": detail[:500], "claimed_by": None}
 
 
-def _render(session: Session, batch: Batch, request: SendRequest, row: Message) -> OutgoingMessage:
-    person, links, definition = request.person, Links(batch.sender.base_url, row.token), batch.definition
-    parts = compiled(batch.source, definition, row.name, row.language, row.channel)
-    blocks = blocks_of(session, person, definition, row.language)
+def _rewrite(session: Session, drafts: Sequence[_Draft]) -> None:
+    """Write what is tried again onto its rows; one that could not be made is left as it was."""
+    for draft in drafts:
+        if draft.error is None and draft.claim.row is not None:
+            for name in ("status", "claimed_by", "sending_at", "attempts", "subject", "links", "detail"):
+                setattr(draft.claim.row, name, draft.row[name])
+            session.add(draft.claim.row)
+
+
+def _prepared(draft: _Draft, row_id: int | None) -> Prepared:
+    request, status = draft.claim.request, draft.row["status"]
+    if draft.error is not None:
+        return Prepared(request, Readiness.broken, error=draft.error)
+    if status is not MessageStatus.sending:
+        return Prepared(request, Readiness.settled, status=status, detail=draft.row["detail"], row_id=row_id)
+    return Prepared(request, Readiness.ready, row_id=row_id, outgoing=draft.outgoing, attempts=draft.row["attempts"])
+
+
+def _as_settled(prepared: Prepared) -> Settled:
+    return Settled(prepared.row_id or 0, prepared.status or MessageStatus.failed, detail=prepared.detail)
+
+
+def _render(session: Session, batch: Batch, request: SendRequest, row: Mapping[str, Any]) -> tuple[OutgoingMessage, RenderedMessage]:
+    person, definition, language, links = request.person, batch.definition, row["language"], Links(batch.sender.base_url, row["token"])
+    parts = compiled(batch.source, definition, row["name"], language, row["channel"])
+    blocks = blocks_of(session, person, definition, language)
     rendered = render_for(
-        person, request.enrollment.data, parts, blocks, links, marketing=row.marketing, contact_fields=definition.contact_fields
+        person, request.enrollment.data, parts, blocks, links, marketing=row["marketing"], contact_fields=definition.contact_fields
     )
-    row.subject, row.links = rendered.subject, dict(rendered.link_targets)
-    session.add(row)
+    return _outgoing(batch, request, row, rendered, links), rendered
+
+
+def _outgoing(batch: Batch, request: SendRequest, row: Mapping[str, Any], rendered: RenderedMessage, links: Links) -> OutgoingMessage:
+    person, definition = request.person, batch.definition
     campaign = person.campaign.key if person.campaign else "direct"
     return OutgoingMessage(
-        message_id=row.header_id,
+        message_id=row["header_id"],
         from_name=from_name(person),
         from_address=person.brand.mail_from or batch.sender.mail_from,
         reply_to=person.partner.email,
         to_name=to_name(person),
-        to_address=address_of(person.contact, row.channel) or "",
+        to_address=address_of(person.contact, row["channel"]) or "",
         subject=rendered.subject,
         text=rendered.text,
         html=rendered.html,
-        language=row.language,
-        unsubscribe_url=links.unsubscribe if row.marketing else "",
-        list_id=f"{definition.key}.{person.brand.key}.{batch.sender.mail_domain}" if row.marketing else "",
+        language=row["language"],
+        unsubscribe_url=links.unsubscribe if row["marketing"] else "",
+        list_id=f"{definition.key}.{person.brand.key}.{batch.sender.mail_domain}" if row["marketing"] else "",
         feedback_id=f"{campaign}:{person.partner.key}:{definition.kind}:distmark",
-        marketing=row.marketing,
+        marketing=row["marketing"],
         sent_at=batch.now,
     )
 
@@ -449,27 +496,24 @@ def _meaning(error: DistmarkError) -> Handed:
     return Handed(status, code, str(error)[:500], counts=status is not MessageStatus.deferred or bool(code))
 
 
-def claimed_rows(session: Session, row_ids: Sequence[int]) -> list[Message]:
-    """Return these messages of the ledger; as long as the list is kept, `record_handed` asks the database for none of them again."""
-    return list(session.exec(select(Message).where(col(Message.id).in_(row_ids)))) if row_ids else []
-
-
-def record_handed(session: Session, prepared: Prepared, handed: Handed, clock: Clock) -> tuple[MessageStatus, datetime | None]:
-    """Record the answer in the ledger; return the status, and when to try again if it is deferred.
+def record_handed(session: Session, handed: Sequence[tuple[Prepared, Handed]], clock: Clock) -> list[tuple[MessageStatus, datetime | None]]:
+    """Record the answers in the ledger; return for each its status, and when to try again if it is deferred.
 
     A refusal that counts is tried at most `MAX_ATTEMPTS` times; a server that does not answer at all is waited for without end, since
     nothing is wrong with the message.
     """
-    row = session.get(Message, prepared.row_id)
-    if row is None:
-        raise Refused(f"Message {prepared.row_id} is gone from the ledger.")
-    now = clock.now()
-    status = handed.status
-    if status is MessageStatus.deferred and handed.counts and row.attempts >= MAX_ATTEMPTS:
+    settled = [_settled(prepared, answer, clock) for prepared, answer in handed]
+    settle_all(session, settled, clock.now())
+    return [(each.status, each.next_try_at) for each in settled]
+
+
+def _settled(prepared: Prepared, handed: Handed, clock: Clock) -> Settled:
+    if prepared.row_id is None:
+        raise Refused("A message was handed over without a row in the ledger.")
+    status, attempts = handed.status, prepared.attempts
+    if status is MessageStatus.deferred and handed.counts and attempts >= MAX_ATTEMPTS:
         status = MessageStatus.failed
-    retry_at = clock.in_real(BACKOFF[min(row.attempts, len(BACKOFF)) - 1]) if status is MessageStatus.deferred else None
-    settle(session, row, status, now, code=handed.code, detail=handed.detail)
+    retry_at = clock.in_real(BACKOFF[min(attempts, len(BACKOFF)) - 1]) if status is MessageStatus.deferred else None
     if status is MessageStatus.deferred and not handed.counts:
-        row.attempts = max(row.attempts - 1, 1)
-    row.next_try_at = retry_at
-    return status, retry_at
+        attempts = max(attempts - 1, 1)
+    return Settled(prepared.row_id, status, handed.code, handed.detail, attempts, retry_at)

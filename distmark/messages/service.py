@@ -1,10 +1,12 @@
 """The ledger: claiming a message before it is handed over, recording what became of it, and showing it to people."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
+from sqlalchemy import Table, bindparam, insert, update
 from sqlmodel import Session, col, select
 
 from distmark.campaigns.service import get_campaign
@@ -57,8 +59,7 @@ class Preview:
     too_large: bool
 
 
-def open_row(
-    session: Session,
+def new_row(
     enrollment: Enrollment,
     effect: SendMessage,
     visit: int,
@@ -68,34 +69,96 @@ def open_row(
     header_id: str,
     claimed_by: str,
     now: datetime,
-) -> Message:
-    """Add the ledger row of this enrollment's visit to the step, as `sending`: the intent, written before the effect.
+) -> dict[str, Any]:
+    """Return the ledger row of this enrollment's visit to the step, as `sending`: the intent, written before the effect.
 
     `header_id` is the Message-ID, derived from the enrollment, step and visit, so that every attempt carries the same.
     """
-    row = Message(
-        token=secrets.token_urlsafe(TOKEN_BYTES),
-        header_id=header_id,
-        enrollment_id=enrollment.id or 0,
-        step_id=effect.step_id,
-        visit=visit,
-        brand_id=enrollment.brand_id,
-        partner_id=enrollment.partner_id,
-        contact_id=enrollment.contact_id,
-        campaign_id=enrollment.campaign_id,
-        version_id=enrollment.version_id,
-        channel=effect.channel,
-        name=effect.message,
-        language=language,
-        marketing=marketing,
-        status=MessageStatus.sending,
-        attempts=1,
-        claimed_by=claimed_by,
-        created_at=now,
-        sending_at=now,
-    )
-    session.add(row)
-    return row
+    return {
+        "token": secrets.token_urlsafe(TOKEN_BYTES),
+        "header_id": header_id,
+        "enrollment_id": enrollment.id or 0,
+        "step_id": effect.step_id,
+        "visit": visit,
+        "brand_id": enrollment.brand_id,
+        "partner_id": enrollment.partner_id,
+        "contact_id": enrollment.contact_id,
+        "campaign_id": enrollment.campaign_id,
+        "version_id": enrollment.version_id,
+        "channel": effect.channel,
+        "name": effect.message,
+        "language": language,
+        "marketing": marketing,
+        "subject": "",
+        "links": {},
+        "status": MessageStatus.sending,
+        "attempts": 1,
+        "claimed_by": claimed_by,
+        "created_at": now,
+        "sending_at": now,
+        "code": "",
+        "detail": "",
+        "clicks": {},
+    }
+
+
+def add_rows(session: Session, rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Insert ledger rows by one statement and return their ids, in order. A visit that has a row already is an IntegrityError."""
+    if not rows:
+        return []
+    statement = insert(_LEDGER).returning(_LEDGER.c.id, sort_by_parameter_order=True)
+    return list(session.connection().execute(statement, [dict(row) for row in rows]).scalars())
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of an attempt: `detail` is the peer's words, `attempts` how many count so far, `next_try_at` is set when deferred."""
+
+    message_id: int
+    status: MessageStatus
+    code: str = ""
+    detail: str = ""
+    attempts: int = 1
+    next_try_at: datetime | None = None
+
+
+def settle_all(session: Session, settled: Sequence[Settled], now: datetime) -> None:
+    """Record what became of these attempts, by one statement for the rows and one for the attempts."""
+    if not settled:
+        return
+    rows = [
+        {
+            "row_id": each.message_id,
+            "new_status": each.status,
+            "new_code": each.code,
+            "new_detail": each.detail[:500],
+            "new_attempts": each.attempts,
+            "new_sent_at": now if each.status is MessageStatus.sent else None,
+            "new_next_try_at": each.next_try_at,
+        }
+        for each in settled
+    ]
+    session.connection().execute(_SETTLE, rows)
+    note_attempts(session, settled, now)
+
+
+def note_attempts(session: Session, settled: Sequence[Settled], now: datetime) -> None:
+    """Add one attempt row for each."""
+    rows = [
+        {"message_id": each.message_id, "at": now, "status": each.status, "code": each.code, "detail": each.detail[:500]}
+        for each in settled
+    ]
+    if rows:
+        session.connection().execute(insert(Attempt.__table__), rows)  # type: ignore[attr-defined]
+
+
+_LEDGER: Table = Message.__table__  # type: ignore[attr-defined]
+_SETTLE = (
+    update(_LEDGER)
+    .where(_LEDGER.c.id == bindparam("row_id"))
+    .values({name: bindparam(f"new_{name}") for name in ("status", "code", "detail", "attempts", "sent_at", "next_try_at")})
+    .values(claimed_by=None)
+)
 
 
 def rows_of_step(session: Session, enrollment_ids: Sequence[int], step_id: str) -> dict[tuple[int, int], Message]:
