@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Table, Update, bindparam, func, insert, or_, update
+from sqlalchemy import Table, Update, bindparam, case, func, insert, or_, update
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlmodel import Session, col, select
 
@@ -33,7 +33,7 @@ from distmark.delivery.service import (
     record_handed,
 )
 from distmark.enrollments.model import EnrollmentStatus, MoveKind
-from distmark.enrollments.service import ended
+from distmark.enrollments.service import ASLEEP, ended
 from distmark.enrollments.table import Enrollment, Move
 from distmark.errors import NotFound
 from distmark.journeys.definition import Kind
@@ -69,6 +69,7 @@ T = TypeVar("T")
 
 FOREVER = timedelta(days=3650)
 MAX_ROUNDS = 200
+LOOK_AGAIN = timedelta(minutes=1)  # after a wake that failed as a whole
 INSIST_SECONDS = 7200.0  # how long a database may be away before what only we know is given up
 
 
@@ -115,12 +116,14 @@ async def wake(world: World, run_key: str) -> Rest:
     """
     works: list[Work] = await _in_thread(world, _claim, world, run_key)
     walkers = [walker.id for work in works for walker in work.walkers]
+    unheard = True
     try:
         for work in works:
             await _rounds(world, work)
+        unheard = False
     finally:
         if walkers:
-            await _insist(world, _release, world, walkers)
+            await _insist(world, _release, world, walkers, unheard)
     return await _in_thread(world, _rest, world, run_key, tuple(shown for work in works for shown in work.shown), len(walkers))
 
 
@@ -382,12 +385,15 @@ def _settle_errands(work: Work, walkers: Sequence[Walker], answer: Sequence[Effe
         settle_errand(work, walker, result)
 
 
-def _release(world: World, ids: Sequence[int]) -> None:
+def _release(world: World, ids: Sequence[int], unheard: bool) -> None:
+    """Let go of the members. What had woken those whose wake failed is gone from their rows, so that they look again soon."""
+    soon = case((col(Enrollment.status).in_(ASLEEP), world.clock.in_real(LOOK_AGAIN)), else_=col(Enrollment.woken_at))
+    again = {"woken_at": soon} if unheard else {}
     with world.db.writing() as session:
         session.execute(
             update(Enrollment)
             .where(col(Enrollment.id).in_(list(ids)), col(Enrollment.claimed_by) == world.worker)
-            .values(claimed_by=None, claimed_at=None)
+            .values(claimed_by=None, claimed_at=None, **again)
         )
 
 

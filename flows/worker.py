@@ -19,13 +19,12 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
-from sqlalchemy import update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import col, select
 
 from distmark.clock import stopwatch, wall_now
 from distmark.enrollments.model import EnrollmentStatus
-from distmark.enrollments.repair import launch_anew, retry_parked
+from distmark.enrollments.repair import launch_anew, let_go, retry_parked
 from distmark.enrollments.service import cancelled_runs
 from distmark.enrollments.table import Enrollment
 from distmark.errors import DistmarkError
@@ -291,12 +290,7 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
     def _clear_claims(self) -> int:
         """Let go of rows claimed by workers of this queue that are dead: we own the queue now, so all of them are."""
         with self.world.db.writing() as session:
-            result = session.execute(
-                update(Enrollment)
-                .where(col(Enrollment.claimed_by).is_not(None), col(Enrollment.queue) == self.queue)
-                .values(claimed_by=None, claimed_at=None)
-            )
-            return int(getattr(result, "rowcount", 0))
+            return let_go(session, self.queue, self.world.clock.now())
 
     async def _recover_runs(self) -> int:
         """Put back to Waiting every run that a dead worker had claimed. Nobody else recovers Pending or Running runs."""

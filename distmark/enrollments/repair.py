@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, distinct, exists, func, or_, select
+from sqlalchemy import ColumnElement, and_, case, distinct, exists, func, or_, select, update
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
@@ -11,6 +11,7 @@ from distmark.contacts.many import batches
 from distmark.enrollments.bulk import change, note
 from distmark.enrollments.control import take_up_again
 from distmark.enrollments.model import EnrollmentStatus, MoveKind
+from distmark.enrollments.service import ASLEEP
 from distmark.enrollments.table import Enrollment
 
 ALIVE = (EnrollmentStatus.waiting, EnrollmentStatus.paused)
@@ -68,6 +69,17 @@ def long_claimed(session: Session, claimed_before: datetime, now: datetime) -> d
     claimed = select(col(Enrollment.queue), func.count()).where(_claimed(claimed_before, now))
     rows = session.execute(claimed.group_by(col(Enrollment.queue)))
     return dict(rows.tuples().all())
+
+
+def let_go(session: Session, queue: str, now: datetime) -> int:
+    """Free whatever was claimed of the queue, and return how many. For the queue's new owner: all who claimed before are dead.
+
+    Each looks at the world again at once: what had woken it was taken off when it was claimed, and the dead may not have acted on it.
+    """
+    claimed = update(Enrollment).where(col(Enrollment.claimed_by).is_not(None), col(Enrollment.queue) == queue)
+    again = case((col(Enrollment.status).in_(ASLEEP), now), else_=col(Enrollment.woken_at))
+    result = session.execute(claimed.values(claimed_by=None, claimed_at=None, woken_at=again))
+    return int(getattr(result, "rowcount", 0))
 
 
 def free_claims(session: Session, queue: str, claimed_before: datetime, now: datetime) -> int:
