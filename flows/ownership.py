@@ -56,10 +56,13 @@ class QueueOwnership:
 
     def _take_advisory(self) -> bool:
         connection = self._db.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        taken = connection.execute(
-            text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))"), {"name": f"distmark-queue:{self._queue}"}
-        )
-        if not taken.scalar_one():
+        name = {"name": f"distmark-queue:{self._queue}"}
+        try:
+            taken = connection.execute(text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))"), name).scalar_one()
+        except SQLAlchemyError:
+            connection.invalidate()
+            raise
+        if not taken:
             connection.close()
             return False
         self._connection = connection

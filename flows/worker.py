@@ -7,7 +7,6 @@ dashboard, are the same.
 
 import asyncio
 import logging
-import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
@@ -46,6 +45,10 @@ STAND_BY_SECONDS = 2.0
 DRAIN_SECONDS = 15.0
 
 TROUBLE = (httpx.HTTPError, PrefectException, SQLAlchemyError, DistmarkError, OSError)
+
+
+class OwnershipLost(Exception):
+    """The queue that this worker served is no longer its own."""
 
 
 class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResult]):
@@ -90,7 +93,13 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
         await super().teardown(*exc_info)
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        """Prefect's polling loop calls this too seldom for us; our own loop does the work, and this only says that we are alive."""
+        """Prefect's polling loop calls this too seldom for us; our own loop does the work, and this only says that we are alive.
+
+        Raises what ended our own loop, if anything did: then the process ends, rather than being heard and doing nothing.
+        """
+        for loop in self._loops:
+            if loop.done() and not self._stopping.is_set():
+                loop.result()
         self._last_polled_time = wall_now()
         return []
 
@@ -118,7 +127,14 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
             await self._again("recover", self._recover_runs)
             await self._for_ever(self._poll, lambda: self.settings.poll_seconds)
             return
-        ownership = QueueOwnership(self.world.db, self.queue, self.settings.data_dir)
+        while True:
+            await self._work_as_owner(QueueOwnership(self.world.db, self.queue, self.settings.data_dir))
+            # What a wake of ours must still write, it insists on; not before may all claims be taken for those of the dead.
+            if self._serving:
+                await asyncio.wait(self._serving)
+
+    async def _work_as_owner(self, ownership: QueueOwnership) -> None:
+        """Work from when the queue is ours until it is ours no longer: a database that was away has let go of the lock."""
         await self._own(ownership)
         try:
             await self._again("recover claims", self._recover_claims)
@@ -130,12 +146,14 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
                 loops.create_task(self._for_ever(self._mirror_cancelled, lambda: CANCELLED_EVERY_SECONDS))
                 loops.create_task(self._for_ever(self._settle_again, lambda: 1.0))
                 loops.create_task(self._watch(ownership))
+        except* OwnershipLost:
+            log.error("Queue %s is no longer ours: the database let go of the lock. Resting until it is ours again.", self.queue)
         finally:
             ownership.let_go()
 
     async def _own(self, ownership: QueueOwnership) -> None:
         told = False
-        while not await asyncio.to_thread(ownership.take):
+        while not await self._again("own the queue", lambda: asyncio.to_thread(ownership.take)):
             if not told:
                 log.warning("Queue %s is owned by another worker; standing by.", self.queue)
                 told = True
@@ -145,11 +163,7 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
         while True:
             await asyncio.sleep(STAND_BY_SECONDS)
             if not await asyncio.to_thread(ownership.is_held):
-                log.error(
-                    "Queue %s is no longer ours: the database let go of the lock. Stopping, so that another worker can take it.", self.queue
-                )
-                signal.raise_signal(signal.SIGTERM)
-                return
+                raise OwnershipLost
 
     async def _for_ever(self, once: Callable[[], Awaitable[int]], pause: Callable[[], float]) -> None:
         """Call `once` again and again, resting when it found nothing; trouble is logged and waited out, longer each time."""
@@ -166,8 +180,8 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
             if not found:
                 await asyncio.sleep(pause())
 
-    async def _again(self, what: str, once: Callable[[], Awaitable[int]]) -> None:
-        """Call `once` until it succeeds."""
+    async def _again(self, what: str, once: Callable[[], Awaitable[int]]) -> int:
+        """Call `once` until it succeeds, and return what it found."""
         failures = 0
         while True:
             try:
@@ -179,7 +193,7 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
                 continue
             if found:
                 log.info("%s: %d", what, found)
-            return
+            return found
 
     async def _poll(self) -> int:
         """Claim and serve runs that Prefect says are due."""

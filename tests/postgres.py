@@ -3,10 +3,12 @@
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -52,15 +54,28 @@ class PostgresServer:
         """Make a cluster and wait until the server answers."""
         if self.user:
             shutil.chown(self.folder, self.user)
-        data = self.folder / "data"
-        self._run("initdb", "-D", data, "-U", "distmark", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
+        self._run("initdb", "-D", self.folder / "data", "-U", "distmark", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
+        self.start_again()
+
+    def start_again(self) -> None:
+        """Run the server on its cluster, at the address it had before, and wait until it answers."""
         options = [part for setting in self.settings for part in ("-c", setting)]
-        with (self.folder / "server.log").open("wb") as log:
+        with (self.folder / "server.log").open("ab") as log:
             # Dies with this process even if that is killed: nothing is left running.
             guard = ["setpriv", "--pdeathsig", "INT", "--"] if shutil.which("setpriv") else []
-            command = [*guard, str(self.bin / "postgres"), "-D", str(data), "-k", str(self.folder), *options]
+            command = [*guard, str(self.bin / "postgres"), "-D", str(self.folder / "data"), "-k", str(self.folder), *options]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, **self._as_user())
         self._wait_until_it_answers()
+
+    def kill(self) -> None:
+        """The server and every process it made are killed -9, as when the machine loses its power, but for what the disk holds."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)  # else it makes more while we look
+        for pid in _children_of(self.process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.wait(20)
 
     def stop(self) -> None:
         """End the server and remove its folder, whatever state it is in."""
@@ -128,6 +143,11 @@ class PostgresServer:
             return {}
         account = pwd.getpwnam(self.user)
         return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+
+def _children_of(pid: int) -> list[int]:
+    told = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False).stdout
+    return [int(child) for child in told.split()]
 
 
 def _unprivileged_user() -> str | None:

@@ -249,6 +249,23 @@ async def test_only_one_worker_owns_a_queue(shop: Shop) -> None:
     assert len(shop.stage.mail.accepted) == 10
 
 
+async def test_worker_whose_own_loop_ends_ends_too(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L2: else it would be heard in the dashboard for ever and do nothing."""
+
+    async def unheard_of(_worker: JourneyWorker) -> int:
+        raise KeyError("a fault of ours")
+
+    monkeypatch.setattr(JourneyWorker, "_launch", unheard_of)
+    worker = JourneyWorker(
+        work_pool_name=shop.pool, work_queues=["default"], name=f"worker-{shop.pool}", world=shop.stage.world, settings=shop.settings
+    )
+
+    with pytest.raises(ExceptionGroup) as ended:
+        await asyncio.wait_for(worker.start(printer=lambda *_: None), 30)
+
+    assert ended.group_contains(KeyError, match="a fault of ours")
+
+
 async def test_cohort_of_many_contacts_is_one_run(shop: Shop) -> None:
     campaign, people = await shop.open(contacts_per_run=50), [shop.stage.contact() for _ in range(20)]
     shop.stage.enrol(campaign, *people)

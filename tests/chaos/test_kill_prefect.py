@@ -1,0 +1,54 @@
+"""The Prefect server is killed -9 while the worker goes on, and is away for a while; nobody is lost and nobody gets a message twice."""
+
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from distmark.db import Database
+from tests.chaos.parts import Installation, Process, environment, process, wait_until
+from tests.prefect_server import free_port
+
+pytestmark = [pytest.mark.chaos, pytest.mark.prefect, pytest.mark.timeout(600), pytest.mark.filterwarnings("default")]
+
+PEOPLE, MORE = 16, 8
+AWAY_SECONDS = 8.0
+
+
+def wait_for_prefect(api: str, server: Process) -> None:
+    try:
+        wait_until(lambda: httpx2.get(f"{api}/health", timeout=2, trust_env=False).status_code == 200, 120, "Prefect answers", pause=0.2)
+    except AssertionError as late:
+        raise AssertionError(f"{late} It says: {server.said()}") from None
+
+
+def test_killing_prefect_while_the_worker_goes_on_loses_and_doubles_nothing(db: Database, tmp_path: Path) -> None:
+    """L1, L2: whoever enters while it is away gets a run when it is back; what became of a wake meanwhile is told to it then."""
+    port = free_port()
+    api = f"http://127.0.0.1:{port}/api"
+    env = environment(tmp_path, db, api, PREFECT_UI_API_URL=api)
+    with process("-m", "flows.server", "--host", "127.0.0.1", "--port", str(port), env=env, log=tmp_path / "server.log") as server:
+        wait_for_prefect(api, server)
+        here = Installation(tmp_path, db, api, env)
+        here.open()
+        here.enrol(PEOPLE)
+        with (
+            process(*here.catcher(), env=env, log=tmp_path / "catcher.log"),
+            process("-m", "flows.serve", env=env, log=tmp_path / "worker.log") as worker,
+        ):
+            here.wait_for_mail(0)
+            server.kill()  # in the middle of wakes: some runs stay Running there, of others it never heard how they go on
+            server.start()
+            wait_for_prefect(api, server)
+            here.wait_for_mail(here.store.count())
+            server.kill()
+            here.enrol(MORE)
+            time.sleep(AWAY_SECONDS)
+            server.start()
+            wait_for_prefect(api, server)
+            here.wait_for_all(PEOPLE + MORE, worker)
+            worker.stop()
+
+    assert worker.starts == 1, worker.said()  # it waits for Prefect, and needs nobody to start it again
+    assert here.check_nothing_lost_or_doubled(PEOPLE + MORE) == 0  # Prefect has no part in what was accepted
