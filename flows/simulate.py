@@ -6,8 +6,8 @@ No message leaves. The same journey, number of contacts and seed give the same s
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -87,12 +87,18 @@ class Rates(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class StepSimulated:
-    """One step: contacts who came, who went on or ended there, who stand there when the simulation ends, and messages accepted."""
+    """One step: contacts who came, who went on or ended there, who stand there when the simulation ends, and messages accepted.
+
+    `first_at` and `last_at` are when its first and last message goes out, `hours` how many at each hour of the day in Tokyo.
+    """
 
     entered: int
     left: int
     waiting: int
     messages: int
+    first_at: datetime | None = None
+    last_at: datetime | None = None
+    hours: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +298,7 @@ def _report(cast: Cast, definition: JourneyDefinition, contacts: int, verdicts: 
         ended=dict(ended.most_common()),
         not_entered={verdict: count for verdict, count in verdicts.items() if verdict != EnrolVerdict.enrolled},
         messages=len(sent),
-        hours=dict(sorted(Counter(each.at.astimezone(TOKYO).hour for each in sent).items())),
+        hours=_hours(each.at for each in sent),
         busiest_at=busiest[0][0] if busiest else None,
         busiest_messages=busiest[0][1] if busiest else 0,
         endless=sum(row.due_at is None for row in inside),
@@ -304,7 +310,9 @@ def _report(cast: Cast, definition: JourneyDefinition, contacts: int, verdicts: 
 
 
 def _steps(cast: Cast, definition: JourneyDefinition, inside: Sequence[Enrollment]) -> dict[str, StepSimulated]:
-    messages = Counter(each.step_id for each in cast.counts.accepted)
+    sent: dict[str, list[datetime]] = {}
+    for each in cast.counts.accepted:
+        sent.setdefault(each.step_id, []).append(each.at)
     here = Counter(row.step_id for row in inside)
     left = {step_id: len(members) for step_id, members in cast.counts.left.items()}
     return {
@@ -312,7 +320,14 @@ def _steps(cast: Cast, definition: JourneyDefinition, inside: Sequence[Enrollmen
             entered=left.get(step.id, 0) + here.get(step.id, 0),
             left=left.get(step.id, 0),
             waiting=here.get(step.id, 0),
-            messages=messages.get(step.id, 0),
+            messages=len(sent.get(step.id, ())),
+            first_at=min(sent.get(step.id, ()), default=None),
+            last_at=max(sent.get(step.id, ()), default=None),
+            hours=_hours(sent.get(step.id, ())),
         )
         for step in definition.all_steps()
     }
+
+
+def _hours(moments: Iterable[datetime]) -> dict[int, int]:
+    return dict(sorted(Counter(at.astimezone(TOKYO).hour for at in moments).items()))

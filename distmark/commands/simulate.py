@@ -4,6 +4,7 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -14,6 +15,8 @@ from distmark.commands.journeys import Key, VersionNumber, source_named
 from distmark.console import err, out, print_json, table
 from distmark.errors import InvalidInput
 from distmark.settings import get_settings
+
+TOKYO = ZoneInfo("Asia/Tokyo")
 
 
 def simulate(
@@ -50,9 +53,10 @@ def simulate(
         print_json(_plain(asdict(found)))
         return
     rows = [
-        [step_id, f"{each.entered:,}", f"{each.left:,}", f"{each.waiting:,}", f"{each.messages:,}"] for step_id, each in found.steps.items()
+        [step_id, f"{each.entered:,}", f"{each.left:,}", f"{each.waiting:,}", f"{each.messages:,}", *_going_out(each)]
+        for step_id, each in found.steps.items()
     ]
-    out.print(table(["Step", "Entered", "Left", "Waiting", "Messages"], rows))
+    out.print(table(["Step", "Entered", "Left", "Waiting", "Messages", "First (Tokyo)", "Last", "Most at"], rows))
     out.print(table(["Ended", "Contacts"], [[reason, f"{count:,}"] for reason, count in found.ended.items()]))
     out.print(table(["Hour (Tokyo)", "Messages"], [[f"{hour:02d}:00", f"{count:,}"] for hour, count in found.hours.items()]))
     if found.busiest_at:
@@ -62,6 +66,14 @@ def simulate(
         f"{found.endless:,} can never finish."
     )
     out.print(f"{found.wakes:,} wakes in {found.seconds:.1f} s.")
+
+
+def _going_out(step: Any) -> tuple[str, str, str]:
+    """Return when a step's messages go out: the first, the last, and the hour of the day with the most."""
+    if step.first_at is None:
+        return "", "", ""
+    first, last = (f"{at.astimezone(TOKYO):%m-%d %H:%M}" for at in (step.first_at, step.last_at))
+    return first, last, f"{max(step.hours, key=step.hours.__getitem__):02d}:00"
 
 
 def _moment(text: str) -> datetime:
