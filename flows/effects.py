@@ -11,7 +11,8 @@ from typing import Any
 
 from sqlmodel import Session, select
 
-from distmark.contacts.service import attributes_of, change_contact
+from distmark.contacts.service import change_contact
+from distmark.contacts.table import Contact
 from distmark.delivery.audience import AudienceAction, AudienceChange, Audiences, Member, audiences_of
 from distmark.delivery.memory import MemoryAudiences, MemoryWebhooks
 from distmark.delivery.webhook import HttpWebhooks, WebhookAnswer, WebhookCall, Webhooks, idempotency_key
@@ -64,7 +65,7 @@ class EffectResult:
     move: MoveKind
     detail: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
-    contact: Mapping[str, Any] | None = None  # what expressions see of the contact from now on, when it changed
+    contact: Contact | None = None  # as it is from now on, when it changed
     answer: Mapping[str, Any] | None = None  # what answer('<step>') reads from now on
     end: End | None = None
     failed: bool = False
@@ -105,7 +106,7 @@ def update_contact(session: Session, errand: Errand) -> EffectResult:
     """Change the contact's data as the step says."""
     changes = errand.effect.changes
     contact = change_contact(session, errand.person.contact.id or 0, changes, errand.now)
-    return EffectResult(MoveKind.passed, {"changed": sorted(changes)}, "contact updated", attributes_of(contact))
+    return EffectResult(MoveKind.passed, {"changed": sorted(changes)}, "contact updated", contact)
 
 
 def enter_journey(session: Session, errand: Errand) -> EffectResult:

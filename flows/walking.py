@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from distmark.clock import Clock
+from distmark.contacts.service import attributes_of
 from distmark.delivery.service import BACKOFF, Prepared, Readiness
 from distmark.enrollments.model import MAX_TRIES, EnrollmentStatus, MoveKind
 from distmark.enrollments.table import Enrollment
@@ -192,7 +193,9 @@ def conclude(work: Work, walker: Walker, result: EffectResult) -> None:
     walker.note(result.move, step_id, **result.detail)
     work.shown.append(StepShown(step_id, work.program.steps[step_id].kind, result.text, failed=result.failed))
     if result.contact is not None:
-        walker.facts = replace(walker.facts, contact=result.contact)
+        walker.person = replace(walker.person, contact=result.contact)
+        fields = work.program.definition.contact_fields
+        walker.facts = replace(walker.facts, contact=attributes_of(result.contact, fields))
     if result.answer is not None:
         walker.row.answers = {**walker.row.answers, step_id: dict(result.answer)}
         walker.facts = replace(walker.facts, answers=walker.row.answers)
