@@ -138,7 +138,8 @@ def import_contacts(
     if ground is not None and ground not in GROUNDS:
         raise InvalidInput(f"The ground {ground!r} for writing to these contacts is unknown; use one of {', '.join(GROUNDS)}.")
     partner = get_partner(session, viewer, partner_id)
-    session.refresh(partner, with_for_update=True)  # a second import into this book waits, so that it finds what this one wrote
+    # A second import into this book waits, so that it finds what this one wrote; messages of the partner, which refer to it, do not.
+    session.refresh(partner, with_for_update={"key_share": True})
     headings, rows = read_table(data, filename)
     columns = read_headings(headings)
     lines, rejected = read_lines(columns, rows)

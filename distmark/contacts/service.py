@@ -121,7 +121,8 @@ def _locked_partner(session: Session, viewer: Viewer, partner_id: int | None) ->
     if partner_id is None:
         raise InvalidInput("The contact has no partner; say in whose book to write it.")
     partner = get_partner(session, viewer, partner_id)
-    session.refresh(partner, with_for_update=True)  # whoever writes in a book waits for whoever does already, so no address is in it twice
+    # Whoever writes in a book waits for whoever does already, so no address is in it twice; messages of the partner do not wait.
+    session.refresh(partner, with_for_update={"key_share": True})
     return partner
 
 

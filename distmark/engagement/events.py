@@ -106,7 +106,8 @@ def _answers(
 
 def _whose(session: Session, brand_id: int, partner_id: int | None, events: Sequence[NewEvent]) -> list[_Whose | DistmarkError]:
     by_id, by_email = _contacts(session, brand_id, partner_id, events)
-    enrollments = _enrollments(session, {contact.id or 0 for found in (*by_id.values(), *by_email.values()) for contact in found})
+    people = {contact.person_key for found in (*by_id.values(), *by_email.values()) for contact in found}
+    enrollments = _enrollments(session, brand_id, people)
     whose: list[_Whose | DistmarkError] = []
     for event in events:
         if not event.name.strip():
@@ -146,13 +147,15 @@ def _contacts(
     return by_id, by_email
 
 
-def _enrollments(session: Session, contact_ids: Iterable[int]) -> dict[int, Enrollment]:
-    """Return the live enrollment that each contact entered last."""
-    ids = list(contact_ids)
-    if not ids:
+def _enrollments(session: Session, brand_id: int, person_keys: Iterable[str]) -> dict[int, Enrollment]:
+    """Return the live enrollment that each contact of these people entered last; all of theirs stay locked, in the order of wakes."""
+    keys = list(person_keys)
+    if not keys:
         return {}
-    live = select(Enrollment).where(among(session, col(Enrollment.contact_id), ids), Enrollment.status != EnrollmentStatus.ended)
-    return {row.contact_id: row for row in session.exec(live.order_by(col(Enrollment.id)))}
+    live = select(Enrollment).where(
+        among(session, col(Enrollment.person_key), keys), Enrollment.brand_id == brand_id, Enrollment.status != EnrollmentStatus.ended
+    )
+    return {row.contact_id: row for row in session.exec(live.order_by(col(Enrollment.id)).with_for_update(key_share=True))}
 
 
 # --- the rows ---------------------------------------------------------------------------------------------------------------------------

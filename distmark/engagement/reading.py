@@ -14,7 +14,7 @@ from distmark.contacts.table import Contact
 from distmark.engagement.judge import BURST, Signs, counts_as_human, judge
 from distmark.engagement.model import EventKind, Verdict
 from distmark.engagement.table import Event
-from distmark.enrollments.news import tell
+from distmark.enrollments.news import tell_each
 from distmark.messages.table import Message
 
 _Clicks = dict[int, list[tuple[datetime, str]]]  # message -> when which of its links was followed
@@ -48,21 +48,18 @@ def record_readings(session: Session, readings: Sequence[Reading]) -> int:
         return 0
     seen, clicked = _recorded(session, messages, known), _clicked_lately(session, messages, known)
     rows: list[dict[str, Any]] = []
-    news: dict[tuple[int, str], set[int]] = {}
     for reading in known:
         message = messages[reading.token]
         key = _natural_key(message, reading)
         if key in seen:
             continue
         seen.add(key)
-        verdict = _judged(message, reading, clicked)
-        rows += _taken_in(message, reading, key, verdict)
-        if counts_as_human(verdict):
-            news.setdefault((message.brand_id, reading.kind.value), set()).add(message.contact_id)
+        rows += _taken_in(message, reading, key, _judged(message, reading, clicked))
     if rows:
         session.flush()
+        # Told first: that locks what these people are in, in order. The rows of events refer to it, in theirs.
+        _spread(session, rows, known[-1].at)
         session.connection().execute(insert(Event.__table__), rows)  # type: ignore[attr-defined]
-    _spread(session, news, known[-1].at)
     return len(rows)
 
 
@@ -160,8 +157,14 @@ def _row(message: Message, reading: Reading, key: str, verdict: Verdict, *, firs
     }
 
 
-def _spread(session: Session, news: Mapping[tuple[int, str], set[int]], now: datetime) -> None:
-    """Wake those whom it concerns."""
-    for (brand_id, what), contact_ids in news.items():
-        people = session.exec(select(Contact.person_key).where(among(session, col(Contact.id), contact_ids)))
-        tell(session, brand_id, people.all(), [what], now)
+def _spread(session: Session, rows: Sequence[Mapping[str, Any]], now: datetime) -> None:
+    """Wake those whom it concerns that a person, not a machine, opened or clicked."""
+    people = select(Contact.id, Contact.person_key).where(among(session, col(Contact.id), {row["contact_id"] for row in rows}))
+    keys = {contact_id: person_key for contact_id, person_key in session.exec(people)}  # noqa: C416  (rows are no tuples to mypy)
+    told: dict[int, dict[str, set[str]]] = {}
+    for row in rows:
+        news = told.setdefault(row["brand_id"], {}).setdefault(keys[row["contact_id"]], set())
+        if counts_as_human(row["verdict"]):
+            news.add(row["kind"].value)
+    for brand_id in sorted(told):
+        tell_each(session, brand_id, told[brand_id], now)

@@ -80,7 +80,7 @@ def unsubscribe(session: Session, token: str, now: datetime) -> UnsubscribeInfo 
     Asking again changes nothing. Whatever the person is in ends at its next wake, which is now.
     """
     message = _locked(session, token)
-    contact = session.get(Contact, message.contact_id, with_for_update=True) if message else None
+    contact = session.get(Contact, message.contact_id, with_for_update={"key_share": True}) if message else None
     if message is None or contact is None:
         return None
     address = address_of(contact, message.channel)

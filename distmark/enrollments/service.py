@@ -214,15 +214,9 @@ def wake(session: Session, enrollment_ids: Sequence[int], now: datetime) -> int:
 
 def wake_person(session: Session, brand_id: int, person_key: str, now: datetime) -> int:
     """Ask that everything this person is in looks at the world now."""
-    result = session.execute(
-        update(Enrollment)
-        .where(
-            col(Enrollment.person_key) == person_key,
-            col(Enrollment.brand_id) == brand_id,
-            col(Enrollment.status).in_(ASLEEP),
-        )
-        .values(woken_at=now)
-    )
+    theirs = (col(Enrollment.person_key) == person_key, col(Enrollment.brand_id) == brand_id, col(Enrollment.status).in_(ASLEEP))
+    session.execute(select(Enrollment.id).where(*theirs).order_by(col(Enrollment.id)).with_for_update(key_share=True))  # as wakes lock
+    result = session.execute(update(Enrollment).where(*theirs).values(woken_at=now))
     return int(getattr(result, "rowcount", 0))
 
 
