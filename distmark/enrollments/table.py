@@ -22,6 +22,13 @@ class Enrollment(SQLModel, table=True):
         Index("ix_enrollment_due", "due_at", sqlite_where=text("status = 'waiting'"), postgresql_where=text("status = 'waiting'")),
         Index("ix_enrollment_outbox", "id", sqlite_where=text("flow_run_id IS NULL"), postgresql_where=text("flow_run_id IS NULL")),
         Index("ix_enrollment_woken", "woken_at", sqlite_where=text("woken_at IS NOT NULL"), postgresql_where=text("woken_at IS NOT NULL")),
+        Index(
+            "ix_enrollment_held",
+            "brand_id",
+            sqlite_where=text("status = 'waiting' AND why = 'held'"),
+            postgresql_where=text("status = 'waiting' AND why = 'held'"),
+        ),
+        Index("ix_enrollment_parked", "brand_id", "id", sqlite_where=text("status = 'parked'"), postgresql_where=text("status = 'parked'")),
         Index("ix_enrollment_version_step", "version_id", "status", "step_id"),
         Index("ix_enrollment_partner", "partner_id", "campaign_id", "id"),
         Index("ix_enrollment_entered", "journey_id", "entered_at"),

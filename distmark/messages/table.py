@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import text
 from sqlmodel import Field, Index, SQLModel, UniqueConstraint
 
 from distmark.db import JSON_TYPE, UTCDateTime
@@ -18,6 +19,13 @@ class Message(SQLModel, table=True):
         Index("ix_message_contact", "contact_id", "created_at"),
         Index("ix_message_version_step", "version_id", "step_id", "status"),
         Index("ix_message_partner", "partner_id", "id"),
+        Index(
+            "ix_message_uncertain",
+            "brand_id",
+            "id",
+            sqlite_where=text("status = 'uncertain'"),
+            postgresql_where=text("status = 'uncertain'"),
+        ),
     )
 
     id: int | None = Field(default=None, primary_key=True)

@@ -12,6 +12,7 @@ from prefect.states import Cancelled, Completed, Suspended
 from distmark.contacts.table import Contact
 from distmark.enrollments.model import EnrollmentStatus, MoveKind
 from distmark.enrollments.table import Enrollment
+from distmark.enrollments.trouble import try_again
 from flows.connection import prefect_client
 from flows.launch import launch
 from flows.ownership import QueueOwnership
@@ -234,6 +235,29 @@ async def test_retrying_a_parked_run_in_the_dashboard_lets_its_step_be_tried_aga
     row = shop.stage.enrollment(hanako)
     assert (before, row.outcome, row.tries, len(shop.stage.mail.accepted)) == (EnrollmentStatus.parked, "completed", 0, 1)
     assert any(move.kind is MoveKind.resumed and move.detail.get("parked") for move in shop.stage.moves(hanako))
+
+
+async def test_trying_again_on_our_page_needs_nothing_in_the_dashboard(shop: Shop) -> None:  # noqa: F811
+    (hanako,) = await launched(shop)
+    with shop.stage.db.writing() as session:
+        row = session.get_one(Enrollment, shop.stage.enrollment(hanako).id)
+        row.status, row.due_at, row.tries, row.error = EnrollmentStatus.parked, None, 5, "KeyError"
+        session.add(row)
+    for state in (claiming(), running(), State(type=StateType.FAILED, name="Parked")):
+        await shop.client.set_flow_run_state(run_id(shop, hanako), state)
+    before = run_id(shop, hanako)
+
+    async with shop.worker():
+        with shop.stage.db.writing() as session:
+            try_again(session, shop.stage.marketer, [shop.stage.enrollment(hanako).id or 0], shop.stage.clock.now())
+
+        async def over() -> bool:
+            return (await shop.run_of(hanako)).state.is_completed()
+
+        await until(over)
+
+    row = shop.stage.enrollment(hanako)
+    assert (run_id(shop, hanako), row.outcome, row.tries, len(shop.stage.mail.accepted)) == (before, "completed", 0, 1)
 
 
 async def test_event_in_a_cohort_leaves_its_parked_member_parked(shop: Shop) -> None:  # noqa: F811
