@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.prefect, pytest.mark.timeout(600), 
 
 PEOPLE = 24
 AWAY_SECONDS = (0.0, 4.0, 0.0)  # for how long, each time
-KEEPS_ITS_WORD = ("fsync=off", "full_page_writes=off", "listen_addresses=", "max_connections=100")  # committed is written, if not to the disk
+KEEPS_ITS_WORD = ("fsync=off", "full_page_writes=off", "listen_addresses=", "max_connections=100")  # committed is written
 
 
 @pytest.fixture
