@@ -170,24 +170,23 @@ async def _go(outing: _Outing) -> Any:
 def _claim(world: World, run_key: str) -> list[Work]:
     now = world.clock.now()
     with world.db.writing() as session:
-        claimed = session.execute(
-            update(Enrollment)
-            .where(
-                col(Enrollment.run_key) == run_key,
-                col(Enrollment.status) == EnrollmentStatus.waiting,
-                col(Enrollment.claimed_by).is_(None),
-                or_(col(Enrollment.due_at) <= now, col(Enrollment.woken_at) <= now),
-            )
-            .values(claimed_by=world.worker, claimed_at=now, woken_at=None, wakes=Enrollment.wakes + 1)
-            .returning(col(Enrollment.id))
+        free = select(Enrollment).where(
+            col(Enrollment.run_key) == run_key,
+            col(Enrollment.status) == EnrollmentStatus.waiting,
+            col(Enrollment.claimed_by).is_(None),
+            or_(col(Enrollment.due_at) <= now, col(Enrollment.woken_at) <= now),
         )
-        ids = [row_id for (row_id,) in claimed]
+        rows = list(session.exec(free.order_by(col(Enrollment.id)).with_for_update()))  # everybody locks enrollments in this order
+        session.execute(
+            update(Enrollment)
+            .where(col(Enrollment.id).in_([row.id for row in rows]))
+            .values(claimed_by=world.worker, claimed_at=now, woken_at=None, wakes=Enrollment.wakes + 1),
+            execution_options={"synchronize_session": False},
+        )
         # Those of the run that have ended or are parked: their call is answered by this look. A paused one keeps it for when it goes on.
         over = (EnrollmentStatus.ended, EnrollmentStatus.parked)
-        session.execute(
-            update(Enrollment).where(col(Enrollment.run_key) == run_key, col(Enrollment.status).in_(over)).values(woken_at=None)
-        )
-        rows = list(session.exec(select(Enrollment).where(col(Enrollment.id).in_(ids)).order_by(col(Enrollment.id))))
+        called = (col(Enrollment.run_key) == run_key, col(Enrollment.status).in_(over), col(Enrollment.woken_at).is_not(None))
+        session.execute(update(Enrollment).where(*called).values(woken_at=None), execution_options={"synchronize_session": False})
         versions = dict.fromkeys(row.version_id for row in rows)
         return [_load(world, session, [row for row in rows if row.version_id == version_id]) for version_id in versions]
 
@@ -389,11 +388,13 @@ def _release(world: World, ids: Sequence[int], unheard: bool) -> None:
     """Let go of the members. What had woken those whose wake failed is gone from their rows, so that they look again soon."""
     soon = case((col(Enrollment.status).in_(ASLEEP), world.clock.in_real(LOOK_AGAIN)), else_=col(Enrollment.woken_at))
     again = {"woken_at": soon} if unheard else {}
+    ours = select(Enrollment.id).where(col(Enrollment.id).in_(list(ids)), col(Enrollment.claimed_by) == world.worker)
     with world.db.writing() as session:
         session.execute(
             update(Enrollment)
-            .where(col(Enrollment.id).in_(list(ids)), col(Enrollment.claimed_by) == world.worker)
-            .values(claimed_by=None, claimed_at=None, **again)
+            .where(col(Enrollment.id).in_(ours.order_by(col(Enrollment.id)).with_for_update()))
+            .values(claimed_by=None, claimed_at=None, **again),
+            execution_options={"synchronize_session": False},
         )
 
 
