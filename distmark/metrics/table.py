@@ -88,3 +88,16 @@ class EngagedHour(SQLModel, table=True):
     month: date  # its first day
     hour: int  # 0 to 23
     count: int = 0
+
+
+class SegmentHour(SQLModel, table=True):
+    """The same of the contacts who were in a segment when they did, for each segment."""
+
+    __tablename__ = "segment_hour"
+    __table_args__ = (UniqueConstraint("segment_id", "month", "hour"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    segment_id: int = Field(foreign_key="segment.id")
+    month: date  # its first day
+    hour: int  # 0 to 23
+    count: int = 0

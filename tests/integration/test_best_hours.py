@@ -8,6 +8,7 @@ import pytest
 from sqlmodel import col, select
 
 from distmark.clock import FixedClock
+from distmark.contacts.segments import create_segment, keep
 from distmark.contacts.table import Contact
 from distmark.db import Database
 from distmark.engagement.model import EventKind, Verdict
@@ -208,6 +209,25 @@ async def test_who_never_read_anything_is_written_to_when_the_partners_contacts_
     sent_at = await _sent_at(stage, hanako)
 
     assert sent_at == datetime(2026, 11, 24, 17, 0, tzinfo=TOKYO)
+    assert _rules(stage, hanako) == ["best_time:segment"]
+
+
+async def test_people_in_the_same_segment_decide_before_the_partners_other_contacts(stage: Stage) -> None:
+    with stage.db.writing() as session:
+        create_segment(session, stage.marketer, "early", "Early", stage.clock.now(), rule="contact.city == '札幌市'")
+    _crowd(stage, 17, LEAST_SHARED * 2)
+    with stage.db.writing() as session:
+        alike = factories.make_contact(session, session.get_one(Partner, stage.partner.id), zone="Asia/Tokyo", city="札幌市")
+        keep(session, [alike], stage.clock.now())
+    _opened(stage, alike, *_evenings(TOKYO, 11, LEAST_SHARED))
+    roll_up(stage.db, stage.clock.now())
+    hanako, taro = stage.contact(zone="Asia/Tokyo", city="札幌市"), stage.contact(zone="Asia/Tokyo", city="横浜市")
+    with stage.db.writing() as session:
+        keep(session, [session.get_one(Contact, each.id) for each in (hanako, taro)], stage.clock.now())
+
+    together = await _sent_at(stage, hanako), await _sent_at(stage, taro)
+
+    assert [at.hour for at in together] == [11, 17]
     assert _rules(stage, hanako) == ["best_time:segment"]
 
 
