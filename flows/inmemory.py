@@ -25,7 +25,7 @@ from distmark.enrollments.table import Enrollment
 from distmark.errors import DistmarkError
 from distmark.journeys.definition import Kind
 from distmark.journeys.model import CreateTask, End, EventFact, Facts, IfHeld, SendMessage
-from distmark.journeys.steps.branch import BranchStep, SplitTest, SplitTestOf
+from distmark.journeys.steps.branch import BranchStep, SplitTest, SplitTestOf, shares_of
 from distmark.journeys.times import add, next_allowed, zone_for
 from distmark.journeys.walk import start
 from distmark.messages.compose import Links, Person, blocks_of, compiled, language_of, render_for
@@ -33,7 +33,7 @@ from distmark.messages.model import MessageStatus
 from distmark.metrics.deciding import splits_in
 from distmark.metrics.splits import LOOK_AGAIN, ArmNumbers, is_over, judge_arms
 from distmark.personalisation.model import BlockValue
-from flows.effects import ERRANDS, LOCAL, Errand, Outside, task_result
+from flows.effects import ERRANDS, LOCAL, EffectResult, Errand, Outside, task_result
 from flows.walking import (
     Walker,
     Work,
@@ -79,12 +79,16 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """Something a person does at `at`: opened or clicked (a link) the message of `step_id`, unsubscribed by it, or the event `name`."""
+    """Something a person does at `at`: opened or clicked (a link) the message of `step_id`, unsubscribed by it, or the event `name`.
+
+    `sent_at` tells that message from those of other visits to its step; whoever takes the deed in sets it.
+    """
 
     at: datetime
     what: str
     name: str = ""
     step_id: str = ""
+    sent_at: datetime | None = None
 
 
 Readers = Callable[[Accepted], Iterable[Deed]]
@@ -98,6 +102,7 @@ class _Member:
     written: dict[str, list[datetime]] = field(default_factory=dict)
     stopped: set[str] = field(default_factory=set)
     arms: dict[str, tuple[str, datetime]] = field(default_factory=dict)
+    read: list[Deed] = field(default_factory=list)  # what was opened and clicked, where there are tests
 
 
 @dataclass(slots=True)
@@ -168,12 +173,16 @@ class Cast:
             member.stopped.add(deed.name)
             if deed.name == "email" and self.work.program.definition.kind is Kind.marketing:
                 walker.unsubscribed = True
+            walker.facts = _engaged(walker.facts, deed)
             return True
         if deed.what == "event":
             walker.facts = replace(walker.facts, events=[*walker.facts.events, EventFact(deed.name, at)])
             return concerns(self.work.program, row.awaits, deed.name)
         walker.facts = _engaged(walker.facts, deed)
-        return concerns(self.work.program, row.awaits, deed.what)
+        if self._tests:
+            member.read.append(deed)
+        news = ("opened", "clicked") if deed.what == "clicked" else ("opened",)  # a click is an open, too
+        return any(concerns(self.work.program, row.awaits, each) for each in news)
 
     # --- a wake -------------------------------------------------------------------------------------------------------------------------
 
@@ -222,7 +231,7 @@ class Cast:
             settle_errand(self.work, walker, result)
             return
         try:
-            local = task_result(effect) if isinstance(effect, CreateTask) else LOCAL[type(effect)](self.session, errand)
+            local = self._done_here(effect, errand)
         except Exception as error:  # as in a wake: a poison step parks its own member
             stumble(self.work, walker, error)
             return
@@ -230,6 +239,12 @@ class Cast:
         if local.contact is not None:
             contact = walker.person.contact
             walker.facts = replace(walker.facts, segments=keys_of(self.session, [contact], walker.now)[contact.id or 0])
+
+    def _done_here(self, effect: Any, errand: Errand) -> EffectResult:
+        if isinstance(effect, CreateTask):
+            return task_result(effect)
+        with self.session.begin_nested():
+            return LOCAL[type(effect)](self.session, errand)
 
     # --- sending ------------------------------------------------------------------------------------------------------------------------
 
@@ -253,7 +268,7 @@ class Cast:
         accepted = Accepted(number, contact_id, effect.step_id, visit, effect.channel, marketing, walker.now, links)
         self.counts.accepted.append(accepted)
         for deed in self.readers(accepted):
-            self._put(deed.at, number, deed)
+            self._put(deed.at, number, replace(deed, sent_at=accepted.at))
 
     def _is_marketing(self, effect: SendMessage) -> bool:
         return self.work.program.definition.kind is Kind.marketing and not effect.transactional
@@ -341,8 +356,9 @@ class Cast:
             arm, since = member.arms.get(step.id, ("", None))
             if since is not None:
                 contacts[arm] = contacts.get(arm, 0) + 1
-                hits[arm] = hits.get(arm, 0) + _did(member.walker.facts, test, since, goal_events(self.work.program))
-        return [ArmNumbers(arm.name, contacts.get(arm.name, 0), hits.get(arm.name, 0)) for arm in step.arms]
+                hits[arm] = hits.get(arm, 0) + _did(member, test, since, goal_events(self.work.program))
+        open_arms = [arm.name for arm, share in zip(step.arms, shares_of(step.arms), strict=True) if share > 0]
+        return [ArmNumbers(arm, contacts.get(arm, 0), hits.get(arm, 0)) for arm in open_arms]
 
 
 def _test(step: BranchStep) -> SplitTest:
@@ -351,23 +367,22 @@ def _test(step: BranchStep) -> SplitTest:
     return step.branch.test
 
 
-def _did(facts: Facts, test: SplitTest, since: datetime, goals: frozenset[str]) -> bool:
+def _did(member: _Member, test: SplitTest, since: datetime, goals: frozenset[str]) -> bool:
     """Say whether the contact did since then what the test measures. Nothing in a simulation is worth money."""
     if test.metric in ("click", "open"):
-        sent = [fact for fact in facts.sent.values() if fact.at >= since]
-        if test.metric == "open":
-            return any(fact.opened_at for fact in sent)
-        return any(test.link in fact.clicked if test.link else fact.clicked for fact in sent)
+        read = [deed for deed in member.read if deed.sent_at is not None and deed.sent_at >= since]
+        return any(test.metric == "open" or (deed.what == "clicked" and test.link in (None, deed.name)) for deed in read)
     names = {test.event} if test.event else goals
-    return test.metric == "conversion" and any(event.name in names and event.at >= since for event in facts.events)
+    return test.metric == "conversion" and any(event.name in names and event.at >= since for event in member.walker.facts.events)
 
 
 def _engaged(facts: Facts, deed: Deed) -> Facts:
-    """Return the facts with the message of a step opened or clicked; a click implies an open."""
+    """Return the facts with that message opened, clicked or unsubscribed by; a click implies an open."""
     fact: Any = facts.sent.get(deed.step_id)
-    if fact is None:
+    if fact is None or fact.at != deed.sent_at:  # the step's last message is what journeys ask about
         return facts
-    fact = replace(fact, opened_at=fact.opened_at or deed.at)
+    done = {"unsubscribed_at": deed.at} if deed.what == "unsubscribed" else {"opened_at": fact.opened_at or deed.at}
+    fact = replace(fact, **done)
     if deed.what == "clicked":
         fact = replace(fact, clicked={deed.name: deed.at, **fact.clicked})
     return replace(facts, sent={**facts.sent, deed.step_id: fact})
