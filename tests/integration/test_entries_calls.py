@@ -188,6 +188,7 @@ def test_call_that_was_refused_may_be_made_again_with_its_key(stage: EntryStage,
 
 
 def test_answers_are_forgotten_after_their_time(stage: EntryStage, post: Post):
+    """L14"""
     journey = stage.registered("{on: api}")
     post(f"journeys/{journey.key}/enrollments", {"contacts": [{"id": stage.contact().id}]}, key="k")
 

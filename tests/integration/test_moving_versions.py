@@ -253,6 +253,7 @@ async def test_move_can_be_undone_until_the_next_wake(stage: Stage) -> None:
 
 
 async def test_move_that_everybody_has_gone_on_from_cannot_be_undone_and_is_forgotten(stage: Stage) -> None:
+    """L14"""
     campaign, _people = await inside(stage, people=2)
     next_version(stage, campaign, OLD)
     act = move_all(stage, campaign)

@@ -60,6 +60,7 @@ async def test_nothing_is_mended_where_nothing_is_wrong(shop: Shop) -> None:  # 
 
 
 async def test_deleted_run_is_launched_anew_under_the_same_key_and_goes_on(shop: Shop) -> None:  # noqa: F811
+    """L6: whose run was swept away is not, and it is told."""
     (hanako,) = await launched(shop)
     before, key = run_id(shop, hanako), shop.stage.enrollment(hanako).run_key
     await shop.client.delete_flow_run(before)
@@ -108,6 +109,7 @@ async def test_run_that_is_over_while_somebody_in_it_is_not_is_reopened(shop: Sh
 
 
 async def test_run_that_sleeps_past_its_time_is_woken(shop: Shop) -> None:  # noqa: F811
+    """L2"""
     (hanako,) = await launched(shop)
     await shop.client.set_flow_run_state(run_id(shop, hanako), waiting(wall_now() + timedelta(days=3650), "asleep"))
     shop.stage.clock.move(timedelta(minutes=6))
@@ -163,6 +165,7 @@ async def test_cancelling_many_sleeping_runs_ends_all_their_enrollments(shop: Sh
 
 
 async def test_cohort_run_that_is_deleted_is_launched_anew_for_those_still_inside(shop: Shop) -> None:  # noqa: F811
+    """L6"""
     people = await launched(shop, 4, contacts_per_run=10)
     with shop.stage.db.writing() as session:
         row = session.get_one(Enrollment, shop.stage.enrollment(people[0]).id)

@@ -321,6 +321,7 @@ async def test_without_rates_nobody_lines_up(stage: Stage) -> None:
 
 
 async def test_turns_that_were_taken_leave_no_row_and_old_paces_are_forgotten(stage: Stage, ops) -> None:
+    """L14"""
     slow(stage, ops, RateScope.partner, stage.partner.key, 60)
     stage.enrol(stage.journey(ONE_MAIL), *[stage.contact() for _person in range(3)])
     await stage.run_for(HOUR)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,26 @@ async def test_only_one_worker_owns_a_queue(shop: Shop) -> None:
 
     assert sorted([one.wakes > 0, two.wakes > 0]) == [False, True]
     assert len(shop.stage.mail.accepted) == 10
+
+
+async def test_more_are_due_at_once_than_are_asked_for_at_a_time(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L9: what one look does not bring the next one does, whether they are launched, due or woken."""
+    monkeypatch.setattr("flows.worker.POLL_LIMIT", 3)
+    monkeypatch.setattr("flows.worker.EARLY_LIMIT", 3)
+    monkeypatch.setattr("flows.launch.BULK", 2)
+    monkeypatch.setattr("flows.worker.launch", partial(launch, limit=4))
+    campaign, people = await shop.open(), [shop.stage.contact() for _ in range(10)]
+    shop.stage.enrol(campaign, *people)
+
+    async with shop.worker():
+        await until(lambda: all(shop.stage.enrollment(person).step_id == "booking" for person in people))
+        with shop.stage.db.writing() as session:
+            for person in people:
+                record_event(session, shop.stage.brand.id, "booked", shop.stage.clock.now(), contact_id=person.id)
+        await until(lambda: all(shop.stage.enrollment(person).outcome == "completed" for person in people))
+
+    sent = sorted((message.to_address, message.subject) for message in shop.stage.mail.accepted)
+    assert sent == sorted((person.email, subject) for person in people for subject in ("one", "two"))
 
 
 async def test_worker_whose_own_loop_ends_ends_too(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
