@@ -1,6 +1,6 @@
 """What went wrong in other systems that do this job, and must not here: each whole, through the engine, where no other test has it."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from prefect.settings import Settings
@@ -111,6 +111,25 @@ async def test_every_step_after_a_message_is_done_and_the_last_wait_is_waited_ou
     assert len(stage.tasks()) == 1
     assert (before.status, before.step_id, before.due_at) == (EnrollmentStatus.waiting, "last", began + 3 * DAY)
     assert stage.enrollment(hanako).outcome == "completed"
+
+
+async def test_reminder_for_who_did_nothing_counts_from_when_the_message_went_not_from_when_it_was_held(stage: Stage) -> None:
+    """L10"""
+    campaign = stage.journey(
+        "  - {id: first, send: email, message: one}\n"
+        "  - {id: booking, wait: {event: booked, timeout: 6 hours, on_timeout: remind}}\n"
+        "  - {id: done, exit: booked}\n"
+        "  - {id: remind, send: email, message: two}\n",
+        'events: [booked]\nsend_policy: {quiet_hours: "21:00-08:00", caps: none}',
+    )
+    stage.clock.move_to(datetime(2026, 11, 24, 13, 0, tzinfo=UTC))  # 22:00 in Tokyo
+    hanako = stage.contact()
+    stage.enrol(campaign, hanako)
+
+    await stage.run_for(2 * DAY)
+
+    morning = datetime(2026, 11, 24, 23, 0, tzinfo=UTC)  # 08:00 in Tokyo
+    assert [(message.step_id, message.sent_at) for message in stage.messages()] == [("first", morning), ("remind", morning + 6 * HOUR)]
 
 
 async def test_who_did_not_get_it_is_known_by_name_and_what_goes_out_can_be_stopped(stage: Stage) -> None:

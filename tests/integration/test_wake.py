@@ -319,7 +319,9 @@ async def test_person_in_two_books_is_written_to_once_and_the_second_partner_is_
         record_consent(session, same.id, "email", given=True, now=stage.clock.now(), source="test")
         (result,) = enrol(session, viewer, campaign.id, [same.id], stage.clock.now())
 
+    await stage.run_for(DAY)
     assert (result.verdict, result.partner_name) == (EnrolVerdict.other_partner, stage.partner.name)
+    assert [message.to_address for message in stage.mail.accepted] == [hanako.email]
 
 
 async def test_dead_worker_between_claim_and_answer_leaves_an_uncertain_message(stage: Stage) -> None:

@@ -209,7 +209,7 @@ async def test_news_before_its_turn_keeps_the_turn(stage: Stage, ops) -> None:
 
 
 async def test_turns_missed_in_a_pause_are_not_all_taken_at_once(stage: Stage, ops) -> None:
-    """L12"""
+    """D7, L12"""
     slow(stage, ops, RateScope.partner, stage.partner.key, 1)
     campaign = stage.journey(ONE_MAIL, contacts_per_run=10)
     start = stage.clock.now()
