@@ -114,13 +114,28 @@ steps:
     branch:
       - {when: "written(30) < 9", steps: [{id: again, goto: first}]}
 """
+HOURLY = """
+key: hourly
+name: {ja: 毎時, en: Hourly}
+brand: mirai-securities
+languages: [ja, en]
+send_policy: {caps: none}
+steps:
+  - {id: first, send: email, message: one}
+  - {id: rest, wait: {for: 2 hours}}
+  - id: read
+    branch:
+      - {when: "clicked('first')", steps: [{id: out, exit: clicked}]}
+  - {id: again, goto: first, at_most: 8}
+"""
+WRITTEN_HERE = {"rounds": ROUNDS, "hourly": HOURLY}
 
 
 def _source(key: str) -> Source:
-    return load_source(JOURNEYS / key) if (JOURNEYS / key).is_dir() else Source(ROUNDS, _templates(), path=key)
+    return Source(WRITTEN_HERE[key], _templates(), path=key) if key in WRITTEN_HERE else load_source(JOURNEYS / key)
 
 
-@pytest.mark.parametrize("key", ["rounds", *sorted(path.name for path in JOURNEYS.iterdir() if path.is_dir())])
+@pytest.mark.parametrize("key", [*WRITTEN_HERE, *sorted(path.name for path in JOURNEYS.iterdir() if path.is_dir())])
 def test_memory_and_database_come_to_the_same_end(key: str) -> None:
     source = _source(key)
     definition = parse(source)
