@@ -19,13 +19,13 @@ from distmark.contacts.many import among
 from distmark.contacts.service import get_contact
 from distmark.enrollments.bulk import MOVING, Conditions, change, count, looks, set_columns, set_each
 from distmark.enrollments.model import EnrollmentStatus, MoveKind, RestraintKind
-from distmark.enrollments.restraints import Scope, held, lock_restraints, restrain, restraints_of
-from distmark.enrollments.table import Enrollment
+from distmark.enrollments.restraints import Scope, covers, held, lock_restraints, restrain, restraints, restraints_of
+from distmark.enrollments.table import Enrollment, Restraint
 from distmark.enrollments.waits import Foresight, Standing, is_lengthened, standing
 from distmark.errors import InvalidInput, NotFound
 from distmark.journeys.model import Outcome, Sleep
 from distmark.journeys.service import get_version, program_of
-from distmark.journeys.table import Journey
+from distmark.journeys.table import Journey, JourneyVersion
 from distmark.partners.model import Permission, Role, Viewer
 from distmark.partners.scope import may_see, visible
 from distmark.partners.service import get_partner, require
@@ -57,6 +57,46 @@ class ResumePlan:
     def kept(self) -> int:
         """How many stay paused."""
         return self.paused - self.resumed
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """How a scope stands now, as far as the viewer reaches: who is inside, and what people decided about it, the newest first.
+
+    The viewer may lift `own`; `around` holds all of it, too, and must be lifted where it was made; `within` holds only a part of it.
+    """
+
+    moving: int
+    paused: int
+    parked: int
+    own: Sequence[Restraint] = ()
+    around: Sequence[Restraint] = ()
+    within: Sequence[Restraint] = ()
+
+    @property
+    def inside(self) -> int:
+        """How many are inside: whom a stop would end."""
+        return self.moving + self.paused + self.parked
+
+    @property
+    def kinds(self) -> list[RestraintKind]:
+        """What holds all of it, in the order of the kinds."""
+        found = {restraint.kind for restraint in (*self.own, *self.around)}
+        return [kind for kind in RestraintKind if kind in found]
+
+
+def stand_of(session: Session, viewer: Viewer, scope: Scope) -> Stand:
+    """Return how the scope stands. Whoever may see what it names may ask; NotFound when it is not theirs."""
+    scope = _reached(session, viewer, scope)
+    statuses = select(col(Enrollment.status), func.count()).where(*_where(session, viewer, scope)).group_by(col(Enrollment.status))
+    counts = dict(session.execute(statuses).tuples().all())
+    moving, paused, parked = (counts.get(each, 0) for each in (EnrollmentStatus.waiting, EnrollmentStatus.paused, EnrollmentStatus.parked))
+    return Stand(moving, paused, parked, *_restraints_at(session, viewer, scope))
+
+
+def kinds_on(session: Session, viewer: Viewer, scope: Scope) -> list[RestraintKind]:
+    """Return what holds all of the scope now: paused, draining, both or nothing."""
+    return Stand(0, 0, 0, *_restraints_at(session, viewer, _reached(session, viewer, scope))).kinds
 
 
 def pause(session: Session, viewer: Viewer, scope: Scope, now: datetime, reason: str = "") -> int:
@@ -119,10 +159,15 @@ def resume(
     return plan
 
 
+def plan_stop(session: Session, viewer: Viewer, scope: Scope) -> int:
+    """Say how many `stop` would end now, changing nothing."""
+    return count(session, _live(session, viewer, _within(session, viewer, scope)))
+
+
 def stop(session: Session, viewer: Viewer, scope: Scope, reason: str, now: datetime) -> int:
     """End everybody in the scope for a person's reason, and return how many were live. Their runs end at once; others may still enter."""
     scope = _within(session, viewer, scope)
-    live = [*_where(session, viewer, scope), col(Enrollment.status) != EnrollmentStatus.ended]
+    live = _live(session, viewer, scope)
     told = {"outcome": Outcome.stopped.value, "reason": reason, "by": viewer.user_id}
     stopped = change(session, live, _ended(reason, now), MoveKind.ended, now, told)
     _audit(session, viewer, scope, "stopped", now, count=stopped, reason=reason)
@@ -136,7 +181,7 @@ def drain(session: Session, viewer: Viewer, scope: Scope, now: datetime, reason:
         raise InvalidInput("Enrollments that are inside already cannot be drained; drain a journey, campaign, partner or contact.")
     lock_restraints(session, viewer.brand_id)
     restrain(session, viewer, scope, RestraintKind.draining, now, reason)
-    inside = count(session, [*_where(session, viewer, scope), col(Enrollment.status) != EnrollmentStatus.ended])
+    inside = count(session, _live(session, viewer, scope))
     _audit(session, viewer, scope, "drained", now, count=inside, reason=reason)
     return inside
 
@@ -152,12 +197,15 @@ def take_up_again(session: Session, where: Conditions, now: datetime, user_id: i
 
 def _within(session: Session, viewer: Viewer, scope: Scope) -> Scope:
     """Return the scope as far as the viewer reaches. NotFound when it names what is not theirs, NotAllowed when they may not do this."""
-    is_partner = viewer.role is Role.partner
-    require(viewer, Permission.enrol_contacts if is_partner else Permission.publish_campaigns)
+    require(viewer, Permission.enrol_contacts if viewer.role is Role.partner else Permission.publish_campaigns)
+    return _reached(session, viewer, scope)
+
+
+def _reached(session: Session, viewer: Viewer, scope: Scope) -> Scope:
     if bool(scope.parts) == bool(scope.enrollment_ids):
         raise InvalidInput("Say what is meant: a journey, version, campaign, partner or contact, or a list of enrollments.")
     _find(session, viewer, scope)
-    return replace(scope, partner_id=viewer.partner_id) if is_partner and scope.parts else scope
+    return replace(scope, partner_id=viewer.partner_id) if viewer.role is Role.partner and scope.parts else scope
 
 
 def _find(session: Session, viewer: Viewer, scope: Scope) -> None:
@@ -177,6 +225,35 @@ def _find(session: Session, viewer: Viewer, scope: Scope) -> None:
         raise NotFound(f"Not all of the enrollments {_some(scope.enrollment_ids)} are yours; choose among those that you see.")
 
 
+def _restraints_at(session: Session, viewer: Viewer, scope: Scope) -> tuple[list[Restraint], list[Restraint], list[Restraint]]:
+    """Return the open restraints of exactly the scope that the viewer may lift, the others that hold all of it, and those of its parts."""
+    own = restraints_of(session, viewer, scope)
+    known = {restraint.id for restraint in own}
+    others = [restraint for restraint in restraints(session, viewer) if restraint.id not in known]
+    door = _door(session, viewer, scope)
+    around = [restraint for restraint in others if covers(restraint, door)]
+    known |= {restraint.id for restraint in around}
+    parts = scope.parts
+    within = [row for row in others if row.id not in known and parts and all(getattr(row, name) == parts[name] for name in parts)]
+    return own, around, within
+
+
+def _door(session: Session, viewer: Viewer, scope: Scope) -> dict[str, int | None]:
+    """Return all that is true of everybody in the scope, by column: the people of a version are in its journey, too."""
+    door: dict[str, int | None] = dict(scope.columns())
+    if len(scope.enrollment_ids) == 1:
+        row = session.get_one(Enrollment, scope.enrollment_ids[0])
+        return {name: getattr(row, name) for name in door}
+    if scope.version_id is not None:
+        door["journey_id"] = session.get_one(JourneyVersion, scope.version_id).journey_id
+    if scope.campaign_id is not None:
+        campaign = get_campaign(session, viewer, scope.campaign_id)
+        door |= {"journey_id": campaign.journey_id, "partner_id": door["partner_id"] or campaign.partner_id}
+    if scope.contact_id is not None:
+        door["partner_id"] = get_contact(session, viewer, scope.contact_id).partner_id
+    return door
+
+
 def _some(ids: Sequence[int]) -> str:
     return ", ".join(str(each) for each in ids[:5]) + (" ..." if len(ids) > 5 else "")
 
@@ -185,6 +262,10 @@ def _where(session: Session, viewer: Viewer, scope: Scope) -> list[ColumnElement
     where = [may_see(Enrollment, viewer)]
     where += [getattr(Enrollment, name) == value for name, value in scope.parts.items()]
     return [*where, among(session, col(Enrollment.id), scope.enrollment_ids)] if scope.enrollment_ids else where
+
+
+def _live(session: Session, viewer: Viewer, scope: Scope) -> list[ColumnElement[bool]]:
+    return [*_where(session, viewer, scope), col(Enrollment.status) != EnrollmentStatus.ended]
 
 
 def _is(status: EnrollmentStatus) -> ColumnElement[bool]:

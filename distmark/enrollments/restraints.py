@@ -92,8 +92,13 @@ def drained_among(session: Session, brand_id: int, journey_id: int, campaign_id:
     return {
         contact_id
         for contact_id, partner_id in people.items()
-        if any(_covers(restraint, door | {"contact_id": contact_id, "partner_id": partner_id}) for restraint in found)
+        if any(covers(restraint, door | {"contact_id": contact_id, "partner_id": partner_id}) for restraint in found)
     }
+
+
+def covers(restraint: Restraint, door: Mapping[str, int | None]) -> bool:
+    """Return whether the restraint holds all of whom `door` tells, by column."""
+    return all(getattr(restraint, name) in (None, door[name]) for name in PARTS)
 
 
 def hold_entrants(session: Session, brand_id: int, enrollment_ids: Sequence[int], now: datetime) -> int:
@@ -136,7 +141,3 @@ def _is_open() -> ColumnElement[bool]:
 
 def _of(brand_id: int, kind: RestraintKind) -> tuple[ColumnElement[bool], ...]:
     return col(Restraint.brand_id) == brand_id, col(Restraint.kind) == kind
-
-
-def _covers(restraint: Restraint, door: Mapping[str, int | None]) -> bool:
-    return all(getattr(restraint, name) in (None, door[name]) for name in PARTS)

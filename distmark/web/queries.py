@@ -84,6 +84,12 @@ def live_by_campaign(session: Session, viewer: Viewer) -> dict[int, int]:
     return {campaign_id: count for campaign_id, count in session.exec(statement.group_by(col(Enrollment.campaign_id))) if campaign_id}
 
 
+def live_by_partner(session: Session, viewer: Viewer) -> dict[int, int]:
+    """Return how many enrollments are live, per partner."""
+    statement = visible(select(Enrollment.partner_id, func.count()), Enrollment, viewer)
+    return dict(session.exec(statement.where(Enrollment.status != EnrollmentStatus.ended).group_by(col(Enrollment.partner_id))).all())
+
+
 def journeys_by_id(session: Session, viewer: Viewer) -> dict[int, Journey]:
     """Return the journeys of the viewer's brand."""
     return {row.id: row for row in session.exec(select(Journey).where(Journey.brand_id == viewer.brand_id)) if row.id is not None}

@@ -29,7 +29,9 @@ HEADERS = {
 }
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 # By route name. Mail providers press one-click unsubscribe, and machines with a bearer token post: neither has a cookie to be abused.
-CROSS_SITE_WELCOME = frozenset({"unsubscribe_now", "post_event", "post_events", "post_enrollments"})
+CROSS_SITE_WELCOME = frozenset(
+    {"unsubscribe_now", "post_event", "post_events", "post_enrollments", "post_pause", "post_resume", "post_stop", "post_drain"}
+)
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
 log = logging.getLogger("distmark.web")

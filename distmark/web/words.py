@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from distmark.campaigns.table import CampaignStatus, MemberStatus
-from distmark.enrollments.model import EnrollmentStatus, EnrolVerdict
+from distmark.enrollments.model import EnrollmentStatus, EnrolVerdict, RestraintKind
 from distmark.journeys.model import Outcome
 from distmark.journeys.table import VersionStatus
 from distmark.messages.model import MessageStatus
@@ -63,6 +63,11 @@ ENROLLMENT: dict[str, Said] = {
     EnrollmentStatus.paused: Said(N_("Paused"), "warn"),
     EnrollmentStatus.parked: Said(N_("Stuck"), "bad"),
     EnrollmentStatus.ended: Said(N_("Ended")),
+}
+
+RESTRAINT: dict[str, Said] = {
+    RestraintKind.paused: Said(N_("Paused"), "warn"),
+    RestraintKind.draining: Said(N_("Takes nobody new"), "warn"),
 }
 
 OUTCOME: dict[str, Said] = {
@@ -169,6 +174,7 @@ TABLES = {
     "version_words": VERSION,
     "enrollment_words": ENROLLMENT,
     "rehearsal_words": REHEARSAL,
+    "restraint_words": RESTRAINT,
     "outcome_words": OUTCOME,
     "message_words": MESSAGE,
     "verdict_words": VERDICT,

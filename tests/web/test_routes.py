@@ -51,6 +51,8 @@ def addresses(world: World, of_other: bool) -> Iterator[tuple[APIRoute, str]]:
         "campaign_id": world.foreign.id if of_other else world.campaign.id,
         "contact_id": side.contact.id,
         "task_id": side.task.id,
+        "partner_id": side.partner.id,
+        "enrollment_id": side.enrollment.id,
         "version_id": world.version.id,
         "key": world.journey.key,
         "number": 1,

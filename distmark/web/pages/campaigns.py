@@ -14,8 +14,10 @@ from starlette.datastructures import FormData
 from distmark.campaigns import service as campaigns
 from distmark.campaigns.table import Campaign, CampaignStatus, Member, MemberStatus
 from distmark.contacts.table import Contact
+from distmark.enrollments import control
 from distmark.enrollments import service as enrollments
 from distmark.enrollments.model import EnrolVerdict
+from distmark.enrollments.restraints import Scope
 from distmark.enrollments.table import Enrollment
 from distmark.errors import InvalidInput, NotFound, Refused
 from distmark.journeys import service as journeys
@@ -158,6 +160,7 @@ def _page(
         rows = [_row(visit, desk, member, contact, enrolled.get(contact.id or 0), programs) for member, contact in found.rows]
         shown = _shown(session, visit, desk, rows, found.total, chosen_status, q, contact_id, step_id, lang)
         first_at = _first_at(session, visit, desk, rows)
+        restrained = control.kinds_on(session, visit.viewer, Scope(campaign_id=campaign_id))
         cohort = _cohort(session, visit, desk.campaign, sum(counts.values()))
     pending = counts.get(MemberStatus.pending, 0)
     return visit.page(
@@ -181,6 +184,7 @@ def _page(
         languages_of_journey=desk.program.definition.languages if desk.program else (),
         wrong=wrong,
         cohort=cohort,
+        restrained=[kind for kind in restrained if kind.value != desk.campaign.status.value],
         may_enrol=visit.viewer.may(Permission.enrol_contacts),
     )
 

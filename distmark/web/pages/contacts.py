@@ -215,6 +215,7 @@ def contact_page(contact_id: int, visit: Visit = needs(Permission.see_contacts))
             "campaigns": queries.campaigns_by_id(session, visit.viewer),
             "story": story_of(session, visit, contact_id, rows, programs),
             "tasks": enrollments.tasks_of(session, visit.viewer, contact_id=contact_id),
+            "restrained": control.kinds_on(session, visit.viewer, Scope(contact_id=contact_id)),
             "names": queries.names_of_users(session, visit.viewer, [row.by_user_id for row in consents]),
         }
     return visit.page("contacts/page.html", **page)

@@ -13,8 +13,10 @@ from starlette.datastructures import FormData, UploadFile
 
 from distmark.compliance import service as compliance
 from distmark.compliance.service import CheckFailed
+from distmark.enrollments import control
 from distmark.enrollments import service as enrollments
 from distmark.enrollments.holds import Held, holds
+from distmark.enrollments.restraints import Scope
 from distmark.errors import DistmarkError, InvalidInput, NotFound, Refused
 from distmark.journeys import service as journeys
 from distmark.journeys.check import check, has_errors
@@ -94,6 +96,7 @@ def journey_page(key: str, visit: Visit = needs(Permission.see_journeys), v: int
         rows = step_rows(visit, found, program, here) if found else []
         page: dict[str, Any] = {
             "numbers": queries.partners_using(session, visit.viewer, journey.id or 0, visit.now - timedelta(days=30)),
+            "restrained": control.kinds_on(session, visit.viewer, Scope(version_id=version.id)) if version.registered_at else [],
             "splits": splits.splits_shown(session, visit, version.id or 0) if found else [],
             "bar": charts.bar,
             "held": [_hold(visit, each, program) for each in holds(session, visit.viewer, version.id)],

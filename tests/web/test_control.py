@@ -1,0 +1,409 @@
+"""Pausing, resuming, draining and stopping on the web: what the pages say and do, for whom, and that a repeat is harmless."""
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+from sqlmodel import col, select
+
+from distmark.clock import FixedClock
+from distmark.compliance.table import AuditEntry
+from distmark.enrollments.control import stop
+from distmark.enrollments.model import EnrollmentStatus
+from distmark.enrollments.restraints import Scope
+from distmark.enrollments.table import Enrollment, Restraint
+from distmark.partners.model import Role
+from distmark.partners.table import SignIn
+from tests import factories as make
+from tests.factories import NOW
+from tests.web.conftest import Side, World
+
+DAY = timedelta(days=1)
+ANEW = timedelta(days=3, hours=23)  # from 10:00 in Tokyo "for 3 days until 09:00": the fourth day's nine o'clock
+STOP = {"action": "stop", "reason": "利率の誤り"}
+
+
+def paths(world: World, side: Side | None = None) -> dict[str, str]:
+    side = side or world.here
+    return {
+        "journey": f"/journeys/{world.journey.key}/control",
+        "version": f"/journeys/{world.journey.key}/1/control",
+        "campaign": f"/campaigns/{world.campaign.id}/control",
+        "contact": f"/contacts/{side.enrolled.id}/control",
+        "enrollment": f"/enrollments/{side.enrollment.id}/control",
+        "partner": f"/partners/{side.partner.id}/control",
+    }
+
+
+LEVELS = ("journey", "version", "campaign", "contact", "enrollment", "partner")
+BOTH = ("journey", "version", "campaign")  # both partners have somebody in these
+
+
+def enrollment(world: World, side: Side) -> Enrollment:
+    with world.db.reading() as session:
+        return session.get_one(Enrollment, side.enrollment.id)
+
+
+def statuses(world: World) -> tuple[str, str]:
+    return str(enrollment(world, world.here).status), str(enrollment(world, world.there).status)
+
+
+def restraints(world: World) -> list[Restraint]:
+    with world.db.reading() as session:
+        return list(session.exec(select(Restraint).where(col(Restraint.lifted_at).is_(None)).order_by(col(Restraint.id))))
+
+
+def audited(world: World, action: str) -> list[dict[str, Any]]:
+    with world.db.reading() as session:
+        return list(session.exec(select(AuditEntry.detail).where(AuditEntry.action == action).order_by(col(AuditEntry.id))))
+
+
+# --- each level ---------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_each_level_is_paused_says_so_and_goes_on(world: World, level: str):
+    """L12"""
+    client, path = world.as_(Role.ops, "en"), paths(world)[level]
+
+    paused = client.post(path, data={"action": "pause", "reason": "wrong rate"})
+    held, page = statuses(world), client.get(path).text
+    resumed = client.post(path, data={"action": "resume", "clock": "keep", "spread": "0"})
+
+    assert (paused.status_code, paused.headers["location"]) == (303, path)
+    assert held == ("paused", "paused" if level in BOTH else "waiting")
+    assert "Paused since" in page
+    assert "Reason: wrong rate." in page
+    assert resumed.status_code == 303
+    assert (statuses(world), restraints(world)) == (("waiting", "waiting"), [])
+    assert "Paused since" not in client.get(path).text
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_stop_shows_how_many_it_ends_before_it_does_and_ends_them_with_the_reason(world: World, level: str):
+    client, path = world.as_(Role.ops, "en"), paths(world)[level]
+    number = 2 if level in BOTH else 1
+
+    asked = client.post(path, data=STOP)
+    before = statuses(world)
+    client.post(path, data=STOP | {"sure": "yes"})
+
+    assert (asked.status_code, before) == (200, ("waiting", "waiting"))
+    assert f"<b>{number}</b> p" in asked.text
+    ended = enrollment(world, world.here)
+    assert (ended.status, ended.outcome, ended.reason) == (EnrollmentStatus.ended, "stopped", "利率の誤り")
+    assert (enrollment(world, world.there).status == "ended") == (level in BOTH)
+    assert [entry["count"] for entry in audited(world, "stopped")] == [number]
+
+
+@pytest.mark.parametrize("level", [level for level in LEVELS if level != "enrollment"])
+def test_drained_level_says_so_keeps_those_inside_and_lets_people_in_again(world: World, level: str):
+    client, path = world.as_(Role.ops, "en"), paths(world)[level]
+
+    client.post(path, data={"action": "drain", "reason": "enough for now"})
+    page = client.get(path).text
+
+    assert statuses(world) == ("waiting", "waiting")
+    assert [row.kind for row in restraints(world)] == ["draining"]
+    assert "nobody new is let in" in page
+    assert "Let nobody new in" not in page
+    client.post(path, data={"action": "resume"})
+    assert restraints(world) == []
+
+
+def test_one_enrollment_offers_no_draining(world: World):
+    page = world.as_(Role.ops, "en").get(paths(world)["enrollment"]).text
+
+    assert "Let it run dry" not in page
+    assert 'value="pause"' in page
+
+
+# --- resuming -----------------------------------------------------------------------------------------------------------------------------
+
+
+def later(world: World, clock: FixedClock, time: timedelta) -> None:
+    """Let time go by, and keep everybody signed in."""
+    clock.move(time)
+    with world.db.writing() as session:
+        session.execute(update(SignIn).values(expires_at=clock.now() + DAY))
+
+
+def paused_over_the_due_time(world: World, clock: FixedClock, client: Any) -> None:
+    client.post(paths(world)["campaign"], data={"action": "pause"})
+    later(world, clock, 5 * DAY)  # both were due after 3
+
+
+@pytest.mark.parametrize(("clock_choice", "due_after"), [("keep", timedelta(0)), ("extend", ANEW)])
+def test_choice_of_the_clock_decides_when_waits_end(world: World, clock: FixedClock, clock_choice: str, due_after: timedelta):
+    client = world.as_(Role.marketer, "en")
+    paused_over_the_due_time(world, clock, client)
+
+    client.post(paths(world)["campaign"], data={"action": "resume", "clock": clock_choice, "spread": "0"})
+
+    # Arrived at NOW, paused from NOW on for 5 days: the wait is over by the clock, or begins again.
+    assert enrollment(world, world.here).due_at == clock.now() + due_after
+
+
+def test_page_says_how_many_go_on_at_once_for_each_choice(world: World, clock: FixedClock):
+    client = world.as_(Role.marketer, "en")
+    paused_over_the_due_time(world, clock, client)
+
+    page = re.sub(r"\s+", " ", client.get(paths(world)["campaign"]).text)
+
+    assert re.findall(r'name="clock" value="(\w+)".*?<b>(.*?)</b>', page) == [
+        ("keep", "2 people go on at once."),
+        ("extend", "0 people go on at once."),
+    ]
+    assert re.findall(r'<option value="(\d+)"( selected)?', page) == [("0", " selected"), ("1", ""), ("6", ""), ("24", "")]
+    assert statuses(world) == ("paused", "paused")
+
+
+@pytest.mark.parametrize(("least", "hours"), [(2, "6"), (3, "0")])
+def test_spreading_is_suggested_when_many_would_go_on_at_once(
+    world: World, clock: FixedClock, monkeypatch: pytest.MonkeyPatch, least: int, hours: str
+):
+    from distmark.web.pages import control
+
+    monkeypatch.setattr(control, "SUGGESTED", ((least, 6),))
+    client = world.as_(Role.marketer, "en")
+    paused_over_the_due_time(world, clock, client)
+
+    page = client.get(paths(world)["campaign"]).text
+
+    assert re.findall(r'<option value="(\d+)" selected', page) == [hours]
+    assert ("in one wave" in page) == (hours != "0")
+
+
+def test_spread_spaces_those_who_go_on_at_once(world: World, clock: FixedClock):
+    client = world.as_(Role.marketer, "en")
+    paused_over_the_due_time(world, clock, client)
+
+    client.post(paths(world)["campaign"], data={"action": "resume", "clock": "keep", "spread": "6"})
+
+    # 6 h for two people: at once, and after 3 h
+    assert [enrollment(world, side).due_at for side in (world.here, world.there)] == [clock.now(), clock.now() + timedelta(hours=3)]
+
+
+def test_who_is_under_two_pauses_stays_and_the_page_says_where_the_other_is(world: World):
+    client, path = world.as_(Role.ops, "en"), paths(world)
+    client.post(path["campaign"], data={"action": "pause"})
+    client.post(path["version"], data={"action": "pause"})
+
+    page = client.get(path["contact"]).text
+    client.post(path["campaign"], data={"action": "resume"})
+    left = client.get(path["contact"]).text
+
+    assert {f'href="{path[level]}"' in page for level in ("campaign", "version")} == {False}  # a contact may be in many journeys
+    assert statuses(world) == ("paused", "paused")
+    assert f'href="{path["version"]}"' in client.get(path["enrollment"]).text
+    assert f'href="{path["campaign"]}"' not in client.get(path["enrollment"]).text
+    assert "1 of them stand still." in left
+
+
+# --- repeats ------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_pressing_twice_does_no_more_than_once(world: World, clock: FixedClock):
+    client, path = world.as_(Role.ops), paths(world)["campaign"]
+
+    for _ in range(2):
+        client.post(path, data={"action": "pause", "reason": "誤り"})
+    paused_at = enrollment(world, world.here).paused_at
+    later(world, clock, 5 * DAY)
+    assert (len(restraints(world)), paused_at) == (1, NOW)
+    for _ in range(2):
+        client.post(path, data={"action": "resume", "clock": "extend"})
+        assert enrollment(world, world.here).due_at == clock.now() + ANEW
+    for _ in range(2):
+        assert client.post(path, data=STOP | {"sure": "yes"}).status_code == 303
+        later(world, clock, DAY)
+
+    assert enrollment(world, world.here).ended_at == clock.now() - 2 * DAY
+    assert [entry["count"] for entry in audited(world, "stopped")] == [2, 0]
+
+
+# --- who ----------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", ["campaign", "contact", "enrollment", "partner"])
+def test_partner_acts_on_their_own_part_alone(world: World, level: str):
+    client, path = world.as_(), paths(world)[level]
+
+    client.post(path, data={"action": "pause"})
+    held = statuses(world)
+    client.post(path, data={"action": "resume"})
+
+    assert (held, statuses(world)) == (("paused", "waiting"), ("waiting", "waiting"))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("action", ["pause", "resume", "drain", "stop"])
+def test_partner_changes_nothing_of_another_by_guessing(world: World, level: str, action: str):
+    """S5"""
+    path = paths(world, world.there)[level]
+    data = {"action": action, "reason": "x", "sure": "yes"}
+
+    answers = [world.as_().get(path).status_code, world.as_().post(path, data=data).status_code]
+
+    assert set(answers) <= ({403} if level in ("journey", "version") else {404} if level != "campaign" else {200, 303})
+    assert enrollment(world, world.there).status == "waiting"
+
+
+def test_people_of_another_brand_find_nothing(world: World):
+    with world.db.writing() as session:
+        foreign = make.make_enrollment(session, make.make_member(session, session.merge(world.foreign), foreign_contact(session, world)))
+    client = world.as_(Role.ops)
+
+    for path in (
+        f"/campaigns/{world.foreign.id}/control",
+        f"/contacts/{foreign.contact_id}/control",
+        f"/enrollments/{foreign.id}/control",
+        f"/partners/{foreign.partner_id}/control",
+        f"/campaigns/{world.campaign.id}/control?partner={foreign.partner_id}",
+    ):
+        assert client.get(path).status_code == 404, path
+        assert client.post(path, data={"action": "pause"}).status_code == 404, path
+        assert client.post(path, data=STOP).status_code == 404, path
+    assert statuses(world) == ("waiting", "waiting")
+
+
+def foreign_contact(session: Any, world: World) -> Any:
+    from distmark.partners.table import Brand
+
+    brand = session.get_one(Brand, world.foreign.brand_id)
+    return make.make_contact(session, make.make_partner(session, brand))
+
+
+@pytest.mark.parametrize("level", ["campaign", "partner"])
+@pytest.mark.parametrize("action", ["pause", "resume", "drain", "stop"])
+def test_approver_sees_how_it_stands_and_changes_nothing(world: World, level: str, action: str):
+    client, path = world.as_(Role.approver, "en"), paths(world)[level]
+
+    page = client.get(path)
+
+    assert page.status_code == 200
+    assert '<button class="btn' not in page.text[page.text.index("<main") :]
+    for sure in ("", "yes"):
+        assert client.post(path, data={"action": action, "reason": "x", "sure": sure}).status_code == 403
+    assert (statuses(world), restraints(world)) == (("waiting", "waiting"), [])
+
+
+def test_partner_sees_that_the_brand_paused_and_cannot_lift_it(world: World):
+    path = paths(world)["campaign"]
+    world.as_(Role.marketer).post(path, data={"action": "pause", "reason": "利率の誤り"})
+    client = world.as_(language="en")
+
+    page = client.get(path).text
+    client.post(path, data={"action": "resume"})
+
+    assert "Held from elsewhere" in page
+    assert "利率の誤り" in page
+    assert "Look there" not in page
+    assert statuses(world) == ("paused", "paused")
+
+
+def test_brand_sees_what_a_partner_paused_and_lifts_it_there(world: World):
+    path = paths(world)["campaign"]
+    world.as_().post(path, data={"action": "pause"})
+    client = world.as_(Role.marketer, "en")
+
+    page = client.get(path).text
+    (there,) = re.findall(rf'href="({re.escape(path)}\?partner=\d+)"', page)
+    narrowed = client.get(there).text
+    client.post(there, data={"action": "resume"})
+
+    assert "Parts of it that are held by themselves" in page
+    assert "Paused since" in narrowed
+    assert f"only of {world.here.partner.name}" in narrowed
+    assert (statuses(world), restraints(world)) == (("waiting", "waiting"), [])
+
+
+# --- mistakes and empty states ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"action": "stop", "reason": " "}, "理由がありません"),
+        ({"action": "stop", "reason": " ", "sure": "yes"}, "理由がありません"),
+        ({"action": "pause", "reason": "あ" * 301}, "理由は 301 字あります"),
+        ({"action": "pause", "reason": "a\0b"}, "1 行で 300 字まで"),
+        ({"action": "resume", "spread": "999999999"}, "「999999999」という時間は選べません"),
+        ({"action": "explode"}, "何をするかが選ばれていません"),
+        ({}, "何をするかが選ばれていません"),
+    ],
+)
+def test_mistake_is_told_in_words_and_changes_nothing(world: World, data: dict[str, str], said: str):
+    answer = world.as_(Role.ops).post(paths(world)["campaign"], data=data)
+
+    assert answer.status_code == 422
+    assert said in answer.text
+    assert (statuses(world), restraints(world)) == (("waiting", "waiting"), [])
+
+
+def test_page_with_nobody_inside_says_so_and_offers_nothing_to_stop(world: World):
+    with world.db.writing() as session:
+        ops = make.make_viewer(session, Role.ops, session.merge(world.brand))
+        stop(session, ops, Scope(campaign_id=world.campaign.id), "over", NOW)
+    client, path = world.as_(Role.ops, "en"), paths(world)["campaign"]
+
+    assert "Nobody is inside now." in client.get(path).text
+    assert "See whom it ends" not in client.get(path).text
+    assert "there is nothing to end" in client.post(path, data=STOP).text
+
+
+@pytest.mark.parametrize("path", ["/journeys/{key}/9/control", "/journeys/nothing/control", "/partners/999999/control"])
+def test_what_is_not_there_is_not_found(world: World, path: str):
+    assert world.as_(Role.ops).get(path.format(key=world.journey.key)).status_code == 404
+
+
+# --- on the other pages -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("level", "role", "page"),
+    [
+        ("version", Role.marketer, "/journeys/{key}"),
+        ("journey", Role.marketer, "/journeys/{key}"),
+        ("campaign", Role.partner, "/campaigns/{campaign}"),
+        ("contact", Role.partner, "/contacts/{contact}"),
+        ("partner", Role.partner, "/campaigns/{campaign}"),
+        ("partner", Role.marketer, "/partners"),
+    ],
+)
+def test_state_is_a_chip_beside_the_name(world: World, level: str, role: Role, page: str):
+    address = page.format(key=world.journey.key, campaign=world.campaign.id, contact=world.here.enrolled.id)
+    client, ops = world.as_(role, "en"), world.as_(Role.ops)
+    chips = ['<span class="chip warn">Takes nobody new</span>', '<span class="chip warn">Paused</span>']
+
+    before = client.get(address).text
+    ops.post(paths(world)[level], data={"action": "drain"})
+    ops.post(paths(world)[level], data={"action": "pause"})
+    after = client.get(address).text
+
+    assert [chip in name_of(before, address) for chip in chips] == [False, False]
+    assert [chip in name_of(after, address) for chip in chips] == [True, True]
+
+
+def name_of(html: str, address: str) -> str:
+    """The heading, or on the list of partners all of it."""
+    return html if address == "/partners" else "".join(re.findall(r"<h1>.*?</h1>", html))
+
+
+@pytest.mark.parametrize(
+    ("role", "page", "level"),
+    [
+        (Role.marketer, "/journeys/{key}", "version"),
+        (Role.marketer, "/campaigns/{campaign}", "campaign"),
+        (Role.marketer, "/partners", "partner"),
+        (Role.partner, "/campaigns/{campaign}", "campaign"),
+        (Role.partner, "/contacts/{contact}", "contact"),
+        (Role.partner, "/contacts/{contact}", "enrollment"),
+    ],
+)
+def test_entry_is_where_people_look_for_it(world: World, role: Role, page: str, level: str):
+    address = page.format(key=world.journey.key, campaign=world.campaign.id, contact=world.here.enrolled.id)
+
+    assert f'href="{paths(world)[level]}"' in world.as_(role).get(address).text
