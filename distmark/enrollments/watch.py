@@ -85,6 +85,19 @@ def alarms(session: Session, viewer: Viewer, *, open_only: bool = True) -> list[
     return [AlarmShown(alarm, key, number) for alarm, key, number in rows]
 
 
+def alarm_count(session: Session, viewer: Viewer) -> int:
+    """Return how many of the brand's alarms are not over."""
+    require(viewer, Permission.see_journeys)
+    standing = visible(select(func.count(col(Alarm.id))), Alarm, viewer).where(col(Alarm.cleared_at).is_(None))
+    return int(session.execute(standing).scalar_one())
+
+
+def late_before(clock: Clock) -> datetime:
+    """Return the moment before which nobody should be due any more: five real minutes ago, on the journeys' clock."""
+    now = clock.now()
+    return now - (clock.in_real(LATE_AFTER) - now)
+
+
 def lateness(session: Session, now: datetime) -> timedelta:
     """Return how late the oldest enrollment is that should have moved on, of all brands; nothing when none should have."""
     oldest = session.execute(select(func.min(col(Enrollment.due_at))).where(*_due(now))).scalar_one()
@@ -94,8 +107,7 @@ def lateness(session: Session, now: datetime) -> timedelta:
 def look(session: Session, clock: Clock) -> Looked:
     """Raise an alarm for every version that is late or has run dry and has none, and clear those that are over."""
     now = clock.now()
-    late_before = now - (clock.in_real(LATE_AFTER) - now)
-    troubles = {**_late(session, late_before, now), **_dry(session, now)}
+    troubles = {**_late(session, late_before(clock), now), **_dry(session, now)}
     opened = session.execute(select(Alarm).where(col(Alarm.cleared_at).is_(None)).with_for_update()).scalars().all()
     cleared = [alarm for alarm in opened if (alarm.version_id, alarm.kind) not in troubles]
     for alarm in cleared:
@@ -177,9 +189,9 @@ def _lateness(session: Session, versions: Collection[int], now: datetime) -> dic
 Troubles = dict[tuple[int, AlarmKind], dict[str, Any]]
 
 
-def _late(session: Session, late_before: datetime, now: datetime) -> Troubles:
+def _late(session: Session, before: datetime, now: datetime) -> Troubles:
     """Return the versions with somebody who should have moved before then, with how many and since when."""
-    where = (col(Enrollment.status) == EnrollmentStatus.waiting, col(Enrollment.due_at) < late_before)
+    where = (col(Enrollment.status) == EnrollmentStatus.waiting, col(Enrollment.due_at) < before)
     late = _late_rows(col(Enrollment.version_id), col(Enrollment.due_at), where=where)
     by_version = select(late.c.version_id, func.count(), func.min(late.c.due_at)).group_by(late.c.version_id)
     return {

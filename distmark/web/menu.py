@@ -7,6 +7,7 @@ from sqlmodel import Session
 
 from distmark.compliance import service as compliance
 from distmark.enrollments import service as enrollments
+from distmark.enrollments.watch import alarm_count
 from distmark.partners.model import Permission, Viewer
 from distmark.settings import Mode
 from distmark.web.i18n import N_
@@ -19,6 +20,7 @@ PAGES: tuple[tuple[str, str, str, Permission | None, bool], ...] = (
     ("/campaigns", N_("Campaigns"), "flag", Permission.see_campaigns, False),
     ("/contacts", N_("Contacts"), "people", Permission.see_contacts, False),
     ("/results", N_("Results"), "bars", Permission.see_results, False),
+    ("/operations", N_("Operations"), "pulse", Permission.publish_campaigns, False),
     ("/rates", N_("Send rates"), "clock", Permission.run_operations, False),
     ("/mailbox", N_("Mailbox"), "mail", None, True),
 )
@@ -38,7 +40,7 @@ class Item:
 def items(session: Session, viewer: Viewer, here: str, mode: Mode, now: datetime) -> list[Item]:
     """Return the pages this person may see, in order; the one they are on is `current`."""
     shown = [page for page in PAGES if (page[3] is None or viewer.may(page[3])) and (mode is Mode.demo or not page[4])]
-    counts = {"/": _tasks_due(session, viewer, now), "/approvals": _approvals(session, viewer)}
+    counts = {"/": _tasks_due(session, viewer, now), "/approvals": _approvals(session, viewer), "/operations": _alarms(session, viewer)}
     return [Item(path, words, icon, counts.get(path, 0), _is_current(path, here)) for path, words, icon, _, _ in shown]
 
 
@@ -54,3 +56,7 @@ def _tasks_due(session: Session, viewer: Viewer, now: datetime) -> int:
 
 def _approvals(session: Session, viewer: Viewer) -> int:
     return len(compliance.waiting_approvals(session, viewer)) if viewer.may(Permission.approve_journeys) else 0
+
+
+def _alarms(session: Session, viewer: Viewer) -> int:
+    return alarm_count(session, viewer) if viewer.may(Permission.publish_campaigns) else 0

@@ -13,6 +13,7 @@ from distmark.campaigns.table import Campaign, CampaignStatus
 from distmark.compliance import service as compliance
 from distmark.enrollments import service as enrollments
 from distmark.enrollments.table import Task
+from distmark.enrollments.watch import alarm_count
 from distmark.journeys.table import Journey, VersionStatus
 from distmark.metrics import service as metrics
 from distmark.partners.model import Permission
@@ -122,6 +123,7 @@ def _of_brand(visit: Visit) -> Response:
         drafts = queries.newest_by_journey(session, viewer, (VersionStatus.draft, VersionStatus.sent_back, VersionStatus.approved))
         published = queries.newest_by_journey(session, viewer, (VersionStatus.registered,))
         failing = queries.failing(session, viewer)
+        alarms = alarm_count(session, viewer) if viewer.may(Permission.publish_campaigns) else 0
     work = [version for version in drafts.values() if version.number > getattr(published.get(version.journey_id), "number", 0)]
     return visit.page(
         "today_brand.html",
@@ -132,6 +134,7 @@ def _of_brand(visit: Visit) -> Response:
         work=work if viewer.may(Permission.write_journeys) else [],
         published=published,
         failing=failing,
+        alarms=alarms,
     )
 
 

@@ -1,0 +1,335 @@
+"""Operations: is everything that is due on its way; who is late, stuck or held and by what; and what to do about it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from sqlmodel import Session
+from starlette.datastructures import FormData
+
+from distmark.contacts.table import Contact
+from distmark.enrollments import trouble
+from distmark.enrollments.holds import Held, holds
+from distmark.enrollments.model import AlarmKind
+from distmark.enrollments.trouble import Parked, Retried
+from distmark.enrollments.watch import AlarmShown, StepWatch, alarms, late_before, watch
+from distmark.journeys import service as journeys
+from distmark.journeys.program import Program
+from distmark.messages.uncertain import Uncertain, uncertain_count
+from distmark.messages.uncertain import uncertain as uncertain_messages
+from distmark.partners.model import Permission
+from distmark.partners.service import partners_of
+from distmark.web import charts, queries
+from distmark.web.i18n import N_, Tongue
+from distmark.web.site import Visit, needs, numbers, text, the_form
+from distmark.web.standing import rule_words, step_name
+
+router = APIRouter()
+ROWS = 20
+# The same people who may pause and resume journeys: what they find here, they may mend.
+MAY = Permission.publish_campaigns
+
+# kind -> what the alarm is called, and what to do about it
+ALARMS: Mapping[AlarmKind, tuple[str, str]] = {
+    AlarmKind.late: (
+        N_("Late"),
+        N_(
+            "Nobody is lost: all of them go on, in their order, once what holds them is mended. See whether the worker runs, and whether"
+            " the work pool or its queue is paused in Prefect; “distmark doctor” on the server says what is wrong."
+        ),
+    ),
+    AlarmKind.dry: (
+        N_("Run dry"),
+        N_(
+            "See whether its campaigns are open and partners know of them, and whether the event, segment or date that brings people in"
+            " still comes. If it is meant to stand still, let it run dry or retire the version: that ends the alarm."
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """One step with people at it: its numbers, and in words how late it is and what holds sends there. `share` is of the fullest step."""
+
+    step: StepWatch
+    name: str
+    share: float
+    is_late: bool
+    p50: str
+    most: str
+    held: Sequence[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class JourneyRows:
+    """One version of a journey with people in it; `most` is how late the latest of them is."""
+
+    key: str
+    name: str
+    version: int
+    version_id: int
+    rows: Sequence[StepRow]
+    is_late: bool
+    people: int
+    most: timedelta
+
+    @property
+    def place(self) -> str:
+        """Where it stands among the journeys that are on time: the key of the list's pages."""
+        return f"{self.key} {self.version:06d}"
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmRow:
+    """One standing alarm in words."""
+
+    shown: AlarmShown
+    name: str
+    title: str
+    told: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One parked enrollment or uncertain message, with the names of its step and partner, and its contact if the reader may know it."""
+
+    shown: Parked | Uncertain
+    journey: str
+    step: str
+    contact: Contact | None
+    partner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at the brand's journeys found; the journeys that are late come first, the latest at the top."""
+
+    journeys: Sequence[JourneyRows]
+    alarms: Sequence[AlarmRow]
+    parked: int
+    uncertain: int
+
+    @property
+    def late(self) -> list[JourneyRows]:
+        """The journeys that are late."""
+        return [journey for journey in self.journeys if journey.is_late]
+
+    @property
+    def unheard(self) -> list[JourneyRows]:
+        """The journeys that are late without an alarm: for more than a minute only where nobody looks."""
+        told = {row.shown.alarm.version_id for row in self.alarms if row.shown.alarm.kind is AlarmKind.late}
+        return [journey for journey in self.late if journey.version_id not in told]
+
+    @property
+    def steps_with_many(self) -> list[tuple[JourneyRows, StepRow]]:
+        """The steps at which more than one is stuck: they can try again together."""
+        return [(journey, row) for journey in self.journeys for row in journey.rows if row.step.parked > 1]
+
+
+@router.get("/operations")
+def operations_page(visit: Visit = needs(MAY), after: str = "", parked: int | None = None, uncertain: int | None = None) -> Response:
+    """How every journey of the brand moves, what stands in its way, and who is stuck; renews itself while it is looked at."""
+    with visit.reading() as session:
+        names = _names(session, visit)
+        found = _look(session, visit, names)
+        stuck = trouble.parked(session, visit.viewer, parked, ROWS + 1)
+        unsure = uncertain_messages(session, visit.viewer, uncertain, ROWS + 1)
+        cases = _cases(session, visit, names, [*stuck[:ROWS], *unsure[:ROWS]])
+    calm = [journey for journey in found.journeys if not journey.is_late]
+    behind = [journey for journey in calm if journey.place > after] if after else calm
+    return visit.page(
+        "operations.html",
+        sentence=_sentence(visit, found),
+        found=found,
+        shown=[*([] if after else found.late), *behind[:ROWS]],
+        next_after=behind[ROWS - 1].place if len(behind) > ROWS else "",
+        after=after,
+        stuck=[case for case in cases if isinstance(case.shown, Parked)],
+        next_parked=stuck[ROWS - 1].enrollment.id if len(stuck) > ROWS else None,
+        parked=parked,
+        unsure=[case for case in cases if isinstance(case.shown, Uncertain)],
+        next_uncertain=unsure[ROWS - 1].message.id if len(unsure) > ROWS else None,
+        uncertain=uncertain,
+        bar=charts.bar,
+    )
+
+
+@router.post("/operations/try-again")
+def try_enrollments_again(visit: Visit = needs(MAY), form: FormData = the_form) -> Response:
+    """Let parked enrollments that are named try their step again now."""
+    with visit.writing() as session:
+        done = trouble.try_again(session, visit.viewer, numbers(form, "enrollment"), visit.now)
+    return _tried(visit, done)
+
+
+@router.post("/operations/try-step-again")
+def try_a_step_again(visit: Visit = needs(MAY), form: FormData = the_form) -> Response:
+    """Let everybody who is parked at one step of a version try it again now."""
+    version_id = next(iter(numbers(form, "version")), 0)
+    with visit.writing() as session:
+        done = trouble.try_step_again(session, visit.viewer, version_id, text(form, "step"), visit.now)
+    return _tried(visit, done)
+
+
+def _tried(visit: Visit, done: Retried) -> Response:
+    if done.held:
+        return visit.go("/operations", N_("A pause holds %(n)s of them; resume it first. The others try again now."), "warn", n=done.held)
+    if not done.tried:
+        return visit.go("/operations", N_("None of them is stuck any more."), "warn")
+    return visit.go("/operations", N_("They try their step again now. Whoever is not shown below any more goes on."))
+
+
+# --- looking --------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What people call the brand's journeys and partners, and the steps of the versions that were asked for."""
+
+    tongue: Tongue
+    journeys: Mapping[str, str]
+    partners: Mapping[int, str]
+    programs: Callable[[int], Program]
+
+    def step(self, version_id: int, step_id: str | None) -> str:
+        """Return what a step is called; "" is the start."""
+        step = self.programs(version_id).steps.get(step_id or "")
+        return step_name(step, self.tongue) if step else step_id or self.tongue.say(N_("Is about to begin"))
+
+
+def _names(session: Session, visit: Visit) -> Names:
+    return Names(
+        tongue=visit.tongue,
+        journeys={row.key: visit.tongue.named(row.name) or row.key for row in journeys.list_journeys(session, visit.viewer)},
+        partners={row.id or 0: row.name for row in partners_of(session, visit.viewer)},
+        programs=lambda version_id: journeys.program_of(session, version_id),
+    )
+
+
+def _look(session: Session, visit: Visit, names: Names) -> Look:
+    held: dict[tuple[int, str], list[Held]] = {}
+    for each in holds(session, visit.viewer):
+        held.setdefault((each.version_id, each.step_id), []).append(each)
+    by_version: dict[int, list[StepWatch]] = {}
+    for step in watch(session, visit.viewer, visit.now):
+        by_version.setdefault(step.version_id, []).append(step)
+    before = late_before(visit.site.clock)
+    found = [_journey(visit, names, steps, held, before) for steps in by_version.values()]
+    calm = sorted((journey for journey in found if not journey.is_late), key=lambda journey: journey.place)
+    return Look(
+        journeys=[*(journey for journey in found if journey.is_late), *calm],  # the watch names the latest first
+        alarms=[_alarm(visit, names, shown) for shown in alarms(session, visit.viewer)],
+        parked=trouble.parked_count(session, visit.viewer),
+        uncertain=uncertain_count(session, visit.viewer),
+    )
+
+
+def _journey(
+    visit: Visit, names: Names, steps: Sequence[StepWatch], held: Mapping[tuple[int, str], Sequence[Held]], before: datetime
+) -> JourneyRows:
+    first = steps[0]
+    fullest = max(people_at(step) for step in steps)
+    rows = [_row(visit, names, step, held.get((step.version_id, step.step_id), ()), people_at(step) / fullest, before) for step in steps]
+    return JourneyRows(
+        key=first.journey,
+        name=names.journeys.get(first.journey, first.journey),
+        version=first.version,
+        version_id=first.version_id,
+        rows=rows,
+        is_late=any(row.is_late for row in rows),
+        people=sum(people_at(step) for step in steps),
+        most=max(step.late_max for step in steps),
+    )
+
+
+def _row(visit: Visit, names: Names, step: StepWatch, held: Sequence[Held], share: float, before: datetime) -> StepRow:
+    return StepRow(
+        step=step,
+        name=names.step(step.version_id, step.step_id),
+        share=share,
+        is_late=step.oldest_due_at is not None and step.oldest_due_at < before,
+        p50=span_words(visit.tongue, step.late_p50) if step.due else "",
+        most=span_words(visit.tongue, step.late_max) if step.due else "",
+        held=[(rule_words(each.rule, visit.tongue), each.count) for each in held],
+    )
+
+
+def people_at(step: StepWatch) -> int:
+    """Return how many are at the step, moving or not."""
+    return step.waiting + step.paused + step.parked
+
+
+def _alarm(visit: Visit, names: Names, shown: AlarmShown) -> AlarmRow:
+    alarm = shown.alarm
+    title, advice = ALARMS[alarm.kind]
+    told = ""
+    if alarm.kind is AlarmKind.late:
+        late = span_words(visit.tongue, timedelta(seconds=int(alarm.detail["late_seconds"])))
+        told = visit.tongue.count(
+            "%(n)s person should have moved on, %(late)s ago.",
+            "%(n)s people should have moved on, the first %(late)s ago.",
+            int(alarm.detail["count"]),
+            late=late,
+        )
+    elif alarm.kind is AlarmKind.dry:
+        told = visit.tongue.count(
+            "Nobody has entered for a day; usually %(n)s person does.",
+            "Nobody has entered for a day; usually %(n)s people do.",
+            int(alarm.detail["usual_per_day"]),
+        )
+    return AlarmRow(shown, names.journeys.get(shown.journey, shown.journey), visit.say(title), told, visit.say(advice))
+
+
+def _cases(session: Session, visit: Visit, names: Names, shown: Sequence[Parked | Uncertain]) -> list[Case]:
+    """Return each with its names. Only who may see contacts is told who it is: a marketer sees whose contact it is."""
+    subjects = [each.enrollment if isinstance(each, Parked) else each.message for each in shown]
+    may_see = visit.viewer.may(Permission.see_contacts)
+    people = queries.contacts_of(session, visit.viewer, [subject.contact_id for subject in subjects]) if may_see else {}
+    return [
+        Case(
+            shown=each,
+            journey=names.journeys.get(each.journey, each.journey),
+            step=names.step(subject.version_id, subject.step_id),
+            contact=people.get(subject.contact_id),
+            partner=names.partners.get(subject.partner_id, ""),
+        )
+        for each, subject in zip(shown, subjects, strict=True)
+    ]
+
+
+# --- words ----------------------------------------------------------------------------------------------------------------------------
+
+
+def _sentence(visit: Visit, found: Look) -> str:
+    """Say the one thing that matters most now, and that there is more."""
+    count = visit.tongue.count
+    dry = {row.shown.journey for row in found.alarms if row.shown.alarm.kind is AlarmKind.dry}
+    said = []
+    if found.late:
+        said.append(count("%(n)s journey is late.", "%(n)s journeys are late.", len({journey.key for journey in found.late})))
+        worst = max(found.late, key=lambda journey: journey.most)
+        said.append(visit.say(N_("“%(name)s” is late by %(late)s."), name=worst.name, late=span_words(visit.tongue, worst.most)))
+    if dry:
+        said.append(count("Nobody enters %(n)s journey any more.", "Nobody enters %(n)s journeys any more.", len(dry)))
+    if found.parked:
+        said.append(count("%(n)s person is stuck in a journey.", "%(n)s people are stuck in journeys.", found.parked))
+    if not said:
+        said.append(visit.say(N_("Everything that is due is on its way.") if found.journeys else N_("Nobody is inside a journey now.")))
+    return visit.tongue.joined(*said)
+
+
+def span_words(tongue: Tongue, span: timedelta) -> str:
+    """Return a length of time in words, in its two largest units: days and hours, hours and minutes, minutes."""
+    minutes = int(span.total_seconds() // 60)
+    hours, days = minutes // 60, minutes // (24 * 60)
+    if minutes < 1:
+        return tongue.say(N_("less than a minute"))
+    if hours < 1:
+        return tongue.say(N_("%(minutes)s min"), minutes=minutes)
+    if days < 1:
+        return tongue.say(N_("%(hours)s h %(minutes)s min"), hours=hours, minutes=minutes % 60)
+    return tongue.say(N_("%(days)s d %(hours)s h"), days=tongue.number(days), hours=hours % 24)

@@ -1,0 +1,311 @@
+"""The page of operations: one sentence on top, who is late and held where, who is stuck and tries again, and who may see it."""
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlmodel import Session, select
+
+from distmark.compliance.table import AuditEntry
+from distmark.enrollments.control import pause
+from distmark.enrollments.model import AlarmKind, EnrollmentStatus, MoveKind
+from distmark.enrollments.restraints import Scope
+from distmark.enrollments.table import Alarm, Enrollment, Move
+from distmark.enrollments.watch import look
+from distmark.messages.model import MessageStatus
+from distmark.messages.table import Message
+from distmark.partners.model import Role
+from distmark.web.i18n import Tongue
+from distmark.web.pages import operations
+from distmark.web.pages.operations import span_words
+from tests import factories as make
+from tests.factories import NOW
+from tests.web.conftest import World
+from tests.web.test_words import TOKYO
+
+MINUTE = timedelta(minutes=1)
+
+
+def change(world: World, enrollment_id: int | None, **values: Any) -> None:
+    with world.db.writing() as session:
+        row = session.get_one(Enrollment, enrollment_id)
+        for name, value in values.items():
+            setattr(row, name, value)
+        session.add(row)
+
+
+def park(world: World, enrollment_id: int | None, error: str = "UndefinedError: 'amount' is undefined") -> None:
+    change(world, enrollment_id, status=EnrollmentStatus.parked, due_at=None, why="parked", tries=5, error=error)
+    with world.db.writing() as session:
+        session.add(Move(enrollment_id=enrollment_id or 0, at=NOW - 3 * MINUTE, kind=MoveKind.error, step_id="time-to-read"))
+
+
+def page(world: World, role: Role = Role.ops, address: str = "/operations", language: str = "en") -> str:
+    answer = world.as_(role, language).get(address)
+    assert answer.status_code == 200
+    return re.sub(r"\s+", " ", answer.text)
+
+
+def sentence(html: str) -> str:
+    return re.search(r'<p class="say big">(.*?)</p>', html)[1]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("role", "status"), [(Role.ops, 200), (Role.marketer, 200), (Role.approver, 403), (Role.partner, 403)])
+def test_page_is_for_those_who_may_pause_and_resume_journeys(world: World, role: Role, status: int):
+    client = world.as_(role)
+
+    assert client.get("/operations").status_code == status
+    assert ('href="/operations"' in client.get("/").text) is (status == 200)
+    if status == 403:
+        assert client.post("/operations/try-again", data={"enrollment": world.here.enrollment.id}).status_code == 403
+        assert client.post("/operations/try-step-again", data={"version": world.version.id, "step": "x"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("language", "said"), [("en", "Everything that is due is on its way."), ("ja", "予定どおり、すべて進んでいます。")]
+)
+def test_all_is_well_says_so_in_one_sentence(world: World, language: str, said: str):
+    html = page(world, language=language)
+
+    assert sentence(html) == said
+    assert world.journey.name[language] in html
+
+
+def test_page_where_nobody_is_inside_a_journey_says_what_will_be_here(world: World):
+    with world.db.writing() as session:
+        for row in session.exec(select(Enrollment)):
+            row.status, row.due_at = EnrollmentStatus.ended, None
+            session.add(row)
+
+    html = page(world)
+
+    assert sentence(html) == "Nobody is inside a journey now."
+    assert "Here stands every step of a journey at which somebody is." in html
+    assert "Nobody is stuck." in html
+    assert "Of every message it is known whether it was sent." in html
+
+
+def test_late_journey_is_named_with_how_late_and_its_alarm_says_what_to_do(world: World):
+    change(world, world.here.enrollment.id, due_at=NOW - 72 * MINUTE)
+    with world.db.writing() as session:
+        look(session, world.app.state.site.clock)
+
+    html = page(world)
+
+    name = world.journey.name["en"]
+    assert sentence(html) == f"1 journey is late. “{name}” is late by 1 h 12 min."
+    assert "1 person should have moved on, 1 h 12 min ago." in html
+    assert "distmark doctor" in html
+    assert f'href="/journeys/{world.journey.key}?v=1"' in html
+    assert '<b class="wrong">late by 1 h 12 min</b>' in html
+    assert "upkeep itself does not run" not in html
+
+
+def test_lateness_without_an_alarm_says_that_upkeep_does_not_run(world: World):
+    change(world, world.here.enrollment.id, due_at=NOW - 6 * MINUTE)
+
+    html = page(world)
+
+    assert sentence(html).startswith("1 journey is late.")
+    assert "upkeep itself does not run" in html
+
+
+def test_five_minutes_late_is_on_its_way(world: World):
+    change(world, world.here.enrollment.id, due_at=NOW - 5 * MINUTE)
+
+    assert sentence(page(world)) == "Everything that is due is on its way."
+
+
+def test_journey_that_ran_dry_is_said(world: World):
+    with world.db.writing() as session:
+        session.add(_alarm(world, AlarmKind.dry, usual_per_day=7, same_day_last_week=6, since=NOW.isoformat()))
+
+    html = page(world)
+
+    assert sentence(html) == "Nobody enters 1 journey any more."
+    assert "Nobody has entered for a day; usually 7 people do." in html
+
+
+def _alarm(world: World, kind: AlarmKind, **detail: Any) -> Alarm:
+    place = {"brand_id": world.brand.id, "journey_id": world.journey.id, "version_id": world.version.id}
+    return Alarm(kind=kind, detail=detail, raised_at=NOW - timedelta(hours=2), **place)
+
+
+def test_held_sends_show_with_their_rule_at_their_step(world: World):
+    change(world, world.here.enrollment.id, why="held", rules=["cap_week:3"], due_at=NOW + timedelta(hours=9))
+
+    html = page(world)
+
+    assert 'enough messages for one week (at most 3) <span class="chip warn">1</span>' in html
+
+
+def test_stuck_person_is_listed_with_error_tries_and_since_and_linked_for_operations(world: World):
+    park(world, world.here.enrollment.id)
+
+    html = page(world)
+
+    assert sentence(html) == "1 person is stuck in a journey."
+    assert "UndefinedError: &#39;amount&#39; is undefined" in html
+    assert f'href="/contacts/{world.here.enrolled.id}"' in html
+    assert world.here.partner.name in html
+    assert re.search(r'data-label="Tries">5<', html)
+
+
+def test_marketer_sees_whose_contact_is_stuck_and_not_who(world: World):
+    park(world, world.here.enrollment.id)
+
+    html = page(world, Role.marketer)
+
+    assert f"Enrollment {world.here.enrollment.id}" in html
+    assert world.here.partner.name in html
+    assert world.here.enrolled.last_name not in html
+    assert "/contacts/" not in html
+
+
+def test_try_again_lets_the_step_be_tried_now_and_says_so(world: World):
+    park(world, world.here.enrollment.id)
+    client = world.as_(Role.marketer, "en")
+
+    answer = client.post("/operations/try-again", data={"enrollment": world.here.enrollment.id})
+
+    assert (answer.status_code, answer.headers["location"]) == (303, "/operations")
+    assert "They try their step again now." in client.get("/operations").text
+    with world.db.reading() as session:
+        row = session.get_one(Enrollment, world.here.enrollment.id)
+        assert (row.status, row.due_at, row.tries, row.error) == (EnrollmentStatus.waiting, NOW, 0, "")
+        assert [entry.action for entry in session.exec(select(AuditEntry))] == ["tried_again"]
+
+
+def test_everybody_at_a_step_can_try_again_together(world: World):
+    for side in (world.here, world.there):
+        park(world, side.enrollment.id)
+    client = world.as_(Role.ops, "en")
+    assert "All 2 at “" in client.get("/operations").text
+
+    answer = client.post("/operations/try-step-again", data={"version": world.version.id, "step": "time-to-read"})
+
+    assert answer.status_code == 303
+    assert _statuses(world) == [EnrollmentStatus.waiting, EnrollmentStatus.waiting]
+
+
+def _statuses(world: World) -> list[EnrollmentStatus]:
+    with world.db.reading() as session:
+        return list(session.exec(select(Enrollment.status).where(Enrollment.brand_id == world.brand.id)))
+
+
+def test_paused_journey_keeps_its_people_and_the_page_says_why(world: World):
+    park(world, world.here.enrollment.id)
+    with world.db.writing() as session:
+        pause(session, make.make_viewer(session, Role.marketer, session.merge(world.brand)), Scope(journey_id=world.journey.id), NOW)
+    client = world.as_(Role.ops, "en")
+
+    client.post("/operations/try-again", data={"enrollment": world.here.enrollment.id})
+
+    assert "A pause holds 1 of them; resume it first." in client.get("/operations").text
+
+
+def test_nobody_of_another_brand_is_reached_or_shown(world: World):
+    """S5"""
+    with world.db.writing() as session:
+        theirs = _foreign_enrollment(session)
+        version_id, key, enrollment_id = theirs.version_id, theirs.error, theirs.id
+    client = world.as_(Role.ops)
+
+    html = client.get("/operations").text
+    answers = [
+        client.post("/operations/try-again", data={"enrollment": enrollment_id}).status_code,
+        client.post("/operations/try-step-again", data={"version": version_id, "step": ""}).status_code,
+    ]
+
+    assert key not in html
+    assert answers == [404, 404]
+    with world.db.reading() as session:
+        assert session.get_one(Enrollment, enrollment_id).status is EnrollmentStatus.parked
+
+
+def _foreign_enrollment(session: Session) -> Enrollment:
+    row = make.make_enrollment(session)
+    row.status, row.due_at, row.error = EnrollmentStatus.parked, None, "SomebodyElsesError"
+    session.add(row)
+    session.flush()
+    return row
+
+
+def test_uncertain_messages_are_counted_and_listed_with_their_message_id(world: World):
+    with world.db.writing() as session:
+        message = session.get_one(Message, world.here.message.id)
+        message.status, message.sending_at = MessageStatus.uncertain, NOW - MINUTE
+        session.add(message)
+
+    html = page(world)
+
+    assert 'Messages of uncertain fate <span class="chip warn">1</span>' in html
+    assert world.here.message.header_id.replace("<", "&lt;").replace(">", "&gt;") in html
+    assert f'href="/contacts/{world.here.enrolled.id}"' in html
+
+
+def test_long_lists_are_shown_in_pages_by_key_and_a_page_behind_does_not_renew_itself(world: World, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(operations, "ROWS", 1)
+    for side in (world.here, world.there):
+        park(world, side.enrollment.id)
+    newest, older = sorted((world.here.enrollment.id or 0, world.there.enrollment.id or 0), reverse=True)
+
+    first = page(world)
+    second = page(world, address=f"/operations?parked={newest}")
+
+    assert (f'id="try-{newest}"' in first, f'id="try-{older}"' in first, f"/operations?parked={newest}" in first) == (True, False, True)
+    assert (f'id="try-{newest}"' in second, f'id="try-{older}"' in second) == (False, True)
+    assert ("every 10s" in first, "every 10s" in second) == (True, False)
+
+
+def test_journeys_that_are_on_time_are_shown_in_pages_and_late_ones_always_first(world: World, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(operations, "ROWS", 1)
+    with world.db.writing() as session:
+        brand = session.merge(world.brand)
+        for late in (False, True):
+            version = make.make_version(session, brand)
+            row = make.make_enrollment(session, version=version, member=make.make_member(session, make.make_campaign(session, version)))
+            row.due_at = NOW - timedelta(hours=1) if late else NOW + timedelta(hours=1)
+            session.add(row)
+
+    first = page(world)
+    after = re.search(r'href="/operations\?after=([^"]+)"', first)
+    second = page(world, address=f"/operations?after={after[1]}" if after else "")
+
+    assert (first.count('scope="rowgroup"'), second.count('scope="rowgroup"')) == (2, 1)
+    assert first.index('<span class="chip bad">Late</span>') > 0
+    assert 'class="chip bad">Late<' not in second
+
+
+def test_renewal_answers_with_the_live_part_alone(world: World):
+    answer = world.as_(Role.ops).get("/operations", headers={"hx-request": "true", "hx-target": "live"})
+
+    assert answer.text.strip().startswith('<div id="live"')
+    assert "<html" not in answer.text
+
+
+@pytest.mark.parametrize(("role", "shown"), [(Role.ops, True), (Role.marketer, True), (Role.approver, False)])
+def test_standing_alarm_is_a_notice_on_today_and_a_number_in_the_menu(world: World, role: Role, shown: bool):
+    before = page(world, role, "/")
+    with world.db.writing() as session:
+        session.add(_alarm(world, AlarmKind.late, count=2, oldest_due_at=NOW.isoformat(), late_seconds=600))
+
+    after = page(world, role, "/")
+
+    assert "alarm stands" not in before
+    assert ("1 alarm stands: something should move and does not." in after) is shown
+    assert bool(re.search(r'href="/operations".{0,800}<span class="n">1</span>', after)) is shown
+
+
+@pytest.mark.parametrize(
+    ("span", "en", "ja"),
+    [
+        (timedelta(seconds=59), "less than a minute", "1 分未満"),
+        (timedelta(minutes=59, seconds=59), "59 min", "59 分"),
+        (timedelta(hours=23, minutes=5), "23 h 5 min", "23 時間 5 分"),
+        (timedelta(days=3, hours=4, minutes=59), "3 d 4 h", "3 日 4 時間"),
+    ],
+)
+def test_lengths_of_time_are_said_in_their_two_largest_units(span: timedelta, en: str, ja: str):
+    assert (span_words(Tongue("en", TOKYO), span), span_words(Tongue("ja", TOKYO), span)) == (en, ja)
