@@ -5,6 +5,7 @@ from sqlmodel import select
 
 from distmark.engagement.table import Event
 from distmark.partners.model import Role
+from distmark.partners.table import Partner
 from distmark.web.pages.api import api_token
 from tests import factories as make
 from tests.web.conftest import World
@@ -55,6 +56,17 @@ def test_without_a_valid_token_nothing_is_taken(guest, world: World, header):
 
 def test_session_cookie_opens_no_api(world: World):
     assert world.as_().post("/api/v1/events", json={"name": "x", "contact_id": world.here.contact.id}).status_code == 401
+
+
+def test_token_of_a_partner_who_left_is_worthless(world: World, guest, bearer):
+    with world.db.writing() as session:
+        partner = session.get_one(Partner, world.here.partner.id)
+        partner.active = False
+        session.add(partner)
+
+    answer = guest.post("/api/v1/events", json={"name": "x", "contact_id": world.here.contact.id}, headers=bearer)
+
+    assert answer.status_code == 401
 
 
 def test_token_of_someone_who_left_is_worthless(world: World, guest, bearer):

@@ -6,6 +6,7 @@ from fastapi import Depends, Request
 from itsdangerous import BadSignature
 
 from distmark.partners.model import Viewer
+from distmark.partners.service import viewer_if_here
 from distmark.partners.table import User
 from distmark.partners.tokens import PREFIX, holder_of, is_use_old, note_use
 from distmark.web.i18n import N_
@@ -26,9 +27,10 @@ class ApiViewer:
         user_id = _signed_for(site, token) if token else None
         with site.db.reading() as session:
             user = session.get(User, user_id) if user_id is not None else None
-        if user is None or user.id is None or not user.active:
+            viewer = viewer_if_here(session, user) if user is not None else None
+        if viewer is None:
             raise SignInNeeded(N_("Sign in to see this page."))
-        return Viewer(user.id, user.role, user.brand_id, user.partner_id, user.name, user.language)
+        return viewer
 
 
 def _holder(site: Site, token: str) -> Viewer:
