@@ -11,6 +11,7 @@ from sqlmodel import Session, col, select
 
 from distmark.campaigns.table import Campaign
 from distmark.compliance.service import record
+from distmark.contacts.many import among
 from distmark.delivery.pace import EACH, RULE, Line, Rate, RateScope, Scoped, throttle_rule, ticket_of
 from distmark.delivery.table import Pace, SendRate
 from distmark.enrollments.model import EnrollmentStatus
@@ -188,8 +189,11 @@ def _line_up_again(session: Session, brand_id: int, scope: RateScope, key: str, 
     """Forget the turns given under the old rate, and wake whoever waits for one."""
     rule = throttle_rule(scope, "" if key == EACH else key)
     of_rule = col(Pace.key).startswith(_key(brand_id, rule), autoescape=True) if key == EACH else col(Pace.key) == _key(brand_id, rule)
-    session.execute(delete(Pace).where(of_rule))
     tickets = _tickets_held_by(session, brand_id, rule, exact=key != EACH)
+    # As a wake does it: first its enrollments, in order, then the paces. Else the two could wait for each other.
+    held = select(Enrollment.id).where(among(session, col(Enrollment.id), tickets.values()))
+    session.exec(held.order_by(col(Enrollment.id)).with_for_update(key_share=True)).all()
+    session.execute(delete(Pace).where(of_rule))
     for part in _batches(sorted(tickets)):
         session.execute(delete(Pace).where(col(Pace.key).in_(part)))
         ids = [tickets[ticket] for ticket in part]

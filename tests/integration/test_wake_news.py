@@ -10,9 +10,14 @@ from sqlmodel import Session, col, select
 
 from distmark.clock import FixedClock
 from distmark.db import Database
+from distmark.delivery.pace import RateScope, throttle_rule
+from distmark.delivery.rates import open_line, remove_rate, set_rate
 from distmark.engagement.service import NewEvent, Reading, click, record_event, record_events, record_readings
 from distmark.enrollments.table import Enrollment
+from distmark.partners.model import Role
+from distmark.partners.table import Brand
 from flows.wake import wake
+from tests import factories
 from tests.driver import Stage
 
 PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
@@ -179,6 +184,33 @@ async def test_wake_and_news_take_the_members_of_a_cohort_up_in_one_order(two_wr
         walking.result(timeout=30)
 
     assert stage.enrollment(low).outcome == stage.enrollment(high).outcome == "completed"
+
+
+async def test_taking_a_rate_away_and_a_wake_of_who_waits_under_it_do_not_wait_for_each_other(two_writers: Stage) -> None:
+    stage, rule = two_writers, throttle_rule(RateScope.partner, two_writers.partner.key)
+    with stage.db.writing() as session:
+        ops = factories.make_viewer(session, Role.ops, session.get_one(Brand, stage.brand.id))
+        set_rate(session, ops, RateScope.partner, stage.partner.key, 1, stage.clock.now())
+    campaign = stage.journey("  - {id: first, send: email, message: one}\n")
+    sooner, later = stage.contact(), stage.contact()
+    stage.enrol(campaign, sooner, later)
+    await stage.run_for(timedelta(minutes=1))
+    held = next(row for row in (stage.enrollment(sooner), stage.enrollment(later)) if row.why == "held")
+
+    def take_away() -> None:
+        with stage.db.writing() as session:
+            remove_rate(session, ops, RateScope.partner, stage.partner.key, stage.clock.now())
+
+    with ThreadPoolExecutor(1) as threads, stage.db.writing() as walking:
+        _lock(walking, held)
+        taking = threads.submit(take_away)
+        time.sleep(0.5)
+        open_line(walking, stage.brand.id or 0, [rule], [], stage.clock.now())
+        walking.commit()
+        taking.result(timeout=30)
+
+    await stage.run_for(timedelta(minutes=1))
+    assert len(stage.mail.accepted) == 2
 
 
 def _lock(session: Session, row: Enrollment) -> None:
