@@ -10,6 +10,7 @@ from distmark.web.pages import (
     contacts,
     control,
     journeys,
+    operations,
     people,
     rates,
     recipient,
@@ -36,4 +37,5 @@ PAGES = (
     approvals.router,
     results.router,
     rates.router,
+    operations.router,
 )
