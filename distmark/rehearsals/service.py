@@ -14,6 +14,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 from distmark.campaigns.table import Campaign
 from distmark.clock import wall_now
 from distmark.compliance.service import CheckFailed, record
+from distmark.contacts.many import among
 from distmark.db import Database
 from distmark.engagement.service import record_event
 from distmark.errors import InvalidInput, NotFound, Refused
@@ -26,7 +27,7 @@ from distmark.partners.model import Permission, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.service import get_partner, require
 from distmark.partners.table import User
-from distmark.rehearsals.stage import Part, build, clear, enrollment_on, opened
+from distmark.rehearsals.stage import Part, build, clear, enrollment_on, keys_there, opened
 from distmark.rehearsals.table import Rehearsal, RehearsalStatus
 
 SECONDS = (2, 60)  # a wait takes at least and at most so long
@@ -125,7 +126,8 @@ def _stop_others(session: Session, viewer: Viewer) -> None:
 
 def _sweep(session: Session, data_dir: Path) -> None:
     """Clear the stages of tests away that nobody has walked for long, whoever's they were."""
-    for key in session.exec(select(Rehearsal.key).where(col(Rehearsal.seen_at) < wall_now() - KEPT_FOR)):
+    old = select(Rehearsal.key).where(among(session, col(Rehearsal.key), keys_there(data_dir)))
+    for key in session.exec(old.where(col(Rehearsal.seen_at) < wall_now() - KEPT_FOR)):
         clear(data_dir, key)
 
 

@@ -84,6 +84,11 @@ def enrollment_on(stage: Session) -> Enrollment:
     return stage.exec(select(Enrollment).order_by(col(Enrollment.id)).limit(1)).one()
 
 
+def keys_there(data_dir: Path) -> list[str]:
+    """Return the keys of the tests whose stage is kept."""
+    return [file.stem for file in (data_dir / FOLDER).glob("*.sqlite3")]
+
+
 def clear(data_dir: Path, key: str) -> None:
     """Take the stage away; links in the messages of this test are not known any more."""
     file = stage_file(data_dir, key)

@@ -357,6 +357,22 @@ def test_stage_that_is_long_over_is_cleared_away_when_the_next_test_begins(desk:
         pass
 
 
+def test_tests_that_were_cleared_away_cost_the_next_ones_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    old = desk.begin(TWO_MAILS)
+    with desk.stage.db.writing() as session:
+        row = session.get_one(Rehearsal, old.id)
+        row.seen_at -= service.KEPT_FOR * 2
+        session.add(row)
+    cleared: list[str] = []
+    clear = service.clear
+    monkeypatch.setattr(service, "clear", lambda data_dir, key: (cleared.append(key), clear(data_dir, key)))
+
+    desk.begin(TWO_MAILS)
+    desk.begin(TWO_MAILS)
+
+    assert cleared == [old.key]
+
+
 async def test_open_before_the_wait_ends_is_seen_by_the_branch_behind_it(desk: Desk):
     steps = """
   - {id: one, send: email, message: one}
