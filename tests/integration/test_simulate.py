@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from distmark.cli import app
-from distmark.journeys.source import load_source
+from distmark.journeys.source import Source, load_source
 from flows.simulate import Rates, simulate
+from tests.driver import _templates
 
 START = datetime(2026, 11, 24, 1, 0, tzinfo=UTC)
 GYM = Path(__file__).resolve().parents[2] / "journey_defs" / "gym-new-year"
@@ -66,6 +67,29 @@ def test_contacts_who_can_never_finish_are_counted(tmp_path: Path) -> None:
     found = simulate(load_source(tmp_path), contacts=20, seed=1, start=START, rates=Rates(open=0))
 
     assert (found.endless, found.steps["booking"].waiting) == (20, 20)
+
+
+def test_arm_that_nobody_may_enter_does_not_keep_a_test_from_being_decided() -> None:
+    steps = """
+key: three-arms
+name: {ja: 三案, en: Three arms}
+brand: mirai-securities
+languages: [ja, en]
+send_policy: {caps: none}
+steps:
+  - id: try
+    branch: {test: {metric: click, hold_out: 50%, evaluate_after: 2 days}}
+    arms:
+      - {name: a, share: 50%, steps: [{id: send-a, send: email, message: one}]}
+      - {name: b, share: 50%, steps: [{id: send-b, send: email, message: two}]}
+      - {name: c, share: 0%, steps: [{id: send-c, send: email, message: three}]}
+  - {id: rest, wait: {for: 30 days}}
+"""
+    everybody = Rates(open=1, click=1, unsubscribe=0)
+
+    found = simulate(Source(steps, _templates(), path="three-arms"), contacts=40, seed=1, start=START, rates=everybody, days=4)
+
+    assert (found.steps["try"].waiting, found.messages, found.steps["send-c"].messages) == (0, 40, 0)
 
 
 def test_command_prints_one_object(capsys: pytest.CaptureFixture[str]) -> None:
