@@ -118,10 +118,16 @@ PAGES: list[tuple[str | None, str]] = [
     ("marketer", "/journeys/{journey}/compare?old=1&new=2"),
     ("marketer", "/journeys/new"),
     ("marketer", "/campaigns/new"),
+    ("marketer", "/campaigns/{campaign}/control"),
+    ("marketer", "/journeys/{journey}/1/control"),
+    ("marketer", "/partners"),
+    ("partner", "/contacts/{contact}/control"),
     ("approver", "/approvals"),
     ("approver", "/approvals/{submitted}"),
     ("ops", "/"),
     ("ops", "/rates"),
+    ("ops", "/operations"),
+    ("marketer", "/operations"),
 ]
 
 

@@ -202,6 +202,22 @@ def test_who_is_under_two_pauses_stays_and_the_page_says_where_the_other_is(worl
     assert "1 of them stand still." in left
 
 
+def test_one_person_paused_beside_a_paused_campaign_stays_until_they_are_resumed_themselves(world: World):
+    client, path = world.as_(Role.ops, "en"), paths(world)
+    client.post(path["campaign"], data={"action": "pause"})
+    under = client.get(path["enrollment"]).text
+    client.post(path["enrollment"], data={"action": "pause", "reason": "on holiday"})
+    client.post(path["campaign"], data={"action": "resume"})
+
+    page = client.get(path["enrollment"]).text
+    client.post(path["enrollment"], data={"action": "resume"})
+
+    assert [f'name="action" value="{action}"' in under for action in ("pause", "resume")] == [True, False]
+    assert [f'name="action" value="{action}"' in page for action in ("pause", "resume")] == [False, True]
+    assert "Paused since" in page
+    assert statuses(world) == ("waiting", "waiting")
+
+
 # --- repeats ------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -301,6 +317,7 @@ def test_partner_sees_that_the_brand_paused_and_cannot_lift_it(world: World):
     assert "Held from elsewhere" in page
     assert "利率の誤り" in page
     assert "Look there" not in page
+    assert 'name="action" value="resume"' not in page
     assert statuses(world) == ("paused", "paused")
 
 

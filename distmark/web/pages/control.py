@@ -46,7 +46,7 @@ class Subject:
     name: str
     path: str
     back: str
-    marked_paused: bool = False  # it says so itself, whatever holds it
+    marked_paused: bool = False  # it says so itself, beside all restraints
     program: Program | None = None
 
 
@@ -96,7 +96,7 @@ def _campaign(visit: Visit, campaign_id: int) -> Find:
         row = get_campaign(session, visit.viewer, campaign_id)
         version = journeys.newest_registered(session, row.journey_id)
         program = journeys.program_of(session, version.id or 0) if version else None
-        back, is_paused = f"/campaigns/{campaign_id}", row.status is CampaignStatus.paused
+        back, is_paused = f"/campaigns/{campaign_id}", row.status is CampaignStatus.paused and visit.viewer.partner_id is None
         return Subject(Scope(campaign_id=row.id), N_("Campaign"), row.name, f"{back}/control", back, is_paused, program)
 
     return find
@@ -119,7 +119,9 @@ def _enrollment(visit: Visit, enrollment_id: int) -> Find:
         journey = session.get_one(Journey, row.journey_id)
         name = visit.say(N_("%(person)s in “%(journey)s”"), person=person.name, journey=visit.tongue.named(journey.name) or journey.key)
         path, program = f"/enrollments/{enrollment_id}/control", journeys.program_of(session, row.version_id)
-        return Subject(Scope.listed([enrollment_id]), N_("One person's journey"), name, path, person.back, program=program)
+        return Subject(
+            Scope.listed([enrollment_id]), N_("One person's journey"), name, path, person.back, row.alone_since is not None, program
+        )
 
     return find
 
@@ -304,6 +306,7 @@ def _page(visit: Visit, find: Find, *, wrong: str = "", asked: str = "", status:
         plans = _plans(session, visit, subject, stand) if may_act else None
         own, around, within = _holds(session, visit, stand)
         alone = _paused_alone(session, visit, subject, stand)
+    kinds = {hold.kind for hold in own}
     most = max((plan.at_once for plan in plans), default=0) if plans else 0
     return visit.page(
         "control/page.html",
@@ -316,8 +319,8 @@ def _page(visit: Visit, find: Find, *, wrong: str = "", asked: str = "", status:
         around=around,
         within=within,
         may_act=may_act,
-        is_paused=RestraintKind.paused in stand.kinds or (bool(subject.scope.enrollment_ids) and stand.paused > 0),
-        is_draining=RestraintKind.draining in [hold.kind for hold in own],
+        is_paused=RestraintKind.paused in kinds or (bool(subject.scope.enrollment_ids) and bool(alone or subject.marked_paused)),
+        is_draining=RestraintKind.draining in kinds,
         steps=_steps(visit, subject, plans[0]) if plans else [],
         spreads=SPREADS,
         suggested=next((hours for least, hours in SUGGESTED if most >= least), 0),
@@ -334,8 +337,7 @@ def _may_act(viewer: Viewer) -> bool:
 def _plans(session: Session, visit: Visit, subject: Subject, stand: Stand) -> tuple[ResumePlan, ResumePlan] | None:
     """Return what resuming would do with the clock kept and with waits made longer; None when there is nothing to resume."""
     kept, extended = (control.plan_resume(session, visit.viewer, subject.scope, visit.now, extend=extend) for extend in (False, True))
-    is_listed = bool(subject.scope.enrollment_ids)
-    resumable = stand.own or kept.resumed or subject.marked_paused or (is_listed and stand.paused + stand.parked)
+    resumable = stand.own or kept.resumed or subject.marked_paused or (subject.scope.enrollment_ids and stand.parked)
     return (kept, extended) if resumable else None
 
 
@@ -415,7 +417,8 @@ def _given(row: Restraint) -> set[str]:
 
 def _paused_alone(session: Session, visit: Visit, subject: Subject, stand: Stand) -> Hold | None:
     """Return who paused one enrollment by itself, and when: no restraint says it, its timeline does."""
-    if not (subject.scope.enrollment_ids and stand.paused) or RestraintKind.paused in stand.kinds:
+    is_held = RestraintKind.paused in stand.kinds and not subject.marked_paused
+    if not (subject.scope.enrollment_ids and stand.paused) or is_held:
         return None
     paused = select(Move).where(Move.enrollment_id == subject.scope.enrollment_ids[0], Move.kind == MoveKind.paused)
     move = session.exec(paused.order_by(col(Move.id).desc()).limit(1)).first()
