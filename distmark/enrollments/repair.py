@@ -76,9 +76,11 @@ def let_go(session: Session, queue: str, now: datetime) -> int:
 
     Each looks at the world again at once: what had woken it was taken off when it was claimed, and the dead may not have acted on it.
     """
-    claimed = update(Enrollment).where(col(Enrollment.claimed_by).is_not(None), col(Enrollment.queue) == queue)
+    claimed = select(col(Enrollment.id)).where(col(Enrollment.claimed_by).is_not(None), col(Enrollment.queue) == queue)
+    in_order = claimed.order_by(col(Enrollment.id)).with_for_update()  # as everybody locks enrollments
     again = case((col(Enrollment.status).in_(ASLEEP), now), else_=col(Enrollment.woken_at))
-    result = session.execute(claimed.values(claimed_by=None, claimed_at=None, woken_at=again))
+    freed = update(Enrollment).where(col(Enrollment.id).in_(in_order)).values(claimed_by=None, claimed_at=None, woken_at=again)
+    result = session.execute(freed, execution_options={"synchronize_session": False})
     return int(getattr(result, "rowcount", 0))
 
 

@@ -13,6 +13,7 @@ from distmark.db import Database
 from distmark.delivery.pace import RateScope, throttle_rule
 from distmark.delivery.rates import open_line, remove_rate, set_rate
 from distmark.engagement.service import NewEvent, Reading, click, record_event, record_events, record_readings
+from distmark.enrollments.repair import let_go
 from distmark.enrollments.table import Enrollment
 from distmark.partners.model import Role
 from distmark.partners.table import Brand
@@ -184,6 +185,32 @@ async def test_wake_and_news_take_the_members_of_a_cohort_up_in_one_order(two_wr
         walking.result(timeout=30)
 
     assert stage.enrollment(low).outcome == stage.enrollment(high).outcome == "completed"
+
+
+async def test_new_owner_of_a_queue_and_news_of_its_people_do_not_wait_for_each_other(two_writers: Stage) -> None:
+    stage = two_writers
+    campaign = stage.journey("  - {id: rest, wait: {for: 1 day}}\n", contacts_per_run=10)
+    low, high = stage.contact(), stage.contact()
+    stage.enrol(campaign, low, high)
+    await stage.run_for(timedelta(minutes=1))
+    first, second = stage.enrollment(low), stage.enrollment(high)
+    with stage.db.writing() as session:
+        session.execute(update(Enrollment).values(claimed_by="dead"))
+    _write_behind(stage, first.id or 0)
+
+    def own() -> int:
+        with stage.db.writing() as session:
+            return let_go(session, first.queue, stage.clock.now())
+
+    with ThreadPoolExecutor(1) as threads, stage.db.writing() as telling:
+        _lock(telling, first)
+        owning = threads.submit(own)
+        time.sleep(0.5)
+        _lock(telling, second)
+        telling.commit()
+        freed = owning.result(timeout=30)
+
+    assert freed == 2
 
 
 async def test_taking_a_rate_away_and_a_wake_of_who_waits_under_it_do_not_wait_for_each_other(two_writers: Stage) -> None:
