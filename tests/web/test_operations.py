@@ -295,6 +295,7 @@ def test_standing_alarm_is_a_notice_on_today_and_a_number_in_the_menu(world: Wor
 
     assert "alarm stands" not in before
     assert ("1 alarm stands: something should move and does not." in after) is shown
+    assert ("Everything is running." in after) is not shown
     assert bool(re.search(r'href="/operations".{0,800}<span class="n">1</span>', after)) is shown
 
 

@@ -127,7 +127,7 @@ def _of_brand(visit: Visit) -> Response:
     work = [version for version in drafts.values() if version.number > getattr(published.get(version.journey_id), "number", 0)]
     return visit.page(
         "today_brand.html",
-        sentence=_brand_sentence(visit, len(approvals), failing, len(work)),
+        sentence=_brand_sentence(visit, len(approvals), failing, len(work), alarms),
         numbers=numbers,
         approvals=approvals if viewer.may(Permission.approve_journeys) else [],
         journeys=journeys,
@@ -138,12 +138,12 @@ def _of_brand(visit: Visit) -> Response:
     )
 
 
-def _brand_sentence(visit: Visit, approvals: int, failing: dict[str, int], work: int) -> str:
+def _brand_sentence(visit: Visit, approvals: int, failing: dict[str, int], work: int, alarms: int) -> str:
     count = visit.tongue.count
-    if failing["parked"] and visit.viewer.may(Permission.run_operations):
+    if failing["parked"] and visit.viewer.may(Permission.publish_campaigns):
         return count("%(n)s person is stuck in a journey.", "%(n)s people are stuck in journeys.", failing["parked"])
     if approvals and visit.viewer.may(Permission.approve_journeys):
         return count("%(n)s journey version waits for your approval.", "%(n)s journey versions wait for your approval.", approvals)
     if work and visit.viewer.may(Permission.write_journeys):
         return count("%(n)s journey version is in your hands.", "%(n)s journey versions are in your hands.", work)
-    return visit.say("Everything is running.")
+    return visit.say("Nothing else waits for you.") if alarms else visit.say("Everything is running.")
