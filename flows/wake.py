@@ -161,7 +161,7 @@ async def _go(outing: _Outing) -> Any:
     try:
         return await outing.go()
     except Exception as error:  # belongs to the members of this outing; the others' answers must be written
-        return error
+        return error if outing.prepared is None else Handed(MessageStatus.uncertain, detail=f"Handing over raised {type(error).__name__}.")
 
 
 # --- claiming ---------------------------------------------------------------------------------------------------------------------------

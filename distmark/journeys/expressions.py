@@ -191,7 +191,7 @@ STEP_FUNCTIONS = ("sent", "delivered", "opened", "clicked", "replied", "bounced"
 ENGAGEMENT_FUNCTIONS = ("opened", "clicked", "replied")
 EVENT_FUNCTIONS = ("converted", "happened", "value_of")
 _UTC = ZoneInfo("UTC")
-BRINGS_NO_NEWS = ("failed", "suppressed", "queued", "sending")
+BRINGS_NO_NEWS = ("failed", "rejected", "suppressed", "queued", "sending", "deferred")
 
 
 class Told:
