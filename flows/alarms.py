@@ -1,10 +1,12 @@
 """Telling people and machines about alarms: a webhook of the operator's, and an event in Prefect that automations can act on."""
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import httpx2
+from prefect.client.orchestration import PrefectClient
 from prefect.events import emit_event
 from sqlmodel import Session, col, or_, select
 
@@ -73,17 +75,27 @@ _TEXTS: dict[tuple[AlarmKind, bool], dict[str, str]] = {
 }
 
 
-def sound(db: Database, clock: Clock, webhook: str) -> tuple[int, int]:
+async def sound_alone(db: Database, clock: Clock, webhook: str, client: PrefectClient) -> int:
+    """Sound the alarms while Prefect does not answer, and return how many were raised and cleared; nothing while it does.
+
+    Otherwise upkeep sounds them: a flow, which Prefect starts. An event that nobody can take is not emitted.
+    """
+    if await client.api_healthcheck() is None:
+        return 0
+    return sum(await asyncio.to_thread(sound, db, clock, webhook, events=False))
+
+
+def sound(db: Database, clock: Clock, webhook: str, *, events: bool = True) -> tuple[int, int]:
     """Look for what stands still, tell the news, and return how many alarms were raised and cleared.
 
-    What the webhook does not take is told again at the next call, for a day.
+    What the webhook does not take is told again at the next call, for a day. Without `events` Prefect is not told.
     """
     with db.writing() as session:
         looked = look(session, clock)
     with db.reading() as session:
         fresh = _news(session, [*looked.raised, *looked.cleared])
         untold = _untold(session, clock.now()) if webhook else []
-    for news in fresh:
+    for news in fresh if events else ():
         emit(news)
     for news in untold:
         if post(webhook, news):

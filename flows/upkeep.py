@@ -81,9 +81,10 @@ _ROUNDS = Rounds()
 def upkeep() -> dict[str, int]:
     """Put back in motion every enrollment that should have moved by now, and every run that has lost its enrollments in order."""
     settings = get_settings()
+    # First, so that what keeps the mending from its work does not keep people from hearing of it.
+    raised, cleared = sound(get_database(), settings.clock(), settings.alarm_webhook)
     with prefect_client() as client:
         found = asdict(mend(Yard(get_database(), settings.clock(), client, settings.work_pool, settings.data_dir, _ROUNDS)))
-    raised, cleared = sound(get_database(), settings.clock(), settings.alarm_webhook)
     found |= {"alarms_raised": raised, "alarms_cleared": cleared}
     if any(found.values()):
         get_run_logger().warning("Mended: %s", {what: count for what, count in found.items() if count})

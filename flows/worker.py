@@ -28,6 +28,7 @@ from distmark.enrollments.service import cancelled_runs
 from distmark.enrollments.table import Enrollment
 from distmark.errors import DistmarkError
 from distmark.settings import Settings, get_settings
+from flows.alarms import sound_alone
 from flows.launch import launch
 from flows.ownership import QueueOwnership
 from flows.runtime import get_world
@@ -41,6 +42,7 @@ POLL_LIMIT = 100
 EARLY_LIMIT = 200
 LOOK_ANYWAY_SECONDS = 3.0  # ops may have rescheduled a run in the dashboard, which our own tables do not know
 CANCELLED_EVERY_SECONDS = 3.0
+ALARMS_EVERY_SECONDS = 60.0
 STAND_BY_SECONDS = 2.0
 DRAIN_SECONDS = 15.0
 
@@ -124,8 +126,10 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
 
     async def _work(self) -> None:
         if self.is_system:
-            await self._again("recover", self._recover_runs)
-            await self._for_ever(self._poll, lambda: self.settings.poll_seconds)
+            async with asyncio.TaskGroup() as loops:
+                loops.create_task(self._for_ever(self._sound, lambda: ALARMS_EVERY_SECONDS))
+                await self._again("recover", self._recover_runs)
+                loops.create_task(self._for_ever(self._poll, lambda: self.settings.poll_seconds))
             return
         while True:
             await self._work_as_owner(QueueOwnership(self.world.db, self.queue, self.settings.data_dir))
@@ -283,6 +287,11 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
         )
         ids = [run["id"] for run in response.json()]
         return await asyncio.to_thread(self._end_cancelled, ids) if ids else 0
+
+    async def _sound(self) -> int:
+        """Sound alarms while Prefect is away; always says that nothing was found, so that it rests in between."""
+        await sound_alone(self.world.db, self.world.clock, self.settings.alarm_webhook, self.client)
+        return 0
 
     def _launch_anew(self, flow_run_id: str) -> int:
         with self.world.db.writing() as session:

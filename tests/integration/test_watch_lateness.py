@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from sqlalchemy import func
 from sqlmodel import Session, col, select, update
 
@@ -24,7 +26,7 @@ from distmark.errors import NotAllowed
 from distmark.journeys.service import newest_registered
 from distmark.partners.model import Role
 from flows import alarms as flow_alarms
-from flows.alarms import News, sound
+from flows.alarms import News, sound, sound_alone
 from tests import factories
 from tests.driver import Stage
 from tests.integration.test_cli_commands import Run, run  # noqa: F401  (a fixture)
@@ -286,6 +288,24 @@ async def test_alarm_that_was_over_before_anybody_heard_is_not_told(stage: Stage
     sound(stage.db, stage.clock, webhook.url)
 
     assert webhook.bodies == []
+
+
+@pytest.mark.prefect
+@pytest.mark.filterwarnings("default")
+async def test_alarms_are_sounded_while_prefect_is_away_and_left_to_upkeep_while_it_answers(
+    stage: Stage, webhook: Heard, emitted: list[News], prefect_api: str
+) -> None:
+    """L2"""
+    stage.enrol(stage.journey(WAIT), stage.contact())
+    stage.clock.move(6 * MINUTE)
+    found = []
+
+    for address in (prefect_api, "http://127.0.0.1:1/api"):
+        with temporary_settings({PREFECT_API_URL: address}):
+            async with PrefectClient(address) as client:
+                found.append(await sound_alone(stage.db, stage.clock, webhook.url, client))
+
+    assert (found, [body["kind"] for body in webhook.bodies], emitted) == ([0, 1], ["late"], [])
 
 
 @pytest.mark.parametrize("kind", list(AlarmKind))

@@ -119,6 +119,22 @@ async def test_contact_sleeps_as_waiting_and_is_shown_with_step_and_reason(shop:
     assert run.infrastructure_pid is None
 
 
+async def test_worker_of_the_systems_pool_asks_for_work_and_minds_the_alarms(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def note(_db: object, _clock: object, webhook: str, _client: object) -> int:
+        asked.append(webhook)
+        return 1
+
+    monkeypatch.setattr("flows.worker.sound_alone", note)
+    shop.settings.system_pool, shop.settings.alarm_webhook = shop.pool, "http://127.0.0.1:1/alarm"
+
+    async with shop.worker() as worker:
+        await until(lambda: worker._last_look > 0)
+
+    assert asked == ["http://127.0.0.1:1/alarm"]
+
+
 async def test_event_wakes_the_run_early_and_it_completes(shop: Shop) -> None:
     campaign, hanako = await shop.open(), shop.stage.contact()
     shop.stage.enrol(campaign, hanako)
