@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 
 from distmark.clock import Clock
 from distmark.db import Database
+from distmark.enrollments.moving import Look, known_facts
 from distmark.errors import DistmarkError
 from distmark.partners.model import Viewer
 from distmark.settings import Mode, Settings
@@ -38,10 +39,12 @@ def create_app(
     *,
     register: Callable[[int, Viewer], str] | None = None,
     rehearse: Callable[[int], None] | None = None,
+    look: Look = known_facts,
 ) -> FastAPI:
     """Return the application.
 
-    `register` hands an approved version to Prefect and returns the deployment's id; `rehearse` walks a person's test of a journey.
+    `register` hands an approved version to Prefect and returns the deployment's id; `rehearse` walks a person's test of a journey;
+    `look` gathers what a journey's rules may look at.
     """
     app = FastAPI(title="distmark", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(refuse_cross_site)])
     app.state.site = Site(
@@ -52,6 +55,7 @@ def create_app(
         pages=templating.environments(),
         register=register,
         rehearse=rehearse,
+        look=look,
     )
     app.add_middleware(Guard, secure=settings.secure_cookies)
     app.mount("/static", Static(directory=STATIC), name="static")

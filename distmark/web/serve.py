@@ -2,13 +2,17 @@
 
 import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 
 import uvicorn
 from fastapi import FastAPI
+from sqlmodel import Session
 
 from distmark.db import Database, get_database
+from distmark.enrollments.table import Enrollment
 from distmark.errors import DistmarkError, Refused
+from distmark.journeys.model import Facts
 from distmark.partners.model import Viewer
 from distmark.settings import Settings, get_settings
 from distmark.web.app import create_app
@@ -36,7 +40,13 @@ def build(settings: Settings | None = None) -> FastAPI:
     """Return the application of this installation."""
     settings = settings or get_settings()
     db = get_database()
-    return create_app(settings, db, settings.clock(), register=register, rehearse=_rehearse(settings, db))
+    return create_app(settings, db, settings.clock(), register=register, rehearse=_rehearse(settings, db), look=_look)
+
+
+def _look(session: Session, rows: Sequence[Enrollment], now: datetime) -> Mapping[int, Facts]:
+    from flows.facts import look
+
+    return look(session, rows, now)
 
 
 def _rehearse(settings: Settings, db: Database) -> Callable[[int], None]:

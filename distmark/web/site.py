@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 
 from distmark.clock import Clock
 from distmark.db import Database
+from distmark.enrollments.moving import Look, known_facts
 from distmark.errors import DistmarkError, NotAllowed
 from distmark.partners import service as partners
 from distmark.partners.model import Permission, Viewer
@@ -52,7 +53,7 @@ class Site:
     """Everything that requests share.
 
     `register` hands an approved version to Prefect, `rehearse` walks the test of a journey that a person began; None where this process
-    cannot.
+    cannot. `look` gathers what a journey's rules may look at.
     """
 
     settings: Settings
@@ -62,6 +63,7 @@ class Site:
     pages: Mapping[str, Environment]  # language -> templates
     register: Callable[[int, Viewer], str] | None = None
     rehearse: Callable[[int], None] | None = None
+    look: Look = known_facts
     limiter: partners.SignInLimiter = field(default_factory=partners.SignInLimiter)
 
     @property

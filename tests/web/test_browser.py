@@ -120,6 +120,7 @@ PAGES: list[tuple[str | None, str]] = [
     ("marketer", "/campaigns/new"),
     ("marketer", "/campaigns/{campaign}/control"),
     ("marketer", "/journeys/{journey}/1/control"),
+    ("marketer", "/journeys/{journey}/1/move"),
     ("marketer", "/partners"),
     ("partner", "/contacts/{contact}/control"),
     ("approver", "/approvals"),

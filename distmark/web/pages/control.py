@@ -48,6 +48,7 @@ class Subject:
     back: str
     marked_paused: bool = False  # it says so itself, beside all restraints
     program: Program | None = None
+    move_path: str = ""  # where people are moved to another version
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,10 @@ def _version(visit: Visit, key: str, number: int) -> Find:
             raise NotFound(f"This journey has no version {number}.")
         name = f"{visit.tongue.named(row.name) or row.key} v{number}"
         program = journeys.program_of(session, version.id or 0) if version.registered_at else None
-        path = f"/journeys/{key}/{number}/control"
-        return Subject(Scope(version_id=version.id), N_("Version"), name, path, f"/journeys/{key}?v={number}", program=program)
+        path, move = f"/journeys/{key}/{number}/control", f"/journeys/{key}/{number}/move" if version.registered_at else ""
+        return Subject(
+            Scope(version_id=version.id), N_("Version"), name, path, f"/journeys/{key}?v={number}", program=program, move_path=move
+        )
 
     return find
 
