@@ -315,7 +315,8 @@ def test_an_entry_knows_what_brings_contacts_in(entry: dict[str, str], source: s
 
 
 def test_named_wait_still_says_how_long_it_takes():
-    step = program_of("  - {id: rest, name: {ja: 読む間, en: Time to read}, wait: {for: 3 days, until: '09:00', days: weekdays}}\n").steps["rest"]
+    program = program_of("  - {id: rest, name: {ja: 読む間, en: Time to read}, wait: {for: 3 days, until: '09:00', days: weekdays}}\n")
+    step = program.steps["rest"]
 
     assert describe_step(step, "ja") == ("読む間", "3日後の9:00まで・平日のみ")
     assert describe_step(step, "en") == ("Time to read", "3 days, then 09:00, weekdays only")
