@@ -18,7 +18,7 @@ from tests.bench.stand import Plant, people, plant, register, say, settle, size,
 
 RUNS, PER_RUN = size("MEMORY_RUNS", 200), size("MEMORY_COHORT", 50)
 LIMIT_MB = 250.0
-LONGEST_SECONDS = 120.0
+LONGEST_SECONDS = 600.0
 MINUTE = 65.0  # every system flow comes round once
 
 
