@@ -232,10 +232,9 @@ def plan_of(session: Session, db: Database, statement: str, parameters: Any) -> 
         (lambda session, viewer: holds(session, viewer, 1), "ix_enrollment_held"),
         (parked, "ix_enrollment_parked"),
         (parked_count, "ix_enrollment_parked"),
-        (uncertain, "ix_message_uncertain"),
         (uncertain_count, "ix_message_uncertain"),
     ],
-    ids=["held", "held in one version", "parked", "how many parked", "uncertain", "how many uncertain"],
+    ids=["held", "held in one version", "parked", "how many parked", "how many uncertain"],
 )
 async def test_counting_trouble_does_not_read_those_who_just_wait(stage: Stage, look: Any, index: str) -> None:
     with stage.db.reading() as session:
