@@ -16,7 +16,7 @@ from rich.text import Text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from distmark.errors import DistmarkError
-from distmark.machine import News, is_running, read_state
+from distmark.machine.supervisor import News, is_running, read_state
 
 WIDTH_IN_FILES = 140  # where no terminal says how wide it is
 

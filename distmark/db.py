@@ -76,12 +76,6 @@ class Database:
             yield session
             session.commit()
 
-    def create_all(self) -> None:
-        """Create every table as the models say, without migrations: for tests and simulations."""
-        import distmark.tables  # noqa: F401  (importing registers every table)
-
-        SQLModel.metadata.create_all(self.engine)
-
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()

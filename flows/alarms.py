@@ -13,9 +13,10 @@ from sqlmodel import Session, col, or_, select
 from distmark.clock import Clock
 from distmark.db import Database
 from distmark.enrollments.model import AlarmKind
-from distmark.enrollments.table import Alarm
-from distmark.enrollments.watch import look
 from distmark.journeys.table import Journey, JourneyVersion
+from distmark.operations.alarms import update_alarms
+from distmark.operations.table import Alarm
+from distmark.sql import id_of
 
 STALE = timedelta(days=1)  # nobody is told of an alarm that is older, say of when no address was set
 TIMEOUT_SECONDS = 10
@@ -91,7 +92,7 @@ def sound(db: Database, clock: Clock, webhook: str, *, events: bool = True) -> t
     What the webhook does not take is told again at the next call, for a day. Without `events` Prefect is not told.
     """
     with db.writing() as session:
-        looked = look(session, clock)
+        looked = update_alarms(session, clock)
     with db.reading() as session:
         fresh = _news(session, [*looked.raised, *looked.cleared])
         untold = _untold(session, clock.now()) if webhook else []
@@ -143,7 +144,7 @@ def _named() -> Any:
 
 def _as_news(alarm: Alarm, journey: str, version: int, *, over: bool) -> News:
     at = alarm.cleared_at if over and alarm.cleared_at else alarm.raised_at
-    return News(alarm.id or 0, alarm.kind, over, journey, version, at, dict(alarm.detail))
+    return News(id_of(alarm), alarm.kind, over, journey, version, at, dict(alarm.detail))
 
 
 def _tick(db: Database, news: News, now: datetime) -> None:

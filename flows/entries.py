@@ -7,9 +7,9 @@ from prefect import flow
 from sqlmodel import Session
 
 from distmark.clock import Clock, stopwatch
-from distmark.contacts import segments
 from distmark.db import Database, get_database
-from distmark.enrollments import arrivals, calls
+from distmark.entries import api_calls, by_date, by_segment, changed_contacts, plans, waiting_list
+from distmark.segments import membership
 from distmark.settings import get_settings
 
 LONGEST_SECONDS = 20.0  # what is left over then is for the next run: the other system flows want their turn
@@ -45,18 +45,18 @@ def look(db: Database, clock: Clock, seconds: float = LONGEST_SECONDS) -> Looked
     """
     now, until, looked = clock.now(), stopwatch() + seconds, Looked()
     with db.writing() as session:
-        segments.begin_day(session, now)
-        arrivals.plan_journeys(session, now)
-        calls.forget_old(session, now)
+        membership.begin_day(session, now)
+        plans.plan_journeys(session, now)
+        api_calls.forget_old(session, now)
     parts: tuple[tuple[str, Part], ...] = (
-        ("waiting", lambda session: arrivals.let_in(session, now) or None),
-        ("dates", lambda session: arrivals.enter_by_dates(session, clock) or None),
-        ("contacts", lambda session: arrivals.read_contacts(session, now) or None),
-        ("segments", lambda session: segments.rebuild_some(session, now)),
-        ("passages", lambda session: arrivals.tell_passages(session, now) or None),
-        ("scheduled", arrivals.schedule_some),
-        ("dates", lambda session: arrivals.enter_by_dates(session, clock) or None),
-        ("members", lambda session: arrivals.read_some_members(session, now)),
+        ("waiting", lambda session: waiting_list.admit_queued(session, now) or None),
+        ("dates", lambda session: by_date.enter_by_dates(session, clock) or None),
+        ("contacts", lambda session: changed_contacts.read_contacts(session, now) or None),
+        ("segments", lambda session: membership.rebuild_some(session, now)),
+        ("passages", lambda session: by_segment.dispatch_membership_changes(session, now) or None),
+        ("scheduled", by_date.schedule_some),
+        ("dates", lambda session: by_date.enter_by_dates(session, clock) or None),
+        ("members", lambda session: by_segment.read_some_members(session, now)),
     )
     for name, part in parts:
         count, finished = _repeat(db, part, until)
@@ -65,7 +65,7 @@ def look(db: Database, clock: Clock, seconds: float = LONGEST_SECONDS) -> Looked
             looked.unfinished.append(name)
         elif name == "contacts":
             with db.writing() as session:
-                arrivals.all_read(session, now)
+                changed_contacts.all_read(session, now)
     return looked
 
 

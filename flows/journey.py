@@ -21,11 +21,11 @@ def compile_journey(version: JourneyVersion, program: Program) -> Flow[[str], ob
         raise Refused(f"Version {version.number} of {program.definition.key} is {version.status}; only an approved version becomes a flow.")
 
     async def journey(run_key: str) -> object:
-        from flows.runtime import get_world
+        from distmark.engine.runtime import get_engine_context
+        from distmark.engine.wake import wake
         from flows.states import state_of
-        from flows.wake import wake
 
-        world = get_world()
+        world = get_engine_context()
         return state_of(await wake(world, run_key), world.clock)
 
     return Flow(

@@ -7,7 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from distmark.clock import Clock
 from distmark.db import Database, get_database
-from distmark.metrics.deciding import decide_due_tests
+from distmark.experiments.service import decide_due_experiments
 from distmark.metrics.service import journeys_with_results, results_markdown, roll_up
 from distmark.settings import get_settings
 
@@ -20,7 +20,7 @@ def results(publish: bool = True) -> dict[str, int]:
     """
     db, clock = get_database(), get_settings().clock()
     rolled = roll_up(db, clock.now())
-    decided = decide_due_tests(db, clock.now())
+    decided = decide_due_experiments(db, clock.now())
     published = publish_results(db, clock, rolled.journey_ids) if publish else 0
     return {"events": rolled.events, "moves": rolled.moves, "tests_decided": decided.tests, "published": published}
 

@@ -7,9 +7,9 @@ import sys
 
 from prefect.client.orchestration import get_client
 
+from distmark.engine.runtime import get_engine_context
 from distmark.settings import get_settings
 from flows.connection import connected
-from flows.runtime import get_world
 from flows.worker import JourneyWorker
 
 log = logging.getLogger("distmark.worker")
@@ -33,7 +33,7 @@ async def serve() -> None:
     for task in running_workers:
         task.cancel()
     await asyncio.gather(*running_workers, return_exceptions=True)
-    for channel in get_world().channels.values():
+    for channel in get_engine_context().channels.values():
         await channel.close()
     for task in done:
         if task is not stopped:

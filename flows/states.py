@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from prefect.client.schemas.objects import State, StateDetails, StateType
 
 from distmark.clock import Clock, wall_now
-from flows.wake import FOREVER, Rest
+from distmark.engine.wake import FOREVER, WakeResult
 
 WAITING = "Waiting"
 ENROLLED = "Enrolled"
@@ -31,7 +31,7 @@ def running(message: str = "") -> State[None]:
     return State(type=StateType.RUNNING, name="Running", message=message or None)
 
 
-def state_of(rest: Rest, clock: Clock) -> State[None]:
+def state_of(rest: WakeResult, clock: Clock) -> State[None]:
     """Return the state that says how the run goes on: Waiting until its due time on the wall clock, Completed, or Failed when parked."""
     if not rest.over:
         at = clock.wall(rest.due_at) if rest.due_at else wall_now() + FOREVER

@@ -14,14 +14,14 @@ from prefect.exceptions import ObjectNotFound
 
 from distmark.clock import Clock, wall_now
 from distmark.db import Database, get_database
-from distmark.delivery.rates import forget_past_turns
-from distmark.enrollments.moving import forget_positions
-from distmark.enrollments.repair import MOST_OVERDUE, free_claims, launch_anew, long_claimed, overdue_runs, strangers, tell_mended
+from distmark.delivery.rates import forget_past_slots
+from distmark.engine.version_moves import forget_positions
+from distmark.enrollments.recovery import MOST_OVERDUE, free_claims, launch_anew, long_claimed, note_repairs, overdue_runs, unknown_runs
 from distmark.enrollments.service import cancelled_runs
 from distmark.settings import get_settings
 from flows.alarms import sound
 from flows.connection import prefect_client
-from flows.ownership import QueueOwnership
+from flows.queue_lock import QueueOwnership
 from flows.states import waiting
 
 OVERDUE = timedelta(minutes=5)  # real time, like all of these
@@ -34,7 +34,7 @@ GONE, OVER, CANCELLED, LOST, ASLEEP, HELD, QUEUED = "gone", "over", "cancelled",
 
 
 @dataclass(frozen=True, slots=True)
-class Mended:
+class Repaired:
     """How many runs (of `released` and `stuck`: enrollments) were found in each trouble, and mended but for `held` and `stuck`."""
 
     relaunched: int = 0  # deleted in Prefect: they get another run
@@ -49,7 +49,7 @@ class Mended:
 
 
 @dataclass(slots=True)
-class Rounds:
+class Cursor:
     """How far the rounds came that are too long for one go. Lives as long as the worker process; the next one begins anew."""
 
     overdue_after: str = ""
@@ -58,7 +58,7 @@ class Rounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Yard:
+class UpkeepContext:
     """What upkeep works on."""
 
     db: Database
@@ -66,7 +66,7 @@ class Yard:
     client: SyncPrefectClient
     pool: str
     data_dir: Path
-    rounds: Rounds = field(default_factory=Rounds)
+    rounds: Cursor = field(default_factory=Cursor)
 
     def ago(self, span: timedelta) -> datetime:
         """Return what the clock read when `span` of real time ago began."""
@@ -74,7 +74,7 @@ class Yard:
         return now - (self.clock.in_real(span) - now)
 
 
-_ROUNDS = Rounds()
+_CURSOR = Cursor()
 
 
 @flow(name="upkeep", retries=0)
@@ -84,23 +84,23 @@ def upkeep() -> dict[str, int]:
     # First, so that what keeps the mending from its work does not keep people from hearing of it.
     raised, cleared = sound(get_database(), settings.clock(), settings.alarm_webhook)
     with prefect_client() as client:
-        found = asdict(mend(Yard(get_database(), settings.clock(), client, settings.work_pool, settings.data_dir, _ROUNDS)))
+        found = asdict(repair(UpkeepContext(get_database(), settings.clock(), client, settings.work_pool, settings.data_dir, _CURSOR)))
     found |= {"alarms_raised": raised, "alarms_cleared": cleared}
     if any(found.values()):
         get_run_logger().warning("Mended: %s", {what: count for what, count in found.items() if count})
     return found
 
 
-def mend(yard: Yard) -> Mended:
+def repair(yard: UpkeepContext) -> Repaired:
     """Find what kept enrollments from moving and runs from carrying anybody, mend it, and return how many of each."""
     cancelled = _end_cancelled(yard)
     released, stuck = _release(yard)
-    overdue = _mend_overdue(yard)
+    overdue = _repair_overdue(yard)
     orphans = _cancel_orphans(yard)
     with yard.db.writing() as session:
         forget_positions(session)
-    _forget_turns(yard)
-    return Mended(
+    _forget_slots(yard)
+    return Repaired(
         relaunched=overdue.get(GONE, 0),
         reopened=overdue.get(OVER, 0),
         recalled=overdue.get(ASLEEP, 0),
@@ -113,19 +113,19 @@ def mend(yard: Yard) -> Mended:
     )
 
 
-def _forget_turns(yard: Yard) -> None:
+def _forget_slots(yard: UpkeepContext) -> None:
     """Once a day, sweep away the turns of throttles that are long past: they hold nobody, and nobody else deletes them."""
     now, before = yard.clock.now(), yard.rounds.forgot_at
     if before is None or now - before >= DAILY:
         with yard.db.writing() as session:
-            forget_past_turns(session, now)
+            forget_past_slots(session, now)
         yard.rounds.forgot_at = now
 
 
 # --- what is overdue ------------------------------------------------------------------------------------------------------------------
 
 
-def _mend_overdue(yard: Yard) -> dict[str, int]:
+def _repair_overdue(yard: UpkeepContext) -> dict[str, int]:
     """Look at some of the runs that should have woken, the next ones next time, and mend each trouble they are in."""
     with yard.db.reading() as session:
         run_ids = overdue_runs(session, yard.ago(OVERDUE), yard.rounds.overdue_after)
@@ -135,12 +135,12 @@ def _mend_overdue(yard: Yard) -> dict[str, int]:
         part = run_ids[start : start + PAGE]
         runs = {run["id"]: run for run in _filter(yard, {"flow_runs": {"id": {"any_": part}}})}
         for run_id in part:
-            troubles.setdefault(_trouble(runs.get(run_id)), []).append(run_id)
-    _mend(yard, troubles)
+            troubles.setdefault(_fault(runs.get(run_id)), []).append(run_id)
+    _repair_runs(yard, troubles)
     return {trouble: len(found) for trouble, found in troubles.items()}
 
 
-def _trouble(run: dict[str, Any] | None) -> str:
+def _fault(run: dict[str, Any] | None) -> str:
     if run is None:
         return GONE
     kind, since = run["state_type"], datetime.fromisoformat(run["state"]["timestamp"])
@@ -163,13 +163,13 @@ _WHY = {
 }
 
 
-def _mend(yard: Yard, troubles: dict[str, list[str]]) -> None:
+def _repair_runs(yard: UpkeepContext, troubles: dict[str, list[str]]) -> None:
     now = yard.clock.now()
     with yard.db.writing() as session:
         launch_anew(session, troubles.get(GONE, []), now)
         cancelled_runs(session, troubles.get(CANCELLED, []), now)
         for trouble, (what, _message) in _WHY.items():
-            tell_mended(session, troubles.get(trouble, []), what, now)
+            note_repairs(session, troubles.get(trouble, []), what, now)
     for trouble, (_what, message) in _WHY.items():
         for run_id in troubles.get(trouble, []):
             _set_state(yard, run_id, waiting(wall_now(), message))
@@ -178,7 +178,7 @@ def _mend(yard: Yard, troubles: dict[str, list[str]]) -> None:
 # --- runs that ops cancelled, and runs that carry nobody ---------------------------------------------------------------------------------
 
 
-def _end_cancelled(yard: Yard) -> int:
+def _end_cancelled(yard: UpkeepContext) -> int:
     """End what was cancelled in the dashboard lately, however much at once."""
     since = (wall_now() - CANCELLED_WITHIN).isoformat()
     lately = {"state": {"type": {"any_": ["CANCELLED", "CANCELLING"]}}, "end_time": {"after_": since}}
@@ -189,7 +189,7 @@ def _end_cancelled(yard: Yard) -> int:
     return ended
 
 
-def _cancel_orphans(yard: Yard) -> int:
+def _cancel_orphans(yard: UpkeepContext) -> int:
     """Cancel sleeping runs that carry nobody; a part of all runs is looked at, the next part next time."""
     asleep = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}, **_in_pool(yard), "sort": "ID_DESC"}
     cancelled = looked = 0
@@ -197,7 +197,7 @@ def _cancel_orphans(yard: Yard) -> int:
         looked += len(runs)
         keyed = [(run["id"], str(run["parameters"]["run_key"])) for run in runs if "run_key" in (run["parameters"] or {})]
         with yard.db.reading() as session:
-            found = strangers(session, keyed)
+            found = unknown_runs(session, keyed)
         for run_id in found:
             _set_state(yard, run_id, State(type=StateType.CANCELLED, name="Cancelled", message="No enrollment belongs to this run."))
         cancelled += len(found)
@@ -209,7 +209,7 @@ def _cancel_orphans(yard: Yard) -> int:
 # --- claims of the dead -----------------------------------------------------------------------------------------------------------------
 
 
-def _release(yard: Yard) -> tuple[int, int]:
+def _release(yard: UpkeepContext) -> tuple[int, int]:
     """Let go of what workers that are dead had claimed. A queue's owner lives as long as it holds the queue's lock."""
     released = stuck = 0
     claimed_before = yard.ago(CLAIMED_LONG)
@@ -231,17 +231,17 @@ def _release(yard: Yard) -> tuple[int, int]:
 # --- asking Prefect ---------------------------------------------------------------------------------------------------------------------
 
 
-def _in_pool(yard: Yard) -> dict[str, Any]:
+def _in_pool(yard: UpkeepContext) -> dict[str, Any]:
     return {"work_pools": {"name": {"any_": [yard.pool]}}}
 
 
-def _filter(yard: Yard, body: dict[str, Any]) -> list[dict[str, Any]]:
+def _filter(yard: UpkeepContext, body: dict[str, Any]) -> list[dict[str, Any]]:
     answer = yard.client.request("POST", "/flow_runs/filter", json={"limit": PAGE, **body})
     runs: list[dict[str, Any]] = answer.json()
     return runs
 
 
-def _pages(yard: Yard, body: dict[str, Any], offset: int) -> Iterator[list[dict[str, Any]]]:
+def _pages(yard: UpkeepContext, body: dict[str, Any], offset: int) -> Iterator[list[dict[str, Any]]]:
     for page in range(MOST_PAGES):
         runs = _filter(yard, body | {"offset": offset + page * PAGE})
         if runs:
@@ -250,7 +250,7 @@ def _pages(yard: Yard, body: dict[str, Any], offset: int) -> Iterator[list[dict[
             return
 
 
-def _set_state(yard: Yard, run_id: str, state: State[Any]) -> None:
+def _set_state(yard: UpkeepContext, run_id: str, state: State[Any]) -> None:
     try:
         yard.client.set_flow_run_state(UUID(run_id), state)
     except ObjectNotFound:

@@ -22,19 +22,19 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import col, select
 
 from distmark.clock import stopwatch, wall_now
+from distmark.engine.runtime import get_engine_context
+from distmark.engine.wake import EngineContext, wake, wake_result
 from distmark.enrollments.model import EnrollmentStatus
-from distmark.enrollments.repair import launch_anew, let_go, retry_parked
+from distmark.enrollments.recovery import launch_anew, release_queue, retry_run
 from distmark.enrollments.service import cancelled_runs
 from distmark.enrollments.table import Enrollment
 from distmark.errors import DistmarkError
 from distmark.settings import Settings, get_settings
 from flows.alarms import sound_alone
 from flows.launch import launch
-from flows.ownership import QueueOwnership
-from flows.runtime import get_world
+from flows.queue_lock import QueueOwnership
 from flows.states import claiming, running, state_of, waiting
-from flows.trace import show_steps
-from flows.wake import World, _rest, wake
+from flows.task_runs import show_steps
 
 log = logging.getLogger("distmark.worker")
 
@@ -62,7 +62,7 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
     _description = "Runs customer journeys: many runs concurrently in one process, asleep between steps at no cost."
     _display_name = "Journey"
 
-    def __init__(self, *arguments: Any, world: World | None = None, settings: Settings | None = None, **options: Any) -> None:
+    def __init__(self, *arguments: Any, world: EngineContext | None = None, settings: Settings | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.settings = settings or get_settings()
         self._world = world
@@ -115,9 +115,9 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
     # --- our loops ----------------------------------------------------------------------------------------------------------------------
 
     @property
-    def world(self) -> World:
+    def world(self) -> EngineContext:
         """What wakes work on; this process's own unless another was given."""
-        return self._world or get_world()
+        return self._world or get_engine_context()
 
     @property
     def is_system(self) -> bool:
@@ -299,7 +299,7 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
 
     def _retry_parked(self, run_key: str) -> int:
         with self.world.db.writing() as session:
-            return retry_parked(session, run_key, self.world.clock.now())
+            return retry_run(session, run_key, self.world.clock.now())
 
     def _end_cancelled(self, ids: list[str]) -> int:
         with self.world.db.writing() as session:
@@ -313,7 +313,7 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
     def _clear_claims(self) -> int:
         """Let go of rows claimed by workers of this queue that are dead: we own the queue now, so all of them are."""
         with self.world.db.writing() as session:
-            return let_go(session, self.queue, self.world.clock.now())
+            return release_queue(session, self.queue, self.world.clock.now())
 
     async def _recover_runs(self) -> int:
         """Put back to Waiting every run that a dead worker had claimed. Nobody else recovers Pending or Running runs."""
@@ -407,7 +407,7 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
         for flow_run_id, run_key in list(self._unsettled.items()):
             if flow_run_id in self._in_flight:
                 continue
-            rest = await asyncio.to_thread(_rest, self.world, run_key, (), 0)
+            rest = await asyncio.to_thread(wake_result, self.world, run_key, (), 0)
             await self._settle(flow_run_id, state_of(rest, self.world.clock))
             settled += 1
         return settled

@@ -14,6 +14,7 @@ from sqlalchemy import make_url
 
 from distmark.clock import FixedClock
 from distmark.db import Database
+from distmark.tables import create_all
 from tests.postgres import NoPostgres, PostgresServer
 from tests.prefect_server import prefect_api  # noqa: F401  (a fixture)
 
@@ -107,6 +108,6 @@ def _open(url: str) -> Iterator[Database]:
 def _create_tables(url: str) -> None:
     database = Database(url)
     try:
-        database.create_all()
+        create_all(database)
     finally:
         database.close()

@@ -6,21 +6,22 @@ from datetime import datetime, timedelta
 from sqlmodel import col, select
 
 from distmark.campaigns.table import Campaign
+from distmark.channels.memory import MemoryChannel
 from distmark.clock import FixedClock
 from distmark.contacts.service import record_consent
 from distmark.contacts.table import Contact
 from distmark.db import Database
-from distmark.delivery.memory import MemoryChannel
 from distmark.delivery.service import Sender
+from distmark.engine.drive import drive
+from distmark.engine.wake import EngineContext, WakeResult, wake
 from distmark.enrollments.model import EnrolResult
-from distmark.enrollments.service import enrol
-from distmark.enrollments.table import Enrollment, Move, Task
+from distmark.enrollments.table import Enrollment, TimelineEntry
+from distmark.entries.service import enrol
 from distmark.journeys.source import Source
 from distmark.messages.table import Message
 from distmark.partners.model import Role, Viewer
 from distmark.partners.table import Brand, Partner
-from flows.drive import drive
-from flows.wake import Rest, World, wake
+from distmark.tasks.table import Task
 from tests import factories
 
 HEAD = """
@@ -49,9 +50,9 @@ class Stage:
             self.marketer: Viewer = factories.make_viewer(session, Role.marketer, self.brand)
 
     @property
-    def world(self) -> World:
+    def world(self) -> EngineContext:
         sender = Sender("https://mail.example", "hello@mirai.example", "mirai.example")
-        return World(self.db, self.clock, {"email": self.mail, "sms": self.sms}, sender, self.worker, in_threads=False)
+        return EngineContext(self.db, self.clock, {"email": self.mail, "sms": self.sms}, sender, self.worker, in_threads=False)
 
     def journey(self, steps: str, head: str = "", templates: dict[str, str] | None = None, **campaign: object) -> Campaign:
         """Register a journey of these steps (YAML, one list) and open a campaign for it. `head` adds top-level fields."""
@@ -82,7 +83,7 @@ class Stage:
     async def run_until(self, at: datetime) -> int:
         return await drive(self.world, self.clock, at)
 
-    async def wake(self, enrollment: Enrollment) -> Rest:
+    async def wake(self, enrollment: Enrollment) -> WakeResult:
         return await wake(self.world, enrollment.run_key)
 
     def enrollment(self, contact: Contact) -> Enrollment:
@@ -96,10 +97,12 @@ class Stage:
             statement = select(Message).order_by(col(Message.id))
             return list(session.exec(statement if contact is None else statement.where(Message.contact_id == contact.id)))
 
-    def moves(self, contact: Contact) -> list[Move]:
+    def moves(self, contact: Contact) -> list[TimelineEntry]:
         with self.db.reading() as session:
             ids = select(Enrollment.id).where(Enrollment.contact_id == contact.id)
-            return list(session.exec(select(Move).where(col(Move.enrollment_id).in_(ids)).order_by(col(Move.id))))
+            return list(
+                session.exec(select(TimelineEntry).where(col(TimelineEntry.enrollment_id).in_(ids)).order_by(col(TimelineEntry.id)))
+            )
 
     def tasks(self) -> list[Task]:
         with self.db.reading() as session:

@@ -7,12 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, exists, func, or_, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
 from distmark.campaigns.table import Campaign, CampaignStatus, Member, MemberStatus, PartnerBlocks
 from distmark.compliance.service import record
-from distmark.contacts.many import among
 from distmark.contacts.service import mentions
 from distmark.contacts.table import Contact
 from distmark.errors import InvalidInput, NotFound, Refused
@@ -25,6 +23,7 @@ from distmark.partners.service import get_partner, require
 from distmark.partners.table import Brand
 from distmark.personalisation.blocks import resolve_blocks, sanitise_block
 from distmark.personalisation.model import BlockValue
+from distmark.sql import among, id_of, insert_into, row_count
 
 KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 LONGEST_NAME = 120
@@ -79,7 +78,7 @@ def create_campaign(
         "created_by_id": viewer.user_id,
         "created_at": now,
     }
-    statement = _dialect(session).insert(Campaign).values(row).on_conflict_do_nothing().returning(col(Campaign.id))
+    statement = insert_into(session, Campaign).values(row).on_conflict_do_nothing().returning(col(Campaign.id))
     campaign_id = session.execute(statement).scalar()
     if campaign_id is None:
         raise Refused(f'There is a campaign "{key}" already; choose another key.')
@@ -196,12 +195,8 @@ def add_members(session: Session, viewer: Viewer, campaign_id: int, contact_ids:
     if not rows:
         return 0
     # Given as many sets of values, and not as one long statement, it is compiled once: ten times faster for thousands.
-    statement = _dialect(session).insert(Member).on_conflict_do_nothing().returning(col(Member.id))
+    statement = insert_into(session, Member).on_conflict_do_nothing().returning(col(Member.id))
     return len(session.execute(statement, rows).all())
-
-
-def _dialect(session: Session) -> Any:
-    return sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
 
 
 def _owners(session: Session, viewer: Viewer, contact_ids: Sequence[int]) -> dict[int, int]:
@@ -274,7 +269,7 @@ def decide_members(
         .where(col(Member.contact_id).in_(mine))
         .values(status=status, decided_at=None if status is MemberStatus.pending else now, error="")
     )
-    return int(getattr(session.execute(statement), "rowcount", 0))
+    return row_count(session.execute(statement))
 
 
 # What is said in blocks
@@ -357,7 +352,7 @@ def _layers(definition: JourneyDefinition, campaign: Campaign | None, to_all: Sa
 def _said_to_all(session: Session, campaign: Campaign, partner_id: int) -> Mapping[str, str]:
     """Return what the partner says to everybody, asked once per unit of work: a batch of messages reads it for each of them."""
     kept: dict[tuple[int, int], Mapping[str, str]] = session.info.setdefault(KEPT, {})
-    key = (campaign.id or 0, partner_id)
+    key = (id_of(campaign), partner_id)
     if key not in kept:
         row = _partner_blocks(session, *key)
         kept[key] = row.blocks if row else {}

@@ -11,6 +11,7 @@ from distmark.errors import InvalidInput, NotFound
 from distmark.journeys.table import Journey
 from distmark.partners.model import PERMISSIONS, Permission, Viewer
 from distmark.partners.table import Brand, Partner, User
+from distmark.sql import id_of
 
 _Found = TypeVar("_Found")
 AS_RULE = "Act as this user. Without it: the first user (by age of the account) of the brand whose role may do this."
@@ -55,7 +56,7 @@ def _named(session: Session, email: str) -> Viewer:
 
 
 def _viewer(user: User) -> Viewer:
-    return Viewer(user.id or 0, user.role, user.brand_id, user.partner_id, user.name, user.language)
+    return Viewer(id_of(user), user.role, user.brand_id, user.partner_id, user.name, user.language)
 
 
 def brand_named(session: Session, key: str) -> Brand:

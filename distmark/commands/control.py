@@ -13,7 +13,7 @@ from distmark.commands.acting import As, BrandKey, Json, brand_of_journey, campa
 from distmark.console import out, print_json, table
 from distmark.contacts.table import Contact
 from distmark.db import get_database
-from distmark.enrollments.restraints import Scope
+from distmark.enrollments.suspensions import Scope
 from distmark.enrollments.table import Enrollment
 from distmark.errors import InvalidInput, NotFound
 from distmark.journeys.table import Journey, JourneyVersion

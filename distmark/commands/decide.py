@@ -7,18 +7,18 @@ import typer
 from distmark.commands.acting import As, BrandKey, Json, brand_of_journey, viewer_for
 from distmark.console import out, print_json, table
 from distmark.db import get_database
+from distmark.experiments.service import ExperimentShown
+from distmark.experiments.statistics import Confidence
 from distmark.journeys.steps.branch import METRICS
-from distmark.metrics.deciding import Split
-from distmark.metrics.splits import Sureness
 from distmark.partners.model import Permission
 from distmark.settings import get_settings
 
 SAID = {
-    Sureness.clear: '"{arm}" leads clearly: {sure} sure.',
-    Sureness.likely: '"{arm}" leads: {sure} sure.',
-    Sureness.chance: '"{arm}" leads, but that may be chance: {sure} sure.',
-    Sureness.tie: "The arms that lead are equal.",
-    Sureness.nothing: "There is nothing to compare yet.",
+    Confidence.clear: '"{arm}" leads clearly: {sure} sure.',
+    Confidence.likely: '"{arm}" leads: {sure} sure.',
+    Confidence.chance: '"{arm}" leads, but that may be chance: {sure} sure.',
+    Confidence.tie: "The arms that lead are equal.",
+    Confidence.nothing: "There is nothing to compare yet.",
 }
 
 
@@ -37,7 +37,7 @@ def decide(
     json_: Json = False,
 ) -> None:
     """Show what came of each arm of a test and how sure that is; with --winner, send everybody who comes or waits down that arm."""
-    from distmark.metrics.deciding import decide_test, split_of
+    from distmark.experiments.service import decide_experiment, experiment_of
     from distmark.metrics.service import roll_up
 
     db, now = get_database(), get_settings().clock().now()
@@ -47,12 +47,12 @@ def decide(
         permission = Permission.register_journeys if winner else Permission.see_results
         viewer = viewer_for(session, permission, email=as_, brand_id=brand_of_journey(session, key, brand))
         if winner:
-            decide_test(session, viewer, key, version, step, winner, now)
-        split = split_of(session, viewer, key, version, step)
+            decide_experiment(session, viewer, key, version, step, winner, now)
+        split = experiment_of(session, viewer, key, version, step)
     print_json(_as_json(split)) if json_ else _show(split)
 
 
-def _show(split: Split) -> None:
+def _show(split: ExperimentShown) -> None:
     measured = METRICS[split.test.metric]["en"]
     rows = [
         (
@@ -70,7 +70,7 @@ def _show(split: Split) -> None:
     out.print(_decision(split))
 
 
-def _decision(split: Split) -> str:
+def _decision(split: ExperimentShown) -> str:
     waiting = f"{split.waiting:,} {'waits' if split.waiting == 1 else 'wait'} for the winner"
     if split.winner is not None and split.decided_at is not None:
         return (
@@ -82,7 +82,7 @@ def _decision(split: Split) -> str:
     return f"{who} on {split.due_at:%Y-%m-%d %H:%M} UTC; {waiting}."
 
 
-def _as_json(split: Split) -> dict[str, object]:
+def _as_json(split: ExperimentShown) -> dict[str, object]:
     return {
         "step": split.step.id,
         "metric": split.test.metric,

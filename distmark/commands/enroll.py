@@ -16,6 +16,7 @@ from distmark.db import get_database
 from distmark.errors import InvalidInput, NotFound
 from distmark.partners.model import Permission, Viewer
 from distmark.settings import get_settings
+from distmark.sql import id_of
 
 VERDICTS = {
     "enrolled": "entered the journey",
@@ -44,13 +45,13 @@ def enroll(
     json_: Json = False,
 ) -> None:
     """Enter contacts into a campaign's journey. Safe to repeat: nobody enters twice. Their runs start as soon as Prefect is there."""
-    from distmark.enrollments.service import enrol
+    from distmark.entries.service import enrol
 
     with get_database().writing() as session:
         offered = campaign_named(session, campaign, brand)
         viewer = _viewer(session, offered, partner, as_)
         people = _people(session, viewer, emails or [], all_)
-        results = enrol(session, viewer, offered.id or 0, [contact.id or 0 for contact in people], get_settings().clock().now())
+        results = enrol(session, viewer, id_of(offered), [id_of(contact) for contact in people], get_settings().clock().now())
     if json_:
         for result in results:
             print_json(

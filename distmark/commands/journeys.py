@@ -15,7 +15,7 @@ from distmark.commands.acting import As, BrandKey, Json, brand_named, brand_of_j
 from distmark.console import out, print_json, show
 from distmark.db import get_database
 from distmark.errors import InvalidInput, NotFound, Refused
-from distmark.journeys.check import check as check_source
+from distmark.journeys.checks.run import check as check_source
 from distmark.journeys.definition import parse
 from distmark.journeys.diagram import diagram, outline
 from distmark.journeys.findings import Finding, Severity
@@ -23,9 +23,10 @@ from distmark.journeys.model import Facts
 from distmark.journeys.program import Program, build_program
 from distmark.journeys.source import DEFINITION_SUFFIXES, Source, load_source, scan
 from distmark.journeys.table import Journey, JourneyVersion
-from distmark.machine import point_prefect_here
+from distmark.machine.supervisor import point_prefect_here
 from distmark.partners.model import Permission, Viewer
 from distmark.settings import get_settings
+from distmark.sql import id_of
 
 app = typer.Typer(help="Check, show, submit, approve and register journeys.", no_args_is_help=True)
 
@@ -118,8 +119,8 @@ def _journeys(session: Session, brand_key: str) -> list[tuple[Journey, str]]:
 def _summary(session: Session, journey: Journey, brand_key: str) -> dict[str, Any]:
     from distmark.journeys.service import newest_registered, versions_of
 
-    newest = next(iter(versions_of(session, journey.id or 0)), None)
-    registered = newest_registered(session, journey.id or 0)
+    newest = next(iter(versions_of(session, id_of(journey))), None)
+    registered = newest_registered(session, id_of(journey))
     return {
         "brand": brand_key,
         "key": journey.key,
@@ -251,7 +252,7 @@ def submit(
 
     with get_database().writing() as session:
         viewer, version = _to_submit(session, path, as_, brand)
-        submitted = submit_version(session, viewer, version.id or 0, get_settings().clock().now())
+        submitted = submit_version(session, viewer, id_of(version), get_settings().clock().now())
         _report(session, submitted, "was submitted; somebody else must approve it", json_)
 
 
@@ -268,7 +269,7 @@ def _to_submit(session: Session, path: str, email: str, brand_key: str) -> tuple
         raise Refused(f"The journey {path} has {_count(len(errors), 'error')}; `distmark journeys check {path}` lists what to correct.")
     brand = brand_named(session, brand_key or parse(source).brand)
     viewer = viewer_for(session, Permission.write_journeys, email=email, brand_id=brand.id)
-    return viewer, save_draft(session, brand.id or 0, source, viewer.user_id, get_settings().clock().now())
+    return viewer, save_draft(session, id_of(brand), source, viewer.user_id, get_settings().clock().now())
 
 
 @app.command(epilog='Example: distmark journeys approve gym-new-year --note "checked with legal"')
@@ -291,7 +292,7 @@ def approve(
         author = [found.author_id] if found.author_id else []
         viewer = viewer_for(session, Permission.approve_journeys, email=as_, brand_id=brand_id, but_not=author)
         decide = send_back if back else approve_version
-        decided = decide(session, viewer, found.id or 0, note, get_settings().clock().now())
+        decided = decide(session, viewer, id_of(found), note, get_settings().clock().now())
         _report(session, decided, "was sent back" if back else "was approved", json_)
 
 
@@ -312,7 +313,7 @@ def register(
         brand_id = brand_of_journey(session, key, brand)
         viewer = viewer_for(session, Permission.register_journeys, email=as_, brand_id=brand_id)
         found = _version(session, viewer, key, version)
-    register_version(db, found.id or 0, viewer)
+    register_version(db, id_of(found), viewer)
     with db.reading() as session:
         _report(session, session.get_one(JourneyVersion, found.id), "takes entrants", json_)
 
@@ -320,7 +321,7 @@ def register(
 def _version(session: Session, viewer: Viewer, key: str, number: int | None) -> JourneyVersion:
     from distmark.journeys.service import get_journey, versions_of
 
-    versions = versions_of(session, get_journey(session, viewer, key).id or 0)
+    versions = versions_of(session, id_of(get_journey(session, viewer, key)))
     chosen = [version for version in versions if number in (None, version.number)]
     if not chosen:
         raise NotFound(f"Journey {key} has no version {number}; it has {', '.join(str(version.number) for version in versions) or 'none'}.")

@@ -12,7 +12,7 @@ from sqlmodel import col, func, select
 from distmark.console import Board, err, out, table
 from distmark.db import Database, get_database
 from distmark.errors import InvalidInput
-from distmark.machine import Machine, MachineStopped, answers, point_prefect_here
+from distmark.machine.supervisor import Machine, MachineStopped, answers, point_prefect_here
 from distmark.partners.model import Role
 from distmark.partners.table import Brand, User
 from distmark.settings import Mode, Settings, get_settings

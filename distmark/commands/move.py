@@ -8,7 +8,7 @@ import typer
 from distmark.commands.acting import As, BrandKey, Json, brand_of_journey, viewer_for
 from distmark.console import out, print_json, table
 from distmark.db import get_database
-from distmark.enrollments.moving import MovePlan
+from distmark.engine.version_moves import MovePlan
 from distmark.errors import InvalidInput, Refused
 from distmark.partners.model import Permission
 from distmark.settings import get_settings
@@ -48,9 +48,9 @@ def _pair(text: str) -> tuple[str, str]:
 def _move(
     key: str, from_number: int, to_number: int, mapping: dict[str, str], dry_run: bool, email: str, brand: str, as_json: bool
 ) -> None:
-    from distmark.enrollments.moving import move as act
-    from distmark.enrollments.moving import plan_move
-    from flows.facts import look
+    from distmark.engine.facts import look
+    from distmark.engine.version_moves import move as act
+    from distmark.engine.version_moves import plan_move
 
     now = get_settings().clock().now()
     with get_database().writing() as session:
@@ -114,7 +114,7 @@ def _as_json(plan: MovePlan, move_id: int | None) -> dict[str, object]:
 
 
 def _undo(key: str, move_id: int, email: str, brand: str, as_json: bool) -> None:
-    from distmark.enrollments.moving import undo_move
+    from distmark.engine.version_moves import undo_move
 
     with get_database().writing() as session:
         viewer = viewer_for(session, Permission.register_journeys, email=email, brand_id=brand_of_journey(session, key, brand))

@@ -34,8 +34,8 @@ def simulate(
     json_: Json = False,
 ) -> None:
     """Run the real engine on a virtual clock with made-up people. No message leaves."""
-    from flows.simulate import Rates
-    from flows.simulate import simulate as run
+    from distmark.simulation.simulate import Rates
+    from distmark.simulation.simulate import simulate as run
 
     source = source_named(key, version, brand)
     start = _moment(at) if at else get_settings().clock().now()

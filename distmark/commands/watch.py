@@ -8,13 +8,15 @@ from sqlmodel import Session, col, select
 from distmark.commands.acting import BrandKey, Json
 from distmark.console import out, print_json, table
 from distmark.db import get_database
-from distmark.enrollments.holds import Held, holds
-from distmark.enrollments.watch import AlarmShown, StepWatch, alarms
-from distmark.enrollments.watch import watch as watch_steps
 from distmark.errors import NotFound
+from distmark.operations.alarms import AlarmShown, alarms
+from distmark.operations.backlog import StepWatch
+from distmark.operations.backlog import watch as watch_steps
+from distmark.operations.held_sends import Held, held_sends
 from distmark.partners.model import Role, Viewer
 from distmark.partners.table import Brand
 from distmark.settings import get_settings
+from distmark.sql import id_of
 
 
 def watch(brand: BrandKey = "", json_: Json = False) -> None:
@@ -57,9 +59,9 @@ def _of_brands(
     held: list[tuple[str, Held]] = []
     standing: list[tuple[str, AlarmShown]] = []
     for each in brands:
-        viewer = Viewer(0, Role.ops, each.id or 0, None, "operator")  # looking needs nobody's name
+        viewer = Viewer(0, Role.ops, id_of(each), None, "operator")  # looking needs nobody's name
         steps += [(each.key, step) for step in watch_steps(session, viewer, now)]
-        held += [(each.key, hold) for hold in holds(session, viewer)]
+        held += [(each.key, hold) for hold in held_sends(session, viewer)]
         standing += [(each.key, alarm) for alarm in alarms(session, viewer)]
     return steps, held, standing
 

@@ -10,6 +10,7 @@ from distmark.partners.model import Permission, Viewer
 from distmark.partners.service import require
 from distmark.partners.table import ApiToken
 from distmark.partners.tokens import ENDING, get_token, hash_of, new_token, tokens_of
+from distmark.sql import id_of
 
 LONGEST_NAME = 80
 MOST_TOKENS = 50  # of one person, in use
@@ -40,7 +41,7 @@ def create_token(session: Session, viewer: Viewer, name: str, now: datetime) -> 
     )
     session.add(row)
     session.flush()
-    record(session, viewer.brand_id, viewer.user_id, "created", TOKEN, row.id or 0, now, name=name)
+    record(session, viewer.brand_id, viewer.user_id, "created", TOKEN, id_of(row), now, name=name)
     return token, row
 
 

@@ -8,7 +8,7 @@ from sqlmodel import Session, col, select
 
 from distmark.compliance.table import AuditEntry
 from distmark.errors import InvalidInput, NotAllowed, Refused
-from distmark.journeys.check import check
+from distmark.journeys.checks.run import check
 from distmark.journeys.definition import parse
 from distmark.journeys.findings import Finding, Severity
 from distmark.journeys.service import get_version, list_journeys, name_journey, newest_registered, source_of
@@ -18,6 +18,7 @@ from distmark.partners.model import Permission, Role, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.service import require
 from distmark.partners.table import User
+from distmark.sql import id_of
 
 MOST_ERRORS_TOLD = 20
 JOURNEY_VERSION = "journey_version"
@@ -165,7 +166,7 @@ def _decide(version: JourneyVersion, viewer: Viewer, note: str, now: datetime) -
 
 def _done(session: Session, viewer: Viewer, version: JourneyVersion, action: str, now: datetime, **detail: Any) -> JourneyVersion:
     session.add(version)
-    record(session, viewer.brand_id, viewer.user_id, action, JOURNEY_VERSION, version.id or 0, now, version.content_hash, **detail)
+    record(session, viewer.brand_id, viewer.user_id, action, JOURNEY_VERSION, id_of(version), now, version.content_hash, **detail)
     return version
 
 

@@ -7,10 +7,10 @@ from zoneinfo import ZoneInfo
 from sqlmodel import Session, col, select
 
 from distmark.contacts.fields import typed
-from distmark.contacts.many import batches
 from distmark.contacts.table import Contact
 from distmark.journeys.times import zone_for
 from distmark.partners.table import Brand, Partner
+from distmark.sql import batches, id_of
 
 
 def attributes_of(contact: Contact, types: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -46,4 +46,4 @@ def zones_of(session: Session, contacts: Sequence[Contact]) -> dict[int, ZoneInf
             select(Partner.id, Partner.zone, Brand.zone).join(Brand, col(Brand.id) == col(Partner.brand_id)).where(col(Partner.id).in_(ids))
         )
         partners.update({partner_id or 0: (own, brand) for partner_id, own, brand in rows})
-    return {contact.id or 0: zone_for(contact.zone, *partners[contact.partner_id]) for contact in contacts}
+    return {id_of(contact): zone_for(contact.zone, *partners[contact.partner_id]) for contact in contacts}

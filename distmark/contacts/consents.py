@@ -5,15 +5,14 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 from sqlalchemy import delete
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from distmark.contacts.fields import as_email, as_phone
-from distmark.contacts.many import batches
 from distmark.contacts.model import SuppressionReason, SuppressionScope, address_hash, address_key
 from distmark.contacts.table import Consent, Suppression
 from distmark.errors import InvalidInput
+from distmark.sql import batches, insert_into
 
 CHANNELS = ("email", "sms", "open_tracking", "click_tracking")
 GROUNDS = ("opt_in", "business_card", "existing_customer", "published_address")
@@ -79,7 +78,6 @@ def suppress(
     message_id: int | None = None,
 ) -> bool:
     """Stop writing to the address for this brand on `channel`, whichever partner knows it; True when it was not stopped so already."""
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     row = {
         "brand_id": brand_id,
         "channel": channel,
@@ -89,7 +87,7 @@ def suppress(
         "at": now,
         "message_id": message_id,
     }
-    statement = dialect.insert(Suppression).values(row).on_conflict_do_nothing().returning(col(Suppression.id))
+    statement = insert_into(session, Suppression).values(row).on_conflict_do_nothing().returning(col(Suppression.id))
     return session.execute(statement).first() is not None
 
 

@@ -17,14 +17,14 @@ from sqlmodel import Session, col, select
 
 from distmark.contacts.consents import GROUNDS, consent_state
 from distmark.contacts.fields import FIELDS, ContactInput, attribute_name, message, tidy, yes_or_no
-from distmark.contacts.many import batches
+from distmark.contacts.mapping import changes, new_contact
 from distmark.contacts.model import address_key
 from distmark.contacts.table import Consent, Contact
-from distmark.contacts.writing import changes, new_contact
 from distmark.errors import InvalidInput
 from distmark.partners.model import Permission, Viewer
 from distmark.partners.service import get_partner, require
 from distmark.partners.table import Partner
+from distmark.sql import batches
 
 MOST_BYTES = 30_000_000
 MOST_UNPACKED_BYTES = 400_000_000

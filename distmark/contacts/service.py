@@ -19,15 +19,15 @@ from distmark.contacts.consents import (
 )
 from distmark.contacts.fields import ContactInput, FieldRefused, read_contact, tidy
 from distmark.contacts.imports import ImportReport, Rejected, import_contacts
+from distmark.contacts.mapping import changes, new_contact
 from distmark.contacts.model import SuppressionReason, SuppressionScope, address_hash, address_key
-from distmark.contacts.segments import keep
 from distmark.contacts.table import Contact
-from distmark.contacts.writing import changes, new_contact
 from distmark.errors import InvalidInput, NotFound, Refused
 from distmark.partners.model import Permission, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.service import get_partner, require
 from distmark.partners.table import Partner
+from distmark.segments.membership import keep
 
 __all__ = [
     "ContactInput",

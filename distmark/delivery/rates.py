@@ -6,14 +6,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import delete, func, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
 from distmark.campaigns.table import Campaign
 from distmark.compliance.service import record
-from distmark.contacts.many import among
-from distmark.delivery.pace import EACH, RULE, Line, Rate, RateScope, Scoped, throttle_rule, ticket_of
 from distmark.delivery.table import Pace, SendRate
+from distmark.delivery.throttle import EACH, RULE, Rate, RateScope, Scoped, ThrottleBatch, reservation_key, throttle_rule
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
 from distmark.errors import InvalidInput, NotFound
@@ -21,6 +19,7 @@ from distmark.journeys.model import Why
 from distmark.partners.model import Permission, Viewer
 from distmark.partners.service import require
 from distmark.partners.table import Partner
+from distmark.sql import among, id_of, insert_into, row_count
 
 MOST_PER_HOUR = 10_000_000
 BATCH = 500
@@ -33,7 +32,7 @@ def rates_of(session: Session, brand_id: int) -> dict[Scoped, Rate]:
     return {(row.scope, row.key): Rate(row.per_hour, row.burst) for row in rows}
 
 
-def open_line(session: Session, brand_id: int, rules: Iterable[str], tickets: Sequence[str], now: datetime) -> Line:
+def open_throttle_batch(session: Session, brand_id: int, rules: Iterable[str], tickets: Sequence[str], now: datetime) -> ThrottleBatch:
     """Return the paces of `rules`, locked until the unit of work ends: turns are given one process after the other.
 
     With them come the turns that the messages with these tickets were given before.
@@ -42,7 +41,7 @@ def open_line(session: Session, brand_id: int, rules: Iterable[str], tickets: Se
     wanted = sorted(set(rules))  # in one order for all, or two processes would wait for each other
     for part in _batches(wanted):
         rows = [{"key": _key(brand_id, rule), "next_at": now} for rule in part]
-        insert = _insert(session).values(rows)
+        insert = insert_into(session, Pace).values(rows)
         # An update that changes nothing locks the rows that are there, and returns them.
         statement = insert.on_conflict_do_update(index_elements=["key"], set_={"next_at": Pace.next_at})
         found = session.execute(statement.returning(col(Pace.key), col(Pace.next_at)))
@@ -50,23 +49,23 @@ def open_line(session: Session, brand_id: int, rules: Iterable[str], tickets: Se
     turns: dict[str, datetime] = {}
     for part in _batches(tickets if wanted else []):
         turns.update(session.exec(select(Pace.key, Pace.next_at).where(col(Pace.key).in_(part))).all())
-    return Line(now, levels, turns)
+    return ThrottleBatch(now, levels, turns)
 
 
-def close_line(session: Session, brand_id: int, line: Line) -> None:
+def save_throttle_batch(session: Session, brand_id: int, line: ThrottleBatch) -> None:
     """Write how far the paces have come, and which turns were given and used."""
     for part in _batches(sorted(line.used)):
         session.execute(delete(Pace).where(col(Pace.key).in_(part)))
     moments = {_key(brand_id, rule): line.levels[rule] for rule in line.moved} | line.given
     for part in _batches(sorted(moments)):
-        insert = _insert(session).values([{"key": key, "next_at": moments[key]} for key in part])
+        insert = insert_into(session, Pace).values([{"key": key, "next_at": moments[key]} for key in part])
         session.execute(insert.on_conflict_do_update(index_elements=["key"], set_={"next_at": insert.excluded.next_at}))
 
 
-def forget_past_turns(session: Session, now: datetime) -> int:
+def forget_past_slots(session: Session, now: datetime) -> int:
     """Delete the paces and turns of yesterday and before, which hold nobody any more, and return how many."""
     result = session.execute(delete(Pace).where(col(Pace.next_at) < now - timedelta(days=1)))
-    return int(getattr(result, "rowcount", 0))
+    return row_count(result)
 
 
 def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -75,10 +74,6 @@ def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
 
 def _key(brand_id: int, rule: str) -> str:
     return f"{brand_id}:{rule}"
-
-
-def _insert(session: Session) -> Any:
-    return (sqlite if session.get_bind().dialect.name == "sqlite" else postgresql).insert(Pace)
 
 
 def list_rates(session: Session, viewer: Viewer) -> list[SendRate]:
@@ -102,7 +97,7 @@ def shown_rates(session: Session, viewer: Viewer) -> list[RateShown]:
     """Return the rates of the viewer's brand with what waits under each: one that each of a scope has counts those without their own."""
     rows = list_rates(session, viewer)
     own = {throttle_rule(row.scope, row.key) for row in rows if row.key != EACH}
-    turns = _turns(session, viewer.brand_id) if rows else {}
+    turns = _next_slots(session, viewer.brand_id) if rows else {}
     shown = []
     for row in rows:
         rule = throttle_rule(row.scope, "" if row.key == EACH else row.key)
@@ -114,7 +109,7 @@ def shown_rates(session: Session, viewer: Viewer) -> list[RateShown]:
     return shown
 
 
-def _turns(session: Session, brand_id: int) -> dict[str, tuple[int, datetime]]:
+def _next_slots(session: Session, brand_id: int) -> dict[str, tuple[int, datetime]]:
     """Return how many wait for their turn, and until when, by rule; a throttle that holds is the first of the rules."""
     rule = col(Enrollment.rules)[0].as_string()
     statement = select(rule, func.count(), func.max(Enrollment.due_at)).where(
@@ -141,8 +136,8 @@ def set_rate(session: Session, viewer: Viewer, scope: RateScope, key: str, per_h
     session.add(row)
     session.flush()
     detail: dict[str, Any] = {"scope": scope, "key": key, "per_hour": per_hour, "burst": burst, "before": before}
-    record(session, viewer.brand_id, viewer.user_id, "set_rate", SEND_RATE, row.id or 0, now, **detail)
-    _line_up_again(session, viewer.brand_id, scope, key, now)
+    record(session, viewer.brand_id, viewer.user_id, "set_rate", SEND_RATE, id_of(row), now, **detail)
+    _reserve_again(session, viewer.brand_id, scope, key, now)
     return row
 
 
@@ -153,10 +148,10 @@ def remove_rate(session: Session, viewer: Viewer, scope: RateScope, key: str, no
     if row is None:
         raise NotFound(f'There is no rate for {scope} "{key}"; look at the list of rates.')
     detail: dict[str, Any] = {"scope": scope, "key": row.key, "per_hour": row.per_hour}
-    record(session, viewer.brand_id, viewer.user_id, "removed_rate", SEND_RATE, row.id or 0, now, **detail)
+    record(session, viewer.brand_id, viewer.user_id, "removed_rate", SEND_RATE, id_of(row), now, **detail)
     session.delete(row)
     session.flush()
-    _line_up_again(session, viewer.brand_id, scope, row.key, now)
+    _reserve_again(session, viewer.brand_id, scope, row.key, now)
 
 
 def _find(session: Session, viewer: Viewer, scope: RateScope, key: str) -> SendRate | None:
@@ -185,11 +180,11 @@ def _checked_key(session: Session, viewer: Viewer, scope: RateScope, key: str) -
     return key
 
 
-def _line_up_again(session: Session, brand_id: int, scope: RateScope, key: str, now: datetime) -> None:
+def _reserve_again(session: Session, brand_id: int, scope: RateScope, key: str, now: datetime) -> None:
     """Forget the turns given under the old rate, and wake whoever waits for one."""
     rule = throttle_rule(scope, "" if key == EACH else key)
     of_rule = col(Pace.key).startswith(_key(brand_id, rule), autoescape=True) if key == EACH else col(Pace.key) == _key(brand_id, rule)
-    tickets = _tickets_held_by(session, brand_id, rule, exact=key != EACH)
+    tickets = _reservations_held_by(session, brand_id, rule, exact=key != EACH)
     # As a wake does it: first its enrollments, in order, then the paces. Else the two could wait for each other.
     held = select(Enrollment.id).where(among(session, col(Enrollment.id), tickets.values()))
     session.exec(held.order_by(col(Enrollment.id)).with_for_update(key_share=True)).all()
@@ -200,14 +195,14 @@ def _line_up_again(session: Session, brand_id: int, scope: RateScope, key: str, 
         session.execute(update(Enrollment).where(col(Enrollment.id).in_(ids)).values(woken_at=now))
 
 
-def _tickets_held_by(session: Session, brand_id: int, rule: str, *, exact: bool) -> dict[str, int]:
+def _reservations_held_by(session: Session, brand_id: int, rule: str, *, exact: bool) -> dict[str, int]:
     rows = session.exec(
         select(Enrollment.id, Enrollment.step_id, Enrollment.visits, Enrollment.rules).where(
             Enrollment.brand_id == brand_id, col(Enrollment.ended_at).is_(None), Enrollment.why == Why.held
         )
     )
     return {
-        ticket_of(row_id, step_id, int(visits.get(step_id, 1))): row_id
+        reservation_key(row_id, step_id, int(visits.get(step_id, 1))): row_id
         for row_id, step_id, visits, rules in rows
         if row_id and step_id and any(each == rule if exact else str(each).startswith(rule) for each in rules)
     }

@@ -10,18 +10,18 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col, select
 
+from distmark.channels.base import Channel, OutgoingMessage
+from distmark.channels.email.mime import make_message_id
 from distmark.clock import Clock
 from distmark.compliance.service import require_sendable
 from distmark.contacts import service as contacts
+from distmark.contacts.addresses import address_of
 from distmark.contacts.model import address_hash
 from distmark.contacts.table import Contact
-from distmark.delivery.channel import Channel, OutgoingMessage
-from distmark.delivery.mime import make_message_id
-from distmark.delivery.pace import RULE, TURN_KEPT, Line, Rate, RateScope, Scoped, rated, ticket_of
-from distmark.delivery.places import Queue, at_the_send, queue_of
-from distmark.delivery.rates import close_line, open_line, rates_of
-from distmark.delivery.rules import SEND, SendDecision, SendFacts, SendVerdict, counted_since, decide_send
-from distmark.enrollments.service import address_of
+from distmark.delivery.policy import SEND, SendDecision, SendFacts, SendVerdict, counted_since, decide_send
+from distmark.delivery.priority import Queue, current_send, queue_of
+from distmark.delivery.rates import open_throttle_batch, rates_of, save_throttle_batch
+from distmark.delivery.throttle import RESERVATION_KEPT, RULE, Rate, RateScope, Scoped, ThrottleBatch, rated, reservation_key
 from distmark.enrollments.table import Enrollment
 from distmark.errors import DeliveryError, DistmarkError, PermanentDeliveryError, Refused, TemporaryDeliveryError, UncertainDelivery
 from distmark.journeys.definition import JourneyDefinition, Kind
@@ -34,6 +34,7 @@ from distmark.messages.model import ACCEPTED, FINAL, MAX_ATTEMPTS, MessageStatus
 from distmark.messages.service import Settled, add_rows, new_row, note_attempts, rows_of_step, settle, settle_all
 from distmark.messages.table import Message
 from distmark.personalisation.model import RenderedMessage
+from distmark.sql import id_of, on_sqlite
 
 log = logging.getLogger("distmark.delivery")
 
@@ -91,7 +92,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Handed:
+class DeliveryResult:
     """What a channel answered. `status` is sent, deferred, rejected, failed or uncertain; `counts` is False when nobody answered at all."""
 
     status: MessageStatus
@@ -118,7 +119,7 @@ def lock_people(session: Session, enrollments: Sequence[Enrollment]) -> None:
     Two workers that counted a person's messages at once would both find room for one more, and an unsubscribe must be seen here or come
     after the claim. Call it before any other row of theirs is written: everybody locks people first, in one order.
     """
-    if not enrollments or session.get_bind().dialect.name == "sqlite":  # a writing session on SQLite is alone anyway
+    if not enrollments or on_sqlite(session):  # a writing session on SQLite is alone anyway
         return
     keys, brand_ids = {row.person_key for row in enrollments}, {row.brand_id for row in enrollments}
     people = select(Contact.id).where(col(Contact.brand_id).in_(brand_ids), col(Contact.person_key).in_(keys)).order_by(col(Contact.id))
@@ -132,15 +133,15 @@ def prepare(session: Session, batch: Batch, requests: Sequence[SendRequest]) -> 
     """
     if not requests:
         return []
-    desk = _open_desk(session, batch, requests)
+    desk = _batch_context(session, batch, requests)
     judged = [_judge(session, desk, request) for request in requests]
-    close_line(session, requests[0].enrollment.brand_id, desk.line)
+    save_throttle_batch(session, requests[0].enrollment.brand_id, desk.line)
     claimed = iter(_claim_all(session, batch, [each for each in judged if isinstance(each, _Claim)]))
     return [next(claimed) if isinstance(each, _Claim) else each for each in judged]
 
 
 @dataclass(frozen=True, slots=True)
-class _Gate:
+class _ChannelFacts:
     """The facts of all requests of one channel and kind, fetched together. `written` is by person, and grows as messages are claimed."""
 
     suppressed: set[str]
@@ -149,15 +150,15 @@ class _Gate:
 
 
 @dataclass(frozen=True, slots=True)
-class _Desk:
+class _BatchContext:
     """Everything that decides about a batch."""
 
     batch: Batch
     approved: bool
     rows: Mapping[tuple[int, str, int], Message]
-    gates: Mapping[tuple[str, bool], _Gate]
+    gates: Mapping[tuple[str, bool], _ChannelFacts]
     queue: Queue
-    line: Line
+    line: ThrottleBatch
     rates: Mapping[Scoped, Rate]
 
 
@@ -170,7 +171,7 @@ class _Claim:
     suppressed: str = ""
 
 
-def _open_desk(session: Session, batch: Batch, requests: Sequence[SendRequest]) -> _Desk:
+def _batch_context(session: Session, batch: Batch, requests: Sequence[SendRequest]) -> _BatchContext:
     kinds: dict[tuple[str, bool], list[SendRequest]] = {}
     for request in requests:
         kinds.setdefault((request.effect.channel, _is_marketing(batch.definition, request.effect)), []).append(request)
@@ -179,13 +180,13 @@ def _open_desk(session: Session, batch: Batch, requests: Sequence[SendRequest]) 
     since = counted_since([*batch.definition.send_policy.caps.limits, *queue.caps], batch.now)
     rates = rates_of(session, brand_id)
     under = {rule for request in requests for rule in rated(rates, _scopes(batch, request))} if rates else set()
-    return _Desk(
+    return _BatchContext(
         batch=batch,
         approved=_is_sendable(batch),
         rows=_rows(session, requests),
-        gates={kind: _gate(session, group, *kind, since) for kind, group in kinds.items()},
+        gates={kind: _channel_facts(session, group, *kind, since) for kind, group in kinds.items()},
         queue=queue,
-        line=open_line(session, brand_id, under, [_ticket(request) for request in requests], batch.now),
+        line=open_throttle_batch(session, brand_id, under, [_reservation_key(request) for request in requests], batch.now),
         rates=rates,
     )
 
@@ -200,16 +201,18 @@ def _capped(batch: Batch, kinds: Mapping[tuple[str, bool], list[SendRequest]]) -
 def _rows(session: Session, requests: Sequence[SendRequest]) -> dict[tuple[int, str, int], Message]:
     rows: dict[tuple[int, str, int], Message] = {}
     for step_id in dict.fromkeys(request.effect.step_id for request in requests):
-        ids = [request.enrollment.id or 0 for request in requests if request.effect.step_id == step_id]
+        ids = [id_of(request.enrollment) for request in requests if request.effect.step_id == step_id]
         rows |= {(enrollment_id, step_id, visit): row for (enrollment_id, visit), row in rows_of_step(session, ids, step_id).items()}
     return rows
 
 
-def _gate(session: Session, requests: Sequence[SendRequest], channel: str, marketing: bool, since: datetime | None) -> _Gate:
+def _channel_facts(
+    session: Session, requests: Sequence[SendRequest], channel: str, marketing: bool, since: datetime | None
+) -> _ChannelFacts:
     brand_id = requests[0].enrollment.brand_id
     addresses = [address for request in requests if (address := address_of(request.person.contact, channel))]
     people = [request.enrollment.person_key for request in requests]
-    return _Gate(
+    return _ChannelFacts(
         suppressed=contacts.suppressed(session, brand_id, channel, addresses, marketing),
         consent=contacts.consent_state(session, [request.enrollment.contact_id for request in requests], channel),
         written=_written(session, brand_id, people, channel, since) if since and marketing else {},
@@ -268,8 +271,8 @@ def _domain(address: str) -> str:
     return address.rpartition("@")[2].strip().lower()
 
 
-def _judge(session: Session, desk: _Desk, request: SendRequest) -> Prepared | _Claim:
-    row = desk.rows.get((request.enrollment.id or 0, request.effect.step_id, request.visit))
+def _judge(session: Session, desk: _BatchContext, request: SendRequest) -> Prepared | _Claim:
+    row = desk.rows.get((id_of(request.enrollment), request.effect.step_id, request.visit))
     if row is not None and row.status in FINAL:
         return Prepared(request, Readiness.settled, status=row.status)
     if row is not None and row.status is MessageStatus.sending:
@@ -285,7 +288,7 @@ def _judge(session: Session, desk: _Desk, request: SendRequest) -> Prepared | _C
     return _Claim(request, row, decision.reason if decision.outcome is SendVerdict.suppress else "")
 
 
-def _decide(desk: _Desk, request: SendRequest, row: Message | None) -> SendDecision:
+def _decide(desk: _BatchContext, request: SendRequest, row: Message | None) -> SendDecision:
     contact, policy = request.person.contact, desk.batch.definition.send_policy
     address = address_of(contact, request.effect.channel)
     if not address:
@@ -293,8 +296,8 @@ def _decide(desk: _Desk, request: SendRequest, row: Message | None) -> SendDecis
     zone = zone_for(request.person.zone)
     marketing = _is_marketing(desk.batch.definition, request.effect)
     gate = desk.gates[request.effect.channel, marketing]
-    consent, written = gate.consent.get(contact.id or 0), gate.written.setdefault(request.enrollment.person_key, [])
-    me = at_the_send(request.enrollment, request.effect.step_id, request.visit, policy.priority, desk.batch.now)
+    consent, written = gate.consent.get(id_of(contact)), gate.written.setdefault(request.enrollment.person_key, [])
+    me = current_send(request.enrollment, request.effect.step_id, request.visit, policy.priority, desk.batch.now)
     facts = SendFacts(
         now=desk.batch.now,
         zone=zone,
@@ -316,24 +319,26 @@ def _decide(desk: _Desk, request: SendRequest, row: Message | None) -> SendDecis
 
     decision = decide(None, "")
     if decision.outcome is SendVerdict.send and desk.rates:
-        decision = _line_up(desk, request, row, decide)
+        decision = _throttled(desk, request, row, decide)
     if decision.outcome is SendVerdict.send and marketing:
         written.append(desk.batch.now)
     return decision
 
 
-def _line_up(desk: _Desk, request: SendRequest, row: Message | None, decide: Callable[[datetime, str], SendDecision]) -> SendDecision:
+def _throttled(
+    desk: _BatchContext, request: SendRequest, row: Message | None, decide: Callable[[datetime, str], SendDecision]
+) -> SendDecision:
     """Return whether it is the message's turn, and give it one if not: what may go but for the throttle waits in line."""
     enrollment, now = request.enrollment, desk.batch.now
     if row is not None and row.status is MessageStatus.deferred:  # its turn was taken at the first try
         return SEND
-    ticket = _ticket(request)
+    ticket = _reservation_key(request)
     given = desk.line.turns.get(ticket)
     if given is not None and given > now:  # something woke it before its turn, which it keeps
         return decide(given, next((str(rule) for rule in enrollment.rules if str(rule).startswith(RULE)), RULE))
     if given is not None:
         desk.line.used.add(ticket)
-        if now <= given + TURN_KEPT:
+        if now <= given + RESERVATION_KEPT:
             return SEND
     rates = rated(desk.rates, _scopes(desk.batch, request))
     turn_at, rule = desk.line.turn(rates)
@@ -346,8 +351,8 @@ def _line_up(desk: _Desk, request: SendRequest, row: Message | None, decide: Cal
     return decision
 
 
-def _ticket(request: SendRequest) -> str:
-    return ticket_of(request.enrollment.id or 0, request.effect.step_id, request.visit)
+def _reservation_key(request: SendRequest) -> str:
+    return reservation_key(id_of(request.enrollment), request.effect.step_id, request.visit)
 
 
 def _claim_all(session: Session, batch: Batch, claims: Sequence[_Claim]) -> list[Prepared]:
@@ -475,28 +480,30 @@ MEANINGS: tuple[tuple[type[DistmarkError], MessageStatus], ...] = (
 )
 
 
-async def hand_over(channels: Mapping[str, Channel], channel: str, outgoing: OutgoingMessage) -> Handed:
+async def deliver(channels: Mapping[str, Channel], channel: str, outgoing: OutgoingMessage) -> DeliveryResult:
     """Give the message to its channel and say what came of it. No database session is open meanwhile."""
     if channel not in channels:
-        return Handed(MessageStatus.failed, detail=f'This installation has no channel "{channel}"; it has {", ".join(channels)}.')
+        return DeliveryResult(MessageStatus.failed, detail=f'This installation has no channel "{channel}"; it has {", ".join(channels)}.')
     try:
         receipt = await channels[channel].deliver(outgoing)
     except DistmarkError as error:
         return _meaning(error)
     except Exception as error:  # a fault of ours, and nobody knows how far the conversation had come
         log.exception("channel %s raised", channel)
-        return Handed(MessageStatus.uncertain, detail=f"The channel failed in a way that it should not: {type(error).__name__}.")
-    return Handed(MessageStatus.sent, receipt.code)
+        return DeliveryResult(MessageStatus.uncertain, detail=f"The channel failed in a way that it should not: {type(error).__name__}.")
+    return DeliveryResult(MessageStatus.sent, receipt.code)
 
 
-def _meaning(error: DistmarkError) -> Handed:
+def _meaning(error: DistmarkError) -> DeliveryResult:
     status = next(status for kind, status in MEANINGS if isinstance(error, kind))
     code = (error.code or "") if isinstance(error, DeliveryError) else ""
     # A server that did not answer at all says nothing about the message, so the try does not count.
-    return Handed(status, code, str(error)[:500], counts=status is not MessageStatus.deferred or bool(code))
+    return DeliveryResult(status, code, str(error)[:500], counts=status is not MessageStatus.deferred or bool(code))
 
 
-def record_handed(session: Session, handed: Sequence[tuple[Prepared, Handed]], clock: Clock) -> list[tuple[MessageStatus, datetime | None]]:
+def record_results(
+    session: Session, handed: Sequence[tuple[Prepared, DeliveryResult]], clock: Clock
+) -> list[tuple[MessageStatus, datetime | None]]:
     """Record the answers in the ledger; return for each its status, and when to try again if it is deferred.
 
     A refusal that counts is tried at most `MAX_ATTEMPTS` times; a server that does not answer at all is waited for without end, since
@@ -507,7 +514,7 @@ def record_handed(session: Session, handed: Sequence[tuple[Prepared, Handed]], c
     return [(each.status, each.next_try_at) for each in settled]
 
 
-def _settled(prepared: Prepared, handed: Handed, clock: Clock) -> Settled:
+def _settled(prepared: Prepared, handed: DeliveryResult, clock: Clock) -> Settled:
     if prepared.row_id is None:
         raise Refused("A message was handed over without a row in the ledger.")
     status, attempts = handed.status, prepared.attempts

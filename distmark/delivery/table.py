@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlmodel import Field, SQLModel, UniqueConstraint
 
 from distmark.db import UTCDateTime
-from distmark.delivery.pace import RateScope
+from distmark.delivery.throttle import RateScope
 
 
 class SendRate(SQLModel, table=True):

@@ -19,11 +19,12 @@ from distmark.demo.samples import SignInCard, cards_of, load_samples, open_campa
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.table import JourneyVersion
-from distmark.machine import MAILBOX_FILE, Machine, MachineStopped
+from distmark.machine.supervisor import MAILBOX_FILE, Machine, MachineStopped
 from distmark.mailbox.store import MailboxStore
 from distmark.metrics.service import journeys_with_results
 from distmark.partners.table import User
 from distmark.settings import Mode, Settings
+from distmark.sql import id_of
 
 SECONDS_PER_DAY = 86_400.0
 ONCE_SECONDS_PER_DAY = 4.0
@@ -142,8 +143,8 @@ def _audience(machine: Machine, db: Database, since: int = 0) -> Audience:
 
 def _bookings(machine: Machine, db: Database) -> dict[str, Booking]:
     """Return what people may book, by the domain of their address; each partner's system has a token of its own."""
-    from distmark.web.pages.api import api_token
-    from distmark.web.site import Site, secret_of
+    from distmark.web.api.viewer import api_token
+    from distmark.web.visit import Site, secret_of
 
     site = Site(machine.settings, db, machine.clock, secret_of(machine.settings), pages={})
     bookings: dict[str, Booking] = {}
@@ -152,7 +153,7 @@ def _bookings(machine: Machine, db: Database) -> dict[str, Booking]:
             for partner in brand.partners:
                 user = session.exec(select(User).where(User.email == f"{partner.roman}@{brand.domain}")).one()
                 books, converts = BOOKINGS[brand.key]
-                bookings[f"{partner.key}.mail.example"] = Booking(api_token(site, user.id or 0), books, converts)
+                bookings[f"{partner.key}.mail.example"] = Booking(api_token(site, id_of(user)), books, converts)
     return bookings
 
 

@@ -24,6 +24,7 @@ from distmark.journeys.table import JourneyVersion, VersionStatus
 from distmark.partners.model import Role, Viewer
 from distmark.partners.service import ensure_brand, ensure_partner, hash_password
 from distmark.partners.table import Brand, Partner, User
+from distmark.sql import id_of
 
 CONTACTS_PER_PARTNER = 24
 MEMBERS_AT_FIRST = 8  # of each partner in the campaign, so that the first look at it shows people and a preview
@@ -67,7 +68,7 @@ def load_samples(db: Database, journey_defs: Path, now: datetime) -> Samples:
             staff = _staff(session, sample, brand, now)
             version = _journey(session, sample, brand, staff, journey_defs, now)
             if version.status is VersionStatus.approved:
-                to_register.append(version.id or 0)
+                to_register.append(id_of(version))
             for (partner, viewer), facts in zip(staff.partners, sample.partners, strict=True):
                 _book(session, sample, facts, partner, viewer, now)
         cards += cards_of(sample)
@@ -85,7 +86,7 @@ def open_campaigns(db: Database, now: datetime) -> None:
                 contacts = (
                     select(Contact.id).where(Contact.partner_id == viewer.partner_id).order_by(col(Contact.id)).limit(MEMBERS_AT_FIRST)
                 )
-                add_members(session, viewer, campaign.id or 0, [contact_id for contact_id in session.exec(contacts) if contact_id], now)
+                add_members(session, viewer, id_of(campaign), [contact_id for contact_id in session.exec(contacts) if contact_id], now)
 
 
 def cards_of(sample: SampleBrand) -> list[SignInCard]:
@@ -125,7 +126,7 @@ def _staff(session: Session, sample: SampleBrand, brand: Brand, now: datetime) -
 def _partner(session: Session, sample: SampleBrand, brand: Brand, facts: SamplePartner, now: datetime) -> tuple[Partner, Viewer]:
     partner = ensure_partner(
         session,
-        brand_id=brand.id or 0,
+        brand_id=id_of(brand),
         key=facts.key,
         name=facts.name,
         title=facts.title,
@@ -152,7 +153,7 @@ def _user(
             created_at=now,
             name=name,
             role=role,
-            brand_id=brand.id or 0,
+            brand_id=id_of(brand),
             partner_id=partner_id,
             language=language,
         )
@@ -172,16 +173,16 @@ def _viewer(session: Session, email: str) -> Viewer:
 
 
 def _as_viewer(user: User) -> Viewer:
-    return Viewer(user.id or 0, user.role, user.brand_id, user.partner_id, user.name, user.language)
+    return Viewer(id_of(user), user.role, user.brand_id, user.partner_id, user.name, user.language)
 
 
 def _journey(session: Session, sample: SampleBrand, brand: Brand, staff: Staff, journey_defs: Path, now: datetime) -> JourneyVersion:
     source = load_source(journey_defs / sample.journey)
-    version = save_draft(session, brand.id or 0, source, staff.marketer.user_id, now)
+    version = save_draft(session, id_of(brand), source, staff.marketer.user_id, now)
     if version.status is VersionStatus.draft:
-        submit(session, staff.marketer, version.id or 0, now)
+        submit(session, staff.marketer, id_of(version), now)
     if version.status is VersionStatus.submitted:
-        approve(session, staff.approver, version.id or 0, "サンプルの文面を確認しました。", now)
+        approve(session, staff.approver, id_of(version), "サンプルの文面を確認しました。", now)
     return version
 
 
@@ -190,7 +191,7 @@ def _book(session: Session, sample: SampleBrand, facts: SamplePartner, partner: 
     if session.exec(select(Contact.id).where(Contact.partner_id == partner.id).limit(1)).first() is not None:
         return
     people = invent(f"{facts.key}.mail", facts.towns, CONTACTS_PER_PARTNER)
-    import_contacts(session, viewer, partner.id or 0, _file(sample, people, now), f"{facts.key}.csv", now)
+    import_contacts(session, viewer, id_of(partner), _file(sample, people, now), f"{facts.key}.csv", now)
 
 
 def _file(sample: SampleBrand, people: Iterable[Invented], now: datetime) -> bytes:

@@ -5,23 +5,20 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
-from distmark.contacts.many import among
 from distmark.contacts.model import address_hash, address_key
 from distmark.contacts.table import Contact
 from distmark.engagement.model import EventKind, Verdict
 from distmark.engagement.table import Event
-from distmark.enrollments.arrivals import Happened, enter_by_events
-from distmark.enrollments.interest import goal_events
 from distmark.enrollments.model import EnrollmentStatus
-from distmark.enrollments.news import tell
-from distmark.enrollments.rows import rows_of
 from distmark.enrollments.table import Enrollment
+from distmark.enrollments.wakeups import goal_events, wake_waiting
+from distmark.entries.by_event import Happened, enter_by_events
 from distmark.errors import DistmarkError, InvalidInput, NotFound
 from distmark.journeys.model import EventFact
 from distmark.journeys.service import program_of
+from distmark.sql import among, id_of, insert_into, rows_of
 
 MOST_EVENTS = 1000
 
@@ -124,10 +121,10 @@ def _owner(found: Sequence[Contact], enrollments: Mapping[int, Enrollment]) -> _
     """Return the contact among those of one address who is in a journey, the latest entered first; else the newest contact."""
     if not found:
         return NotFound("No contact of yours has this id or address; import the contact first.")
-    inside = [(enrollments[contact.id or 0], contact) for contact in found if contact.id in enrollments]
+    inside = [(enrollments[id_of(contact)], contact) for contact in found if contact.id in enrollments]
     if not inside:
         return _Whose(found[0], None)
-    enrollment, contact = max(inside, key=lambda each: each[0].id or 0)
+    enrollment, contact = max(inside, key=lambda each: id_of(each[0]))
     return _Whose(contact, enrollment)
 
 
@@ -139,7 +136,7 @@ def _contacts(
     if partner_id is not None:
         mine = mine.where(Contact.partner_id == partner_id)
     ids = {event.contact_id for event in events if event.contact_id is not None}
-    by_id = {contact.id or 0: [contact] for contact in session.exec(mine.where(among(session, col(Contact.id), ids)))} if ids else {}
+    by_id = {id_of(contact): [contact] for contact in session.exec(mine.where(among(session, col(Contact.id), ids)))} if ids else {}
     by_email: dict[str, list[Contact]] = {}
     keys = {address_hash(brand_id, event.email) for event in events if event.contact_id is None and event.email}
     for contact in session.exec(mine.where(among(session, col(Contact.person_key), keys))) if keys else ():
@@ -226,9 +223,8 @@ def _insert(session: Session, brand_id: int, rows: Sequence[dict[str, Any]], now
         "user_agent": "",
         "rolled": False,
     }
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     table = Event.__table__  # type: ignore[attr-defined]
-    statement = dialect.insert(table).from_select([*shared, *OWN], rows_of(session, table, shared, rows, OWN))
+    statement = insert_into(session, table).from_select([*shared, *OWN], rows_of(session, table, shared, rows, OWN))
     statement = statement.on_conflict_do_nothing(index_elements=["natural_key"])
     returned = session.execute(statement.returning(table.c.natural_key, table.c.id))
     return {row[0]: row[1] for row in returned}
@@ -244,6 +240,6 @@ def _spread(session: Session, brand_id: int, rows: Sequence[dict[str, Any]], con
         fact = EventFact(name=row["name"], at=row["at"], data=row["data"], value=row["value"])
         happened.append(Happened(contact, fact, row["natural_key"]))
     for name, person_keys in people.items():
-        tell(session, brand_id, person_keys, [name], now)
+        wake_waiting(session, brand_id, person_keys, [name], now)
     if happened:
         enter_by_events(session, brand_id, happened, now)

@@ -8,17 +8,19 @@ from typing import Any
 from sqlmodel import Session, select
 
 from distmark.contacts import service as contacts
+from distmark.contacts.addresses import address_of
 from distmark.contacts.model import SuppressionReason, SuppressionScope
 from distmark.contacts.table import Contact
 from distmark.engagement.events import MOST_EVENTS, NewEvent, RecordedEvent, record_events
 from distmark.engagement.model import EventKind
-from distmark.engagement.reading import Reading, record_readings
+from distmark.engagement.opens_clicks import Reading, record_readings
 from distmark.engagement.table import Event
-from distmark.enrollments.service import address_of, wake_person
+from distmark.enrollments.service import wake_person
 from distmark.errors import DistmarkError
 from distmark.messages.service import message_by_token
 from distmark.messages.table import Message
 from distmark.partners.table import Brand
+from distmark.sql import id_of
 
 __all__ = [
     "MOST_EVENTS",
@@ -95,7 +97,7 @@ def unsubscribe(session: Session, token: str, now: datetime) -> UnsubscribeInfo 
             scope=SuppressionScope.marketing,
             message_id=message.id,
         )
-    contacts.record_consent(session, contact.id or 0, message.channel, given=False, now=now, source="unsubscribe link")
+    contacts.record_consent(session, id_of(contact), message.channel, given=False, now=now, source="unsubscribe link")
     if _is_new(session, f"unsubscribed:{message.id}"):
         session.add(_unsubscribed(message, now))
         message.unsubscribed_at = message.unsubscribed_at or now
@@ -113,7 +115,7 @@ def resubscribe(session: Session, token: str, now: datetime) -> UnsubscribeInfo 
     address = address_of(contact, message.channel)
     if address and _is_stopped(session, message):
         contacts.unsuppress(session, message.brand_id, message.channel, address)
-        contacts.record_consent(session, contact.id or 0, message.channel, given=True, now=now, source="resubscribe page")
+        contacts.record_consent(session, id_of(contact), message.channel, given=True, now=now, source="resubscribe page")
     return unsubscribe_info(session, token)
 
 

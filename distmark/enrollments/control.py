@@ -15,13 +15,12 @@ from sqlmodel import Session, col
 from distmark.campaigns.service import get_campaign, set_campaign_status
 from distmark.campaigns.table import CampaignStatus
 from distmark.compliance.service import record
-from distmark.contacts.many import among
 from distmark.contacts.service import get_contact
 from distmark.enrollments.bulk import MOVING, Conditions, change, count, looks, set_columns, set_each
-from distmark.enrollments.model import EnrollmentStatus, MoveKind, RestraintKind
-from distmark.enrollments.restraints import Scope, covers, held, lock_restraints, restrain, restraints, restraints_of
-from distmark.enrollments.table import Enrollment, Restraint
-from distmark.enrollments.waits import Foresight, Standing, is_lengthened, standing
+from distmark.enrollments.model import EnrollmentStatus, SuspensionKind, TimelineKind
+from distmark.enrollments.suspensions import Scope, covers, held, lock_suspensions, suspend, suspensions, suspensions_of
+from distmark.enrollments.table import Enrollment, Suspension
+from distmark.enrollments.wait_estimates import Standing, WaitEstimator, is_lengthened, standing
 from distmark.errors import InvalidInput, NotFound
 from distmark.journeys.model import Outcome, Sleep
 from distmark.journeys.service import get_version, program_of
@@ -29,6 +28,7 @@ from distmark.journeys.table import Journey, JourneyVersion
 from distmark.partners.model import Permission, Role, Viewer
 from distmark.partners.scope import may_see, visible
 from distmark.partners.service import get_partner, require
+from distmark.sql import among
 
 SUBJECTS = {
     "version_id": "journey_version",
@@ -69,9 +69,9 @@ class Stand:
     moving: int
     paused: int
     parked: int
-    own: Sequence[Restraint] = ()
-    around: Sequence[Restraint] = ()
-    within: Sequence[Restraint] = ()
+    own: Sequence[Suspension] = ()
+    around: Sequence[Suspension] = ()
+    within: Sequence[Suspension] = ()
 
     @property
     def inside(self) -> int:
@@ -79,10 +79,10 @@ class Stand:
         return self.moving + self.paused + self.parked
 
     @property
-    def kinds(self) -> list[RestraintKind]:
+    def kinds(self) -> list[SuspensionKind]:
         """What holds all of it, in the order of the kinds."""
         found = {restraint.kind for restraint in (*self.own, *self.around)}
-        return [kind for kind in RestraintKind if kind in found]
+        return [kind for kind in SuspensionKind if kind in found]
 
 
 def stand_of(session: Session, viewer: Viewer, scope: Scope) -> Stand:
@@ -91,12 +91,12 @@ def stand_of(session: Session, viewer: Viewer, scope: Scope) -> Stand:
     statuses = select(col(Enrollment.status), func.count()).where(*_where(session, viewer, scope)).group_by(col(Enrollment.status))
     counts = dict(session.execute(statuses).tuples().all())
     moving, paused, parked = (counts.get(each, 0) for each in (EnrollmentStatus.waiting, EnrollmentStatus.paused, EnrollmentStatus.parked))
-    return Stand(moving, paused, parked, *_restraints_at(session, viewer, scope))
+    return Stand(moving, paused, parked, *_suspensions_at(session, viewer, scope))
 
 
-def kinds_on(session: Session, viewer: Viewer, scope: Scope) -> list[RestraintKind]:
+def kinds_on(session: Session, viewer: Viewer, scope: Scope) -> list[SuspensionKind]:
     """Return what holds all of the scope now: paused, draining, both or nothing."""
-    return Stand(0, 0, 0, *_restraints_at(session, viewer, _reached(session, viewer, scope))).kinds
+    return Stand(0, 0, 0, *_suspensions_at(session, viewer, _reached(session, viewer, scope))).kinds
 
 
 def pause(session: Session, viewer: Viewer, scope: Scope, now: datetime, reason: str = "") -> int:
@@ -105,17 +105,17 @@ def pause(session: Session, viewer: Viewer, scope: Scope, now: datetime, reason:
     NotFound and NotAllowed as for all acts on what is not the viewer's. A partner's people reach their own part of a scope.
     """
     scope = _within(session, viewer, scope)
-    lock_restraints(session, viewer.brand_id)
+    lock_suspensions(session, viewer.brand_id)
     where = _where(session, viewer, scope)
     alone = None if scope.parts else now
     if scope.parts:
-        restrain(session, viewer, scope, RestraintKind.paused, now, reason)
+        suspend(session, viewer, scope, SuspensionKind.paused, now, reason)
         _show_on_campaign(session, viewer, scope, CampaignStatus.paused, now)
     else:
         set_columns(session, [*where, _is(EnrollmentStatus.paused)], alone_since=now)
     values = {"status": EnrollmentStatus.paused, "paused_at": now, "alone_since": alone}
     told = {"by": viewer.user_id, "reason": reason}
-    paused = change(session, [*where, _is(EnrollmentStatus.waiting)], values, MoveKind.paused, now, told)
+    paused = change(session, [*where, _is(EnrollmentStatus.waiting)], values, TimelineKind.paused, now, told)
     _audit(session, viewer, scope, "paused", now, count=paused, reason=reason)
     return paused
 
@@ -136,10 +136,10 @@ def resume(
     spaced evenly over `spread`. Listed enrollments that are parked try their step again. What the brand paused a partner cannot resume.
     """
     scope = _within(session, viewer, scope)
-    lock_restraints(session, viewer.brand_id)
+    lock_suspensions(session, viewer.brand_id)
     plan = _plan(session, viewer, scope, now, extend, spread)
     where = _resumable(session, viewer, scope)
-    for restraint in restraints_of(session, viewer, scope):
+    for restraint in suspensions_of(session, viewer, scope):
         restraint.lifted_at = now
         session.add(restraint)
     session.flush()
@@ -148,12 +148,12 @@ def resume(
     else:
         listed = _where(session, viewer, scope)
         set_columns(session, [*listed, _is(EnrollmentStatus.paused)], alone_since=None)
-        take_up_again(session, listed, now, viewer.user_id)
+        unpark(session, listed, now, viewer.user_id)
     told = {"by": viewer.user_id, "extended": extend}
     if extend or plan.spread_until is not None:
         _resume_one_by_one(session, where, plan, now, told)
     else:
-        change(session, where, _going_on(now), MoveKind.resumed, now, told)
+        change(session, where, _going_on(now), TimelineKind.resumed, now, told)
     spread_until = plan.spread_until.isoformat() if plan.spread_until else None
     _audit(session, viewer, scope, "resumed", now, count=plan.resumed, extended=extend, spread_until=spread_until)
     return plan
@@ -169,7 +169,7 @@ def stop(session: Session, viewer: Viewer, scope: Scope, reason: str, now: datet
     scope = _within(session, viewer, scope)
     live = _live(session, viewer, scope)
     told = {"outcome": Outcome.stopped.value, "reason": reason, "by": viewer.user_id}
-    stopped = change(session, live, _ended(reason, now), MoveKind.ended, now, told)
+    stopped = change(session, live, _ended(reason, now), TimelineKind.ended, now, told)
     _audit(session, viewer, scope, "stopped", now, count=stopped, reason=reason)
     return stopped
 
@@ -179,17 +179,17 @@ def drain(session: Session, viewer: Viewer, scope: Scope, now: datetime, reason:
     scope = _within(session, viewer, scope)
     if not scope.parts:
         raise InvalidInput("Enrollments that are inside already cannot be drained; drain a journey, campaign, partner or contact.")
-    lock_restraints(session, viewer.brand_id)
-    restrain(session, viewer, scope, RestraintKind.draining, now, reason)
+    lock_suspensions(session, viewer.brand_id)
+    suspend(session, viewer, scope, SuspensionKind.draining, now, reason)
     inside = count(session, _live(session, viewer, scope))
     _audit(session, viewer, scope, "drained", now, count=inside, reason=reason)
     return inside
 
 
-def take_up_again(session: Session, where: Conditions, now: datetime, user_id: int | None) -> int:
+def unpark(session: Session, where: Conditions, now: datetime, user_id: int | None) -> int:
     """Let parked enrollments try their step again, and return how many: whatever made it fail is mended, says a person."""
     values = {"status": EnrollmentStatus.waiting, "tries": 0, "error": "", "why": "time", "due_at": now, "woken_at": now}
-    return change(session, [*where, _is(EnrollmentStatus.parked)], values, MoveKind.resumed, now, {"by": user_id, "parked": True})
+    return change(session, [*where, _is(EnrollmentStatus.parked)], values, TimelineKind.resumed, now, {"by": user_id, "parked": True})
 
 
 # --- scopes ---------------------------------------------------------------------------------------------------------------------------
@@ -225,12 +225,12 @@ def _find(session: Session, viewer: Viewer, scope: Scope) -> None:
         raise NotFound(f"Not all of the enrollments {_some(scope.enrollment_ids)} are yours; choose among those that you see.")
 
 
-def _restraints_at(session: Session, viewer: Viewer, scope: Scope) -> tuple[list[Restraint], list[Restraint], list[Restraint]]:
+def _suspensions_at(session: Session, viewer: Viewer, scope: Scope) -> tuple[list[Suspension], list[Suspension], list[Suspension]]:
     """Return the open restraints of exactly the scope that the viewer may lift, the others that hold all of it, and those of its parts."""
-    own = restraints_of(session, viewer, scope)
+    own = suspensions_of(session, viewer, scope)
     known = {restraint.id for restraint in own}
-    others = [restraint for restraint in restraints(session, viewer) if restraint.id not in known]
-    door = _door(session, viewer, scope)
+    others = [restraint for restraint in suspensions(session, viewer) if restraint.id not in known]
+    door = _places(session, viewer, scope)
     around = [restraint for restraint in others if covers(restraint, door)]
     known |= {restraint.id for restraint in around}
     parts = scope.parts
@@ -238,7 +238,7 @@ def _restraints_at(session: Session, viewer: Viewer, scope: Scope) -> tuple[list
     return own, around, within
 
 
-def _door(session: Session, viewer: Viewer, scope: Scope) -> dict[str, int | None]:
+def _places(session: Session, viewer: Viewer, scope: Scope) -> dict[str, int | None]:
     """Return all that is true of everybody in the scope, by column: the people of a version are in its journey, too."""
     door: dict[str, int | None] = dict(scope.columns())
     if len(scope.enrollment_ids) == 1:
@@ -293,7 +293,7 @@ def _show_on_campaign(session: Session, viewer: Viewer, scope: Scope, status: Ca
 
 
 def _resumable(session: Session, viewer: Viewer, scope: Scope) -> list[ColumnElement[bool]]:
-    lifted = restraints_of(session, viewer, scope)
+    lifted = suspensions_of(session, viewer, scope)
     where = [*_where(session, viewer, scope), _is(EnrollmentStatus.paused), ~held(but=lifted)]
     return [*where, col(Enrollment.alone_since).is_(None)] if scope.parts else where
 
@@ -324,13 +324,13 @@ def _by_step(session: Session, where: Conditions, now: datetime) -> Sequence[Any
 
 def _resume_one_by_one(session: Session, where: Conditions, plan: ResumePlan, now: datetime, told: Mapping[str, Any]) -> None:
     """Resume with a time of its own for each: a wait made longer, or a place in the spread."""
-    foresight, slots = Foresight(session, now), _slots(plan, now)
+    foresight, slots = WaitEstimator(session, now), _slots(plan, now)
     for _look in looks(session, where):
         for people in standing(session, where):
             arrived = {each.id: _arrived(each, plan.extended, now) for each in people}
             waits = foresight.waiting([(each, at) for each in people if plan.extended and (at := arrived[each.id])])
             rows = [_resumed(each, arrived[each.id], waits.get(each.id), slots, now) for each in people]
-            set_each(session, rows, MOVING, MoveKind.resumed, now, told)
+            set_each(session, rows, MOVING, TimelineKind.resumed, now, told)
 
 
 def _slots(plan: ResumePlan, now: datetime) -> Iterator[datetime]:

@@ -16,7 +16,7 @@ class EnrollmentStatus(StrEnum):
     ended = "ended"
 
 
-class MoveKind(StrEnum):
+class TimelineKind(StrEnum):
     """What happened to an enrollment; one row each in its timeline."""
 
     entered = "entered"
@@ -41,7 +41,7 @@ class MoveKind(StrEnum):
 MAX_TRIES = 5
 
 
-class RestraintKind(StrEnum):
+class SuspensionKind(StrEnum):
     """What people decided about a part of a brand's enrollments until they lift it."""
 
     paused = "paused"  # nobody in it moves; who enters it starts paused

@@ -10,15 +10,15 @@ from pydantic_core import ErrorDetails
 
 from distmark.journeys.entry import Entry
 from distmark.journeys.expressions import Expression, Text
+from distmark.journeys.field_types import Cap, Identifier, Name, Percent, Words
+from distmark.journeys.fields import Part, Written, problem
 from distmark.journeys.findings import MESSAGES, DefinitionError, Finding, closest, finding
 from distmark.journeys.model import IfHeld, Priority
 from distmark.journeys.positions import Document, read_yaml
 from distmark.journeys.positions import Path as Place
-from distmark.journeys.reading import Part, Written, problem
 from distmark.journeys.source import Source
 from distmark.journeys.steps import KINDS, Defaults, Step, Steps
 from distmark.journeys.times import Days, Holidays, SendHours, Window
-from distmark.journeys.words import Cap, Identifier, Name, Percent, Words
 
 BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "contact": {

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from distmark.journeys.definition import SendPolicy
+from distmark.journeys.field_types import Cap
 from distmark.journeys.model import Priority
-from distmark.journeys.phrases import limits_words, listed
 from distmark.journeys.steps import KINDS, Step
-from distmark.journeys.words import Cap
+from distmark.journeys.wording import limits_words, listed
 
 PRIORITIES = {
     Priority.high: {"ja": "優先度：高（他のジャーニーより先）", "en": "high priority (before other journeys)"},

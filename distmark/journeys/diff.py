@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher, unified_diff
 from enum import StrEnum
 
-from distmark.journeys.checking import places_of
+from distmark.journeys.checks.context import places_of
 from distmark.journeys.definition import read_definition
 from distmark.journeys.positions import Path as Place
 from distmark.journeys.program import build_program

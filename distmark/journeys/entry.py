@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
 from distmark.journeys.expressions import Expression
-from distmark.journeys.reading import Part, problem
+from distmark.journeys.field_types import Cap, DateOf, Identifier, Name
+from distmark.journeys.fields import Part, problem
 from distmark.journeys.times import Duration, Offset, TimeOfDay, add
-from distmark.journeys.words import Cap, DateOf, Identifier, Name
 
 # What may stand beside the field that starts each form of entry.
 FORMS = {"event": {"where"}, "segment": {"every"}, "date": {"offset", "every", "at"}}

@@ -14,8 +14,8 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from distmark.errors import DistmarkError
+from distmark.journeys.fields import Written, problem
 from distmark.journeys.model import Attributes, EventFact, Facts, SentFact
-from distmark.journeys.reading import Written, problem
 from distmark.journeys.times import as_date, days_between
 
 LONGEST_EXPRESSION = 2_000

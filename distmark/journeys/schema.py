@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from distmark.journeys.definition import JourneyDefinition
-from distmark.journeys.reading import REFERENCE
+from distmark.journeys.fields import REFERENCE
 from distmark.journeys.steps import KINDS
 from distmark.journeys.steps.branch import Arm, Condition, SplitTest
 

@@ -4,7 +4,6 @@ import threading
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, and_, exists, true
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
 from distmark.errors import InvalidInput, NotFound
@@ -16,6 +15,7 @@ from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
 from distmark.partners.model import Role, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.table import Brand
+from distmark.sql import id_of, insert_into
 
 PROGRAMS_KEPT = 256
 PUBLISHED = (VersionStatus.registered, VersionStatus.retired)
@@ -34,15 +34,15 @@ def save_draft(session: Session, brand_id: int, source: Source, author_id: int |
     if definition.brand != brand.key:
         raise InvalidInput(f'Journey "{definition.key}" has the brand {definition.brand}, but this is {brand.key}; change its "brand".')
     journey = _journey_of(session, brand_id, definition, now)
-    newest = _newest(session, journey.id or 0)
+    newest = _newest(session, id_of(journey))
     if newest is not None and newest.content_hash == source.content_hash:
         return newest
     if newest is None or newest.status is not VersionStatus.draft:
-        newest = JourneyVersion(journey_id=journey.id or 0, number=newest.number + 1 if newest else 1, content_hash="", created_at=now)
+        newest = JourneyVersion(journey_id=id_of(journey), number=newest.number + 1 if newest else 1, content_hash="", created_at=now)
     newest.source, newest.content_hash = source.to_json(), source.content_hash
     newest.author_id, newest.created_at = author_id, now
     session.add(newest)
-    if newest_registered(session, journey.id or 0) is None:
+    if newest_registered(session, id_of(journey)) is None:
         name_journey(journey, definition)
     session.flush()
     return newest
@@ -50,9 +50,8 @@ def save_draft(session: Session, brand_id: int, source: Source, author_id: int |
 
 def _journey_of(session: Session, brand_id: int, definition: JourneyDefinition, now: datetime) -> Journey:
     """Return the brand's journey of this key, locked: two people storing at once get two numbers, one after the other."""
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     values = {"brand_id": brand_id, "key": definition.key, "name": {}, "description": {}, "created_at": now}
-    session.execute(dialect.insert(Journey).values(values).on_conflict_do_nothing())
+    session.execute(insert_into(session, Journey).values(values).on_conflict_do_nothing())
     return session.exec(select(Journey).where(Journey.brand_id == brand_id, Journey.key == definition.key).with_for_update()).one()
 
 
@@ -131,7 +130,7 @@ def _build(version: JourneyVersion) -> Program:
     with _programs_lock:
         if len(_programs) >= PROGRAMS_KEPT:
             _programs.clear()
-        _programs[version.id or 0, version.content_hash] = program
+        _programs[id_of(version), version.content_hash] = program
     return program
 
 

@@ -12,7 +12,7 @@ import holidays as public_holidays
 from dateutil.relativedelta import relativedelta
 
 from distmark.errors import InvalidInput
-from distmark.journeys.reading import Written, problem
+from distmark.journeys.fields import Written, problem
 
 UNITS = ("minute", "hour", "day", "week", "month", "year")
 DAY_NAMES = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

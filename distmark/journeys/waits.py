@@ -7,9 +7,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
 from distmark.journeys.expressions import Expression
-from distmark.journeys.reading import Part, problem
+from distmark.journeys.field_types import DateOf, Identifier, Name
+from distmark.journeys.fields import Part, problem
 from distmark.journeys.times import Days, Duration, Holidays, Offset, TimeOfDay
-from distmark.journeys.words import DateOf, Identifier, Name
 
 BEST_TIME = "best_time"
 LONGEST_BEST_TIME = timedelta(days=7)

@@ -20,6 +20,7 @@ from distmark.partners.attributes import brand_attributes, partner_attributes
 from distmark.partners.table import Brand, Partner
 from distmark.personalisation.model import BlockValue, CompiledMessage, RenderContext, RenderedMessage
 from distmark.personalisation.service import compile_message, render
+from distmark.sql import id_of
 
 __all__ = [
     "Links",
@@ -83,7 +84,7 @@ def people_of(session: Session, enrollments: Sequence[Enrollment]) -> dict[int, 
     campaigns = _by_id(session, Campaign, {row.campaign_id for row in enrollments if row.campaign_id})
     members = _by_id(session, Member, {row.member_id for row in enrollments if row.member_id})
     return {
-        row.id or 0: Person(
+        id_of(row): Person(
             contact=contacts[row.contact_id],
             partner=partners[row.partner_id],
             brand=brands[row.brand_id],
@@ -164,7 +165,7 @@ def render_for(
 
 def blocks_of(session: Session, person: Person, definition: JourneyDefinition, lang: str) -> dict[str, BlockValue]:
     """Return every block's value for this person and the layer it comes from."""
-    return blocks_for(session, person.campaign, person.partner.id or 0, person.member, definition, lang)
+    return blocks_for(session, person.campaign, id_of(person.partner), person.member, definition, lang)
 
 
 def from_name(person: Person) -> str:

@@ -24,6 +24,7 @@ from distmark.partners.model import Permission, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.service import require
 from distmark.partners.table import Brand, Partner
+from distmark.sql import id_of
 
 TOKEN_BYTES = 16  # 128 random bits, 22 characters: the unsubscribe URL stays short enough for every header rule
 
@@ -77,7 +78,7 @@ def new_row(
     return {
         "token": secrets.token_urlsafe(TOKEN_BYTES),
         "header_id": header_id,
-        "enrollment_id": enrollment.id or 0,
+        "enrollment_id": id_of(enrollment),
         "step_id": effect.step_id,
         "visit": visit,
         "brand_id": enrollment.brand_id,
@@ -174,7 +175,7 @@ def settle(session: Session, row: Message, status: MessageStatus, now: datetime,
     if status is MessageStatus.sent:
         row.sent_at = now
     session.add(row)
-    session.add(Attempt(message_id=row.id or 0, at=now, status=status, code=code, detail=detail[:500]))
+    session.add(Attempt(message_id=id_of(row), at=now, status=status, code=code, detail=detail[:500]))
 
 
 def message_by_token(session: Session, token: str) -> Message | None:

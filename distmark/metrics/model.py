@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from distmark.engagement.model import EventKind, Verdict
-from distmark.enrollments.model import MoveKind
+from distmark.enrollments.model import TimelineKind
 
 JOURNEY = ""  # the step of what belongs to the journey as a whole
 OUTCOME_PREFIX = "ended:"
@@ -80,20 +80,20 @@ class Place(NamedTuple):
         return self._replace(step_id=JOURNEY)
 
 
-AT_STEP: dict[MoveKind, Metric] = {
-    MoveKind.passed: Metric.passed,
-    MoveKind.waiting: Metric.waiting,
-    MoveKind.held: Metric.held,
-    MoveKind.branched: Metric.branched,
-    MoveKind.task: Metric.task,
-    MoveKind.skipped: Metric.skipped,
-    MoveKind.error: Metric.error,
-    MoveKind.sent: Metric.sent,
-    MoveKind.failed: Metric.failed,
-    MoveKind.suppressed: Metric.suppressed,
-    MoveKind.uncertain: Metric.uncertain,
+AT_STEP: dict[TimelineKind, Metric] = {
+    TimelineKind.passed: Metric.passed,
+    TimelineKind.waiting: Metric.waiting,
+    TimelineKind.held: Metric.held,
+    TimelineKind.branched: Metric.branched,
+    TimelineKind.task: Metric.task,
+    TimelineKind.skipped: Metric.skipped,
+    TimelineKind.error: Metric.error,
+    TimelineKind.sent: Metric.sent,
+    TimelineKind.failed: Metric.failed,
+    TimelineKind.suppressed: Metric.suppressed,
+    TimelineKind.uncertain: Metric.uncertain,
 }
-OF_JOURNEY: dict[MoveKind, Metric] = {MoveKind.entered: Metric.entered, MoveKind.ended: Metric.ended}
+OF_JOURNEY: dict[TimelineKind, Metric] = {TimelineKind.entered: Metric.entered, TimelineKind.ended: Metric.ended}
 
 # A person's is what no sign, or only one, speaks against; the pages and the branches of a journey take it the same way.
 ONCE_BY_HUMANS: dict[EventKind, Metric] = {
@@ -124,11 +124,11 @@ class RawEvent:
     value: float | None = None
 
 
-def metrics_of_move(kind: MoveKind, detail: Mapping[str, Any]) -> list[tuple[bool, str]]:
+def metrics_of_move(kind: TimelineKind, detail: Mapping[str, Any]) -> list[tuple[bool, str]]:
     """Return (whether it belongs to the journey as a whole, metric) for each count that one move adds 1 to."""
     if kind in AT_STEP:
         return [(False, AT_STEP[kind])]
-    if kind is MoveKind.ended:
+    if kind is TimelineKind.ended:
         return [(True, Metric.ended), (True, OUTCOME_PREFIX + str(detail.get("outcome") or "unknown"))]
     return [(True, OF_JOURNEY[kind])] if kind in OF_JOURNEY else []
 

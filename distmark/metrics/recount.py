@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from distmark.metrics.model import Key, Tally
+from distmark.sql import on_sqlite
 
 # Written for SQLite; what Postgres says otherwise stands in POSTGRES.
 MOVES = """
@@ -90,7 +91,7 @@ def recount(session: Session, version_ids: Iterable[int] | None = None) -> dict[
 
 
 def _dialect(session: Session, statement: str) -> str:
-    if session.get_bind().dialect.name == "postgresql":
+    if not on_sqlite(session):
         for sqlite, postgres in POSTGRES:
             statement = statement.replace(sqlite, postgres)
     return re.sub(r"(?<!\\):", r"\\:", statement)  # a colon here is never a parameter

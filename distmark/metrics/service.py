@@ -11,9 +11,9 @@ from sqlmodel import Session, col
 from distmark.campaigns.table import Campaign
 from distmark.db import Database
 from distmark.errors import NotAllowed, NotFound
+from distmark.experiments.service import DecidedExperiments, decide_due_experiments
 from distmark.journeys.service import program_of
 from distmark.journeys.table import Journey, JourneyVersion
-from distmark.metrics.deciding import Decided, decide_due_tests
 from distmark.metrics.model import (
     EVENT_PREFIX,
     JOURNEY,
@@ -29,9 +29,10 @@ from distmark.metrics.model import (
 )
 from distmark.metrics.recount import recount
 from distmark.metrics.report import results_markdown
-from distmark.metrics.rolling import roll_up
+from distmark.metrics.rollup import roll_up
 from distmark.metrics.table import Count, RollUp
 from distmark.partners.model import Permission, Viewer
+from distmark.sql import id_of
 
 __all__ = [
     "Results",
@@ -52,10 +53,10 @@ SERIES_DAYS = 30
 Counts = dict[str, int]
 
 
-def count_and_decide(db: Database, now: datetime) -> Decided:
+def count_and_decide(db: Database, now: datetime) -> DecidedExperiments:
     """Everything written so far is in the counts, and every test that is due is decided: what a simulation calls now and then."""
     roll_up(db, now)
-    return decide_due_tests(db, now)
+    return decide_due_experiments(db, now)
 
 
 def metrics(session: Session, version_ids: Iterable[int] | None = None) -> dict[Key, Tally]:
@@ -221,7 +222,7 @@ def _step_results(session: Session, versions: list[JourneyVersion], by_step: Map
     """Return the newest version's steps in order, then those that only older versions have."""
     seen: dict[str, StepResults] = {}
     for version in reversed(versions):
-        program = program_of(session, version.id or 0)
+        program = program_of(session, id_of(version))
         for step_id in (placed.step_id for placed in program.order if placed.step_id not in seen):
             step = program.steps[step_id]
             seen[step_id] = StepResults(step_id, step.kind, dict(by_step.get(step_id, {})), getattr(step, "message", None) or "")

@@ -1,11 +1,10 @@
 """Rolled-up counts. Everything here can be made again from the raw rows."""
 
 from datetime import date, datetime
-from typing import Any
 
-from sqlmodel import Field, Index, SQLModel, UniqueConstraint
+from sqlmodel import Field, SQLModel, UniqueConstraint
 
-from distmark.db import JSON_TYPE, UTCDateTime
+from distmark.db import UTCDateTime
 
 
 class Count(SQLModel, table=True):
@@ -35,45 +34,6 @@ class RollUp(SQLModel, table=True):
     events: int
     moves: int
     seconds: float
-
-
-class SplitEntry(SQLModel, table=True):
-    """A contact's entry into an arm of a test: whom the test's numbers are counted over. Those who were sent by its winner have none.
-
-    It holds plain ids, like a count: its foreign keys would make the roll-up wait for every enrollment that is being walked.
-    """
-
-    __tablename__ = "split_entry"
-    __table_args__ = (
-        UniqueConstraint("version_id", "step_id", "enrollment_id"),
-        Index("ix_split_entry_contact", "version_id", "step_id", "contact_id", "at"),
-    )
-
-    id: int | None = Field(default=None, primary_key=True)
-    version_id: int
-    step_id: str
-    enrollment_id: int
-    contact_id: int
-    arm: str
-    at: datetime = Field(sa_type=UTCDateTime)
-
-
-class SplitRun(SQLModel, table=True):
-    """A test that somebody entered or decided. `arm` is None until it is decided; then everybody who comes or waits takes that arm."""
-
-    __tablename__ = "split_run"
-    __table_args__ = (UniqueConstraint("version_id", "step_id"),)
-
-    id: int | None = Field(default=None, primary_key=True)
-    version_id: int = Field(foreign_key="journey_version.id")
-    step_id: str
-    began_at: datetime | None = Field(default=None, sa_type=UTCDateTime)  # when the first contact entered an arm
-    due_at: datetime | None = Field(default=None, sa_type=UTCDateTime)  # when its results are read
-    look_at: datetime | None = Field(default=None, sa_type=UTCDateTime)  # when the rule looks next; None: a person decides
-    arm: str | None = None
-    decided_at: datetime | None = Field(default=None, sa_type=UTCDateTime)
-    decided_by_id: int | None = Field(default=None, foreign_key="user_account.id")  # None: the rule
-    numbers: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # each arm's at the decision
 
 
 class EngagedHour(SQLModel, table=True):

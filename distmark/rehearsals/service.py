@@ -14,11 +14,10 @@ from sqlmodel.sql.expression import SelectOfScalar
 from distmark.campaigns.table import Campaign
 from distmark.clock import wall_now
 from distmark.compliance.service import CheckFailed, record
-from distmark.contacts.many import among
 from distmark.db import Database
 from distmark.engagement.service import record_event
 from distmark.errors import InvalidInput, NotFound, Refused
-from distmark.journeys.check import check
+from distmark.journeys.checks.run import check
 from distmark.journeys.definition import JourneyDefinition, parse
 from distmark.journeys.findings import Severity
 from distmark.journeys.service import get_version, list_journeys, source_of
@@ -27,8 +26,9 @@ from distmark.partners.model import Permission, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.service import get_partner, require
 from distmark.partners.table import User
-from distmark.rehearsals.stage import Part, build, clear, enrollment_on, keys_there, opened
+from distmark.rehearsals.sandbox import Part, build, clear, enrollment_on, keys_there, opened
 from distmark.rehearsals.table import Rehearsal, RehearsalStatus
+from distmark.sql import among
 
 SECONDS = (2, 60)  # a wait takes at least and at most so long
 DEFAULT_SECONDS = 10

@@ -10,15 +10,15 @@ from starlette.exceptions import HTTPException
 
 from distmark.clock import Clock
 from distmark.db import Database
-from distmark.enrollments.moving import Look, known_facts
+from distmark.engine.version_moves import Look, known_facts
 from distmark.errors import DistmarkError
 from distmark.partners.model import Viewer
 from distmark.settings import Mode, Settings
-from distmark.web import faults, templating
+from distmark.web import errors, templating
 from distmark.web.pages import PAGES, recipient
 from distmark.web.pages import mailbox as mailbox_pages
 from distmark.web.security import Guard, refuse_cross_site
-from distmark.web.site import Site, secret_of
+from distmark.web.visit import Site, secret_of
 
 STATIC = templating.TEMPLATES.parent / "static"
 
@@ -70,7 +70,7 @@ def create_app(
 
 
 def _answer_errors(app: FastAPI) -> None:
-    app.add_exception_handler(DistmarkError, faults.on_domain_error)
-    app.add_exception_handler(HTTPException, faults.on_http_error)
-    app.add_exception_handler(RequestValidationError, faults.on_unreadable)
-    app.add_exception_handler(Exception, faults.on_surprise)
+    app.add_exception_handler(DistmarkError, errors.on_domain_error)
+    app.add_exception_handler(HTTPException, errors.on_http_error)
+    app.add_exception_handler(RequestValidationError, errors.on_unreadable)
+    app.add_exception_handler(Exception, errors.on_surprise)

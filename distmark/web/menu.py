@@ -6,10 +6,10 @@ from datetime import datetime
 from sqlmodel import Session
 
 from distmark.compliance import service as compliance
-from distmark.enrollments import service as enrollments
-from distmark.enrollments.watch import alarm_count
+from distmark.operations.alarms import alarm_count
 from distmark.partners.model import Permission, Viewer
 from distmark.settings import Mode
+from distmark.tasks import service
 from distmark.web.i18n import N_
 
 # path, words, icon, permission (None: everybody), only in a demo
@@ -51,7 +51,7 @@ def _is_current(path: str, here: str) -> bool:
 def _tasks_due(session: Session, viewer: Viewer, now: datetime) -> int:
     if viewer.partner_id is None:
         return 0
-    return sum(1 for task in enrollments.tasks_of(session, viewer) if task.due_at is None or task.due_at.date() <= now.date())
+    return sum(1 for task in service.tasks_of(session, viewer) if task.due_at is None or task.due_at.date() <= now.date())
 
 
 def _approvals(session: Session, viewer: Viewer) -> int:

@@ -15,6 +15,7 @@ from distmark.engagement.model import EventKind, Verdict
 from distmark.engagement.table import Event
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
+from distmark.journeys.first_send import facts_for, first_message_at
 from distmark.journeys.program import Program
 from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
 from distmark.messages.compose import brand_attributes, partner_attributes
@@ -22,7 +23,6 @@ from distmark.messages.table import Message
 from distmark.partners.model import Viewer
 from distmark.partners.scope import visible
 from distmark.partners.table import Brand, Partner, User
-from distmark.web.forecast import facts_for, first_message_at
 
 REACTIONS = (EventKind.clicked, EventKind.replied, EventKind.converted, EventKind.custom, EventKind.opened)
 

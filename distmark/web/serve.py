@@ -44,13 +44,13 @@ def build(settings: Settings | None = None) -> FastAPI:
 
 
 def _look(session: Session, rows: Sequence[Enrollment], now: datetime) -> Mapping[int, Facts]:
-    from flows.facts import look
+    from distmark.engine.facts import look
 
     return look(session, rows, now)
 
 
 def _rehearse(settings: Settings, db: Database) -> Callable[[int], None]:
-    from flows.rehearse import Rehearsals
+    from distmark.rehearsals.runner import Rehearsals
 
     return Rehearsals(settings, db).begin
 

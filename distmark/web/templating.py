@@ -13,7 +13,7 @@ from distmark.metrics.definitions import define
 from distmark.web import i18n
 from distmark.web.i18n import Tongue
 from distmark.web.icons import icon
-from distmark.web.words import TABLES, Said
+from distmark.web.labels import TABLES, Said
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from distmark.sql import id_of
 from tests.bench.report import report
 from tests.bench.stand import BRANCH_AND_WAIT, Plant, people, plant, register, say, size
 
@@ -65,7 +66,7 @@ def enrolled(here: Plant, per_run: int, runs: int) -> None:
     from sqlmodel import select
 
     from distmark.clock import wall_now
-    from distmark.enrollments.service import enrol
+    from distmark.entries.service import enrol
     from distmark.journeys.table import JourneyVersion
 
     say(f"{runs} runs of {per_run}: enrolling")
@@ -76,4 +77,4 @@ def enrolled(here: Plant, per_run: int, runs: int) -> None:
     ids = people(here.stage, per_run * runs)
     here.stage.clock.move_to(wall_now())
     with here.db.writing() as session:
-        enrol(session, here.stage.viewer, campaign.id or 0, ids, here.stage.clock.now())
+        enrol(session, here.stage.viewer, id_of(campaign), ids, here.stage.clock.now())

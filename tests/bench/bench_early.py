@@ -17,6 +17,7 @@ from distmark.contacts.table import Contact
 from distmark.enrollments.table import Enrollment
 from distmark.messages.table import Message
 from distmark.settings import Settings
+from distmark.sql import id_of
 from tests.bench.crowd import SEND, enrolled, launched, mail_campaign, version_of
 from tests.bench.report import quantiles, report
 from tests.bench.stand import BROWSER, WAITING, Plant, people, plant, register, say, size, until, web, worker
@@ -43,15 +44,15 @@ def _measure(here: Plant, address: str, kind: str) -> None:
     enrolled(here.stage, campaign, people(here.stage, COUNT))
     asyncio.run(launched(here, wall_now()))
     say(f"{kind}: {COUNT} contacts get their first mail")
-    until(lambda: _standing(here, campaign.id or 0) >= COUNT, 60 + COUNT * 0.5, "Not everybody came to the wait")
+    until(lambda: _standing(here, id_of(campaign)) >= COUNT, 60 + COUNT * 0.5, "Not everybody came to the wait")
     time.sleep(3)  # who clicks within two seconds of the mail is taken for a machine
-    doing = _doing(here, address, kind, campaign.id or 0)
+    doing = _doing(here, address, kind, id_of(campaign))
     before = len(here.sink.arrived())
     acted = _act(doing)
     say(f"{kind}: all have acted")
     _wait_for(here, before + COUNT)
     arrived = {message_id: at for at, _recipient, message_id in here.sink.arrived()}
-    late = [arrived[header] - acted[email] for header, email in _answers(here, campaign.id or 0).items() if header in arrived]
+    late = [arrived[header] - acted[email] for header, email in _answers(here, id_of(campaign)).items() if header in arrived]
     for label, value in zip(("p50", "p95", "p99"), quantiles(late, 0.5, 0.95, 0.99), strict=True):
         report(f"early_{kind}_{label}", value, "s", at_most=AIM_SECONDS if label == "p95" else None)
     report(f"early_{kind}_unanswered", COUNT - len(late), "contacts", at_most=0)
@@ -93,8 +94,8 @@ def _token(here: Plant) -> str:
 
 def api_token(here: Plant, user_id: int) -> str:
     """Return a bearer token that the web process takes."""
-    from distmark.web.pages.api import api_token as token_of
-    from distmark.web.site import Site, secret_of
+    from distmark.web.api.viewer import api_token as token_of
+    from distmark.web.visit import Site, secret_of
 
     settings = Settings()
     return token_of(Site(settings, here.db, here.stage.clock, secret_of(settings), {}), user_id)

@@ -7,7 +7,8 @@ import time
 
 from distmark.clock import FixedClock, wall_now
 from distmark.enrollments.model import EnrolVerdict
-from distmark.enrollments.service import enrol
+from distmark.entries.service import enrol
+from distmark.sql import id_of
 from tests.bench.bench_finding import fill_waiting
 from tests.bench.crowd import mail_campaign
 from tests.bench.report import report
@@ -35,7 +36,7 @@ def _measure(kind: str, stage: Stage) -> None:
     bare = time.perf_counter() - began
     began, cpu = time.perf_counter(), time.process_time()
     with stage.db.writing() as session:
-        results = enrol(session, stage.viewer, campaign.id or 0, ids, stage.clock.now())
+        results = enrol(session, stage.viewer, id_of(campaign), ids, stage.clock.now())
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     entered = sum(result.verdict is EnrolVerdict.enrolled for result in results)
     report(f"enrol_{kind}_one_call", seconds, "s", bare, at_most=AIM_SECONDS, contacts=CONTACTS)

@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from distmark.clock import wall_now
-from distmark.contacts.many import batches
 from distmark.engagement.events import MOST_EVENTS, NewEvent, record_events
+from distmark.sql import batches, id_of
 from tests.bench.bench_early import api_token
 from tests.bench.bench_finding import fill_waiting
 from tests.bench.report import report
@@ -61,7 +61,7 @@ def _of_calls(here: Plant, parts: Sequence[Sequence[NewEvent]]) -> float:
     began = time.perf_counter()
     for part in parts:
         with here.db.writing() as session:
-            record_events(session, here.stage.brand.id or 0, part, wall_now())
+            record_events(session, id_of(here.stage.brand), part, wall_now())
     return sum(len(part) for part in parts) / (time.perf_counter() - began)
 
 

@@ -15,12 +15,14 @@ from sqlmodel import col, select
 
 from distmark.clock import FixedClock, wall_now
 from distmark.db import Database
-from distmark.enrollments import repair, watch
+from distmark.engine.version_moves import forget_positions
+from distmark.enrollments import recovery
 from distmark.enrollments.model import EnrollmentStatus
-from distmark.enrollments.moving import forget_positions
 from distmark.enrollments.service import cancelled_runs
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.table import JourneyVersion
+from distmark.operations import alarms, backlog
+from distmark.sql import id_of
 from tests.bench.report import report
 from tests.bench.stand import WAITING, database, fill, go_on_after, kinds, people, say, settle, size, temporary_folder
 from tests.driver import Stage
@@ -67,10 +69,10 @@ def fill_waiting(stage: Stage, contacts: list[int], due: int) -> None:
         versions = {row.journey_id: row.id for row in session.exec(select(JourneyVersion))}
     places = [(campaign.journey_id, versions[campaign.journey_id], campaign.id) for campaign in campaigns]
     like = Enrollment(
-        brand_id=stage.brand.id or 0,
+        brand_id=id_of(stage.brand),
         journey_id=0,
         version_id=0,
-        partner_id=stage.partner.id or 0,
+        partner_id=id_of(stage.partner),
         contact_id=0,
         person_key="",
         entered_at=stage.clock.now(),
@@ -132,8 +134,8 @@ UNBOUND = frozenset({"watch_page", "worker_clears_claims_at_start"})  # counts e
 
 def _calls(ground: _Ground) -> dict[str, Callable[[Any], object]]:
     """Return name -> call, given a session. Every one is the project's own function."""
+    from distmark.engine.wake import _claim, wake_result
     from flows.launch import _outbox
-    from flows.wake import _claim, _rest
 
     now, run_ids = ground.now, [run_id for run_id, _key in ground.runs]
     late_before, world = now - timedelta(minutes=5), ground.stage.world
@@ -142,20 +144,20 @@ def _calls(ground: _Ground) -> dict[str, Callable[[Any], object]]:
         "worker_any_due": lambda _session: ground.worker._any_due(),
         "worker_woken": lambda _session: ground.worker._woken(),
         "worker_outbox": lambda session: _outbox(session, "default", 1000),
-        "worker_retries_parked": lambda session: repair.retry_parked(session, alone, now),
+        "worker_retries_parked": lambda session: recovery.retry_run(session, alone, now),
         "worker_ends_cancelled": lambda session: cancelled_runs(session, run_ids[-1:], now),
         "worker_clears_claims_at_start": lambda _session: ground.worker._clear_claims(),
         "wake_claims_one": lambda _session: _claim(world, alone),
-        "wake_rest_of_one": lambda _session: _rest(world, alone, (), 0),
-        "wake_rest_of_cohort": lambda _session: _rest(world, SAME_RUN, (), 0),
-        "watch_lateness": lambda session: watch.lateness(session, now),
-        "watch_look": lambda session: watch.look(session, ground.stage.clock),
-        "watch_page": lambda session: watch.watch(session, ground.stage.marketer, now),
-        "upkeep_overdue_runs": lambda session: repair.overdue_runs(session, late_before),
-        "upkeep_long_claimed": lambda session: repair.long_claimed(session, now - timedelta(minutes=10), now),
-        "upkeep_frees_claims": lambda session: repair.free_claims(session, "default", now - timedelta(minutes=10), now),
-        "upkeep_strangers": lambda session: repair.strangers(session, ground.runs[:200]),
-        "upkeep_launches_anew": lambda session: repair.launch_anew(session, run_ids[-10:], now),
+        "wake_rest_of_one": lambda _session: wake_result(world, alone, (), 0),
+        "wake_rest_of_cohort": lambda _session: wake_result(world, SAME_RUN, (), 0),
+        "watch_lateness": lambda session: backlog.lateness(session, now),
+        "watch_look": lambda session: alarms.update_alarms(session, ground.stage.clock),
+        "watch_page": lambda session: backlog.watch(session, ground.stage.marketer, now),
+        "upkeep_overdue_runs": lambda session: recovery.overdue_runs(session, late_before),
+        "upkeep_long_claimed": lambda session: recovery.long_claimed(session, now - timedelta(minutes=10), now),
+        "upkeep_frees_claims": lambda session: recovery.free_claims(session, "default", now - timedelta(minutes=10), now),
+        "upkeep_strangers": lambda session: recovery.unknown_runs(session, ground.runs[:200]),
+        "upkeep_launches_anew": lambda session: recovery.launch_anew(session, run_ids[-10:], now),
         "upkeep_forgets_positions": forget_positions,
     }
 

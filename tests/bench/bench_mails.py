@@ -8,12 +8,12 @@ import asyncio
 import time
 from collections.abc import Sequence
 
+from distmark.channels.base import Channel, OutgoingMessage
+from distmark.channels.email.smtp import SmtpChannel
+from distmark.channels.memory import MemoryChannel
 from distmark.clock import FixedClock, SystemClock, wall_now
-from distmark.delivery.channel import Channel, OutgoingMessage
-from distmark.delivery.memory import MemoryChannel
 from distmark.delivery.service import Sender
-from distmark.delivery.smtp import SmtpChannel
-from flows.wake import World, wake
+from distmark.engine.wake import EngineContext, wake
 from tests.bench.crowd import enrolled, mail_campaign, run_keys
 from tests.bench.report import report
 from tests.bench.stand import CONCURRENCY, Sink, database, kinds, people, say, sink, size, temporary_folder
@@ -62,11 +62,13 @@ async def _rendered(stage: Stage, ids: Sequence[int]) -> list[OutgoingMessage]:
     return list(kept.accepted)
 
 
-def _world(stage: Stage, mail: Channel) -> World:
-    return World(stage.db, SystemClock(), {"email": mail}, Sender("https://mail.example", "hello@mirai.example", "mirai.example"), "bench")
+def _world(stage: Stage, mail: Channel) -> EngineContext:
+    return EngineContext(
+        stage.db, SystemClock(), {"email": mail}, Sender("https://mail.example", "hello@mirai.example", "mirai.example"), "bench"
+    )
 
 
-async def _seconds(world: World, keys: Sequence[str], at_once: int) -> float:
+async def _seconds(world: EngineContext, keys: Sequence[str], at_once: int) -> float:
     """Return how long the wakes of these runs took."""
     slots = asyncio.Semaphore(at_once)
 

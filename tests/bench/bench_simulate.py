@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from distmark.journeys.source import load_source, scan
-from flows.simulate import simulate
+from distmark.simulation.simulate import simulate
 from tests.bench.report import report
 from tests.bench.stand import ROOT, say, size
 

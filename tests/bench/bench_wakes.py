@@ -18,6 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
+from distmark.tables import create_all
 from tests.bench.report import report
 from tests.bench.stand import BRANCH_AND_WAIT, say, size
 from tests.prefect_server import prefect_server
@@ -69,7 +70,7 @@ def _stage() -> tuple[object, object]:
     from tests.driver import Stage
 
     db = get_database()
-    db.create_all()
+    create_all(db)
     stage = Stage(db, FixedClock(wall_now()))
     campaign = stage.journey(BRANCH_AND_WAIT)
     return campaign, stage

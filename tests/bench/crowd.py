@@ -8,10 +8,10 @@ from sqlmodel import col, select
 
 from distmark.campaigns.table import Campaign
 from distmark.clock import wall_now
-from distmark.contacts.many import batches
-from distmark.enrollments.service import enrol
 from distmark.enrollments.table import Enrollment
+from distmark.entries.service import enrol
 from distmark.journeys.table import JourneyVersion
+from distmark.sql import batches, id_of
 from tests import factories
 from tests.bench.stand import WAITING, Plant, real_journey
 from tests.driver import Stage
@@ -40,7 +40,7 @@ def enrolled(stage: Stage, campaign: Campaign, contact_ids: Sequence[int], due_a
     stage.clock.move_to(wall_now())
     for part in batches(contact_ids, AT_ONCE):
         with stage.db.writing() as session:
-            enrol(session, stage.viewer, campaign.id or 0, part, stage.clock.now())
+            enrol(session, stage.viewer, id_of(campaign), part, stage.clock.now())
     if due_at is not None:
         with stage.db.writing() as session:
             mine = update(Enrollment).where(col(Enrollment.campaign_id) == campaign.id)

@@ -26,7 +26,9 @@ from distmark.contacts.model import address_hash
 from distmark.contacts.table import Consent, Contact
 from distmark.db import Database
 from distmark.journeys.source import Source, load_source
-from distmark.machine import POLL_INDEX, PREFECT_SETTINGS
+from distmark.machine.supervisor import POLL_INDEX, PREFECT_SETTINGS
+from distmark.sql import id_of
+from distmark.tables import create_all
 from tests.driver import Stage
 from tests.postgres import NoPostgres, PostgresServer
 from tests.prefect_server import free_port, prefect_server
@@ -116,7 +118,7 @@ def database(kind: str, folder: Path) -> Iterator[Database]:
             url = server.url(server.create())
         db = Database(url)
         stack.callback(db.close)
-        db.create_all()
+        create_all(db)
         yield db
 
 
@@ -191,8 +193,8 @@ def settle(db: Database) -> None:
 
 def people(stage: Stage, many: int, consents: bool = True) -> list[int]:
     """Put so many contacts, who agree to mail, into the partner's book, and return their ids."""
-    now, brand_id, first = stage.clock.now(), stage.brand.id or 0, _next_id(stage.db, "contact")
-    like = Contact(brand_id=brand_id, partner_id=stage.partner.id or 0, person_key="", created_at=now, updated_at=now, unread=False)
+    now, brand_id, first = stage.clock.now(), id_of(stage.brand), _next_id(stage.db, "contact")
+    like = Contact(brand_id=brand_id, partner_id=id_of(stage.partner), person_key="", created_at=now, updated_at=now, unread=False)
     like.last_name, like.first_name, like.city, like.birthday, like.phone = "鈴木", "花子", "名古屋市", date(1980, 4, 1), "+819012345678"
     ids = range(first, first + many)
     named = ((each, (email := f"contact{each}@crowd.example"), email, address_hash(brand_id, email)) for each in ids)
@@ -307,7 +309,7 @@ def plant(*, with_prefect: bool = True) -> Iterator[Plant]:
             stack.enter_context(_prefect(folder, server if os.environ.get("BENCH_PREFECT") == "postgres" else None))
         db = Database(url)
         stack.callback(db.close)
-        db.create_all()
+        create_all(db)
         yield Plant(folder, Stage(db, FixedClock(wall_now())), mail, web_port)
 
 

@@ -9,16 +9,16 @@ from prefect.exceptions import Pause
 from prefect.utilities.engine import propose_state
 
 from distmark.clock import wall_now
-from flows.runtime import get_world
+from distmark.engine.runtime import get_engine_context
+from distmark.engine.wake import wake
 from flows.states import state_of, waiting
-from flows.wake import wake
 
 
 @flow(name="stock", retries=0)
 async def stock(run_key: str) -> None:
     """Wake the run's enrollments and leave the process with the run asleep."""
-    rest = await wake(get_world(), run_key)
-    state = waiting(wall_now() + timedelta(days=400), "asleep") if not rest.over else state_of(rest, get_world().clock)
+    rest = await wake(get_engine_context(), run_key)
+    state = waiting(wall_now() + timedelta(days=400), "asleep") if not rest.over else state_of(rest, get_engine_context().clock)
     async with get_client() as client:
         await propose_state(client, state, flow_run_id=runtime.flow_run.id)
     raise Pause(state=state)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from distmark.db import Database
+from distmark.tables import create_all
 from tests.chaos.parts import Installation, process
 from tests.postgres import NoPostgres, PostgresServer
 
@@ -36,7 +37,7 @@ def test_killing_postgres_while_mail_goes_out_loses_and_doubles_nothing(
 ) -> None:
     """D3, L1, L2: what was accepted and could not be written yet is written when the database is back, or uncertain; never sent again."""
     db = Database(server.url(server.create()))
-    db.create_all()
+    create_all(db)
     here = Installation(tmp_path, db, prefect_api)
     here.open(contacts_per_run)
     here.enrol(PEOPLE)

@@ -18,8 +18,8 @@ from distmark.db import Database
 from distmark.engagement.table import Event
 from distmark.messages.table import Message
 from distmark.settings import Mode, Settings
-from distmark.web.pages.api import api_token
-from distmark.web.site import Site, secret_of
+from distmark.web.api.viewer import api_token
+from distmark.web.visit import Site, secret_of
 from tests.chaos.parts import Process, environment, process, wait_until
 from tests.driver import Stage
 from tests.prefect_server import free_port

@@ -12,11 +12,13 @@ from sqlmodel import Session, select
 from distmark.clock import FixedClock
 from distmark.db import Database
 from distmark.enrollments.model import EnrollmentStatus
-from distmark.enrollments.occasions import Occasion, due_at, next_occasion
-from distmark.enrollments.table import Enrollment, Entrance
+from distmark.enrollments.table import Enrollment
+from distmark.entries.dates import Occasion, due_at, next_occasion
+from distmark.entries.table import Entrance
 from distmark.journeys.entry import Entry
 from distmark.journeys.times import Offset
-from tests.integration.entry_stage import EntryStage
+from distmark.tables import create_all
+from tests.entry_stage import EntryStage
 
 ZONES = ("Asia/Tokyo", "America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "America/Santiago", "Pacific/Apia", "UTC")
 OFFSETS = ("", "-30 days", "30 days", "-1 month", "2 weeks", "-36 hours", "1 year", "-400 days", "-1 month 3 days 90 minutes")
@@ -100,7 +102,7 @@ def test_flow_that_comes_by_whenever_enters_each_occasion_once(
 ):
     path: Path = tmp_path_factory.mktemp("dates") / "distmark.sqlite3"
     database = Database(f"sqlite:///{path}")
-    database.create_all()
+    create_all(database)
     stage = EntryStage(database, FixedClock(BEGIN))
     journey = stage.registered(f'{{date: contact.birthday, every: year, at: "{at:%H:%M}"}}')
     people = [stage.contact(birthday=day, zone=zone) for day, zone in zip(birthdays, zones, strict=False)]

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distmark.journeys.check import check
+from distmark.journeys.checks.run import check
 from distmark.journeys.definition import parse
 from distmark.journeys.model import Act, End, EventFact, Facts, Go, SentFact, Sleep
 from distmark.journeys.program import Program, build_program

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from distmark.cli import app
 from distmark.demo.brands import BRANDS
-from distmark.journeys.check import check
+from distmark.journeys.checks.run import check
 from distmark.journeys.definition import parse
 from distmark.journeys.source import load_source, scan
 from distmark.settings import ROOT, Settings

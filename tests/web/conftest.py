@@ -16,13 +16,15 @@ from distmark.clock import FixedClock
 from distmark.contacts.service import record_consent
 from distmark.contacts.table import Contact
 from distmark.db import Database
-from distmark.enrollments.table import Enrollment, Task
+from distmark.enrollments.table import Enrollment
 from distmark.journeys.table import Journey, JourneyVersion
 from distmark.messages.model import MessageStatus
 from distmark.messages.table import Message
 from distmark.partners.model import Role, Viewer
 from distmark.partners.table import Brand, Partner, SignIn
 from distmark.settings import Settings
+from distmark.sql import id_of
+from distmark.tasks.table import Task
 from distmark.web.app import create_app
 from tests import factories as make
 from tests.factories import NOW
@@ -106,7 +108,7 @@ def world(app: FastAPI, db: Database) -> World:
         token = secrets.token_urlsafe(32)
         with db.writing() as session:
             user = make.make_user(session, role, brand, partner, language=language)
-            row = SignIn(user_id=user.id or 0, token_hash=_hashed(token), created_at=NOW, expires_at=NOW + timedelta(days=1))
+            row = SignIn(user_id=id_of(user), token_hash=_hashed(token), created_at=NOW, expires_at=NOW + timedelta(days=1))
             session.add(row)
         client = TestClient(app, headers=SAME_SITE, follow_redirects=False, raise_server_exceptions=RAISE)
         client.cookies.set("distmark", token)
@@ -124,7 +126,7 @@ def _side(session: object, brand: Brand, version: JourneyVersion, campaign: Camp
     contact = make.make_contact(session, partner, last_name="鈴木", first_name="花子")
     enrolled = make.make_contact(session, partner, last_name="伊藤", first_name="健")
     for row in (contact, enrolled):
-        record_consent(session, row.id or 0, "email", given=True, now=NOW, ground="existing_customer")
+        record_consent(session, id_of(row), "email", given=True, now=NOW, ground="existing_customer")
     member = make.make_member(session, campaign, contact)
     enrollment = make.make_enrollment(
         session, make.make_member(session, campaign, enrolled, status="approved"), version, step_id="time-to-read", arrived_at=NOW

@@ -15,8 +15,8 @@ from distmark.contacts.table import Contact
 from distmark.db import Database
 from distmark.engagement.model import EventKind
 from distmark.engagement.table import Event
-from distmark.enrollments.model import EnrollmentStatus, MoveKind
-from distmark.enrollments.table import Enrollment, Move, Task
+from distmark.enrollments.model import EnrollmentStatus, TimelineKind
+from distmark.enrollments.table import Enrollment, TimelineEntry
 from distmark.journeys.service import save_draft
 from distmark.journeys.source import Source, load_source
 from distmark.journeys.table import JourneyVersion, VersionStatus
@@ -26,6 +26,8 @@ from distmark.messages.table import Message
 from distmark.metrics.service import roll_up
 from distmark.partners.model import Role
 from distmark.partners.table import Brand, Partner
+from distmark.sql import id_of
+from distmark.tasks.table import Task
 from tests import factories as make
 from tests.factories import NOW
 
@@ -94,14 +96,14 @@ def build(db: Database, data_dir: Path) -> Showcase:
             Journeying(session, version, make.make_member(session, campaign, contact, status=MemberStatus.approved), dice).go()
         message = session.exec(select(Message).order_by(Message.id)).first()
         submitted = _submitted(session, brand, version)
-        shown = Showcase(campaign.id or 0, "retirement-onboarding", contacts[9].id or 0, submitted.id or 0, message.token)
+        shown = Showcase(id_of(campaign), "retirement-onboarding", id_of(contacts[9]), id_of(submitted), message.token)
     roll_up(db, NOW)
     _mailbox(data_dir)
     return shown
 
 
 def _published(session: Session, brand: Brand, source: Source) -> JourneyVersion:
-    version = save_draft(session, brand.id or 0, source, None, NOW - timedelta(days=40))
+    version = save_draft(session, id_of(brand), source, None, NOW - timedelta(days=40))
     version.status, version.approved_hash = VersionStatus.registered, version.content_hash
     version.submitted_at = version.decided_at = version.registered_at = NOW - timedelta(days=38)
     version.deployment_id = "11111111-2222-3333-4444-555555555555"
@@ -115,7 +117,7 @@ def _submitted(session: Session, brand: Brand, version: JourneyVersion) -> Journ
     source = load_source(DEFS / "retirement-onboarding")
     templates = dict(source.templates) | {"welcome.ja.subject.txt": "{{ contact.last_name }}様へ、先日のお話の資料です\n"}
     changed = Source(source.definition.replace("{for: 3 days, until", "{for: 4 days, until"), templates, source.path)
-    row = save_draft(session, brand.id or 0, changed, None, NOW - timedelta(days=1))
+    row = save_draft(session, id_of(brand), changed, None, NOW - timedelta(days=1))
     row.status, row.submitted_at = VersionStatus.submitted, NOW - timedelta(hours=20)
     session.add(row)
     session.flush()
@@ -132,7 +134,7 @@ def _book(session: Session, partner: Partner) -> list[Contact]:
         )
         if number != 3:
             record_consent(
-                session, contact.id or 0, "email", given=True, now=NOW - timedelta(days=30), ground="existing_customer", source="call"
+                session, id_of(contact), "email", given=True, now=NOW - timedelta(days=30), ground="existing_customer", source="call"
             )
         contacts.append(contact)
     return contacts
@@ -158,10 +160,10 @@ class Journeying:
         self.session, self.version, self.dice = session, version, dice
         self.at = NOW - timedelta(days=days if days is not None else dice.uniform(0.5, 29), minutes=dice.randint(0, 400))
         self.row: Enrollment = make.make_enrollment(session, member, version, entered_at=self.at, step_id=None)
-        self.note(MoveKind.entered, "")
+        self.note(TimelineKind.entered, "")
 
-    def note(self, kind: MoveKind, step: str, **detail: Any) -> None:
-        self.session.add(Move(enrollment_id=self.row.id, at=self.at, kind=kind, step_id=step, detail=detail))
+    def note(self, kind: TimelineKind, step: str, **detail: Any) -> None:
+        self.session.add(TimelineEntry(enrollment_id=self.row.id, at=self.at, kind=kind, step_id=step, detail=detail))
 
     def send(self, step: str, channel: str = "email", subject: str = "お電話ありがとうございました") -> Message:
         message = Message(
@@ -173,7 +175,7 @@ class Journeying:
         )  # fmt: skip
         self.session.add(message)
         self.session.flush()
-        self.note(MoveKind.sent, step)
+        self.note(TimelineKind.sent, step)
         return message
 
     def react(self, message: Message, kind: EventKind, hours: float, **fields: Any) -> None:
@@ -201,18 +203,18 @@ class Journeying:
     def wait(self, step: str, days: float) -> bool:
         """Wait at the step; say whether the wait is over by now."""
         until = self.at + timedelta(days=days)
-        self.note(MoveKind.waiting, step, until=until.isoformat(), rules=[])
+        self.note(TimelineKind.waiting, step, until=until.isoformat(), rules=[])
         self.row.step_id, self.row.arrived_at, self.row.due_at = step, self.at, until
         if until > NOW:
             return False
         self.at = until
-        self.note(MoveKind.passed, step)
+        self.note(TimelineKind.passed, step)
         return True
 
     def end(self, outcome: str, reason: str) -> None:
         self.row.status, self.row.outcome, self.row.reason = EnrollmentStatus.ended, outcome, reason
         self.row.ended_at, self.row.live_key, self.row.due_at = self.at, None, None
-        self.note(MoveKind.ended, self.row.step_id or "", outcome=outcome, reason=reason)
+        self.note(TimelineKind.ended, self.row.step_id or "", outcome=outcome, reason=reason)
 
     def go(self, *, task: bool = False) -> None:
         welcome = self.send("welcome")
@@ -244,16 +246,16 @@ class Journeying:
         )
 
     def _after_reading(self, opened: bool, clicked: bool) -> None:
-        self.note(MoveKind.branched, "engaged")
+        self.note(TimelineKind.branched, "engaged")
         if clicked:
-            self.note(MoveKind.task, "call")
+            self.note(TimelineKind.task, "call")
             self.send("example", subject="計算例をお送りします")
         elif not opened:
             self.send("nudge", "sms", "")
         if self.dice.random() < 0.3:
-            self.note(MoveKind.waiting, "booking")
-            self.note(MoveKind.passed, "booking")
-            self.note(MoveKind.task, "prepare")
+            self.note(TimelineKind.waiting, "booking")
+            self.note(TimelineKind.passed, "booking")
+            self.note(TimelineKind.task, "prepare")
             if not self.wait("after-meeting", 5):
                 return
             if self.dice.random() < 0.75:

@@ -6,7 +6,7 @@ from sqlmodel import select
 from distmark.engagement.table import Event
 from distmark.partners.model import Role
 from distmark.partners.table import Partner
-from distmark.web.pages.api import api_token
+from distmark.web.api.viewer import api_token
 from tests import factories as make
 from tests.web.conftest import World
 

@@ -12,10 +12,11 @@ from sqlmodel import col, select
 
 from distmark.clock import FixedClock
 from distmark.compliance.table import AuditEntry
-from distmark.enrollments.table import Enrollment, Restraint
+from distmark.enrollments.table import Enrollment, Suspension
 from distmark.partners.model import Role
-from distmark.web.pages import api_control
-from distmark.web.pages.api import api_token
+from distmark.sql import id_of
+from distmark.web.api import control
+from distmark.web.api.viewer import api_token
 from tests import factories as make
 from tests.factories import NOW
 from tests.web.conftest import World
@@ -34,7 +35,7 @@ def post(world: World, guest: TestClient) -> Post:
         with world.db.writing() as session:
             partner = session.merge(world.here.partner) if role is Role.partner else None
             user = make.make_user(session, role, session.merge(world.brand), partner)
-        headers = {"authorization": f"Bearer {api_token(world.app.state.site, user.id or 0)}"}
+        headers = {"authorization": f"Bearer {api_token(world.app.state.site, id_of(user))}"}
         return guest.post(f"/api/v1/control/{act}", json=body, headers=headers)
 
     return send
@@ -48,7 +49,7 @@ def rows(world: World) -> list[Enrollment]:
 def state(world: World) -> tuple[list[str], int, int]:
     """Return the statuses of both partners' people, how many restraints stand, and how many acts are in the trail."""
     with world.db.reading() as session:
-        standing = session.exec(select(Restraint).where(col(Restraint.lifted_at).is_(None))).all()
+        standing = session.exec(select(Suspension).where(col(Suspension.lifted_at).is_(None))).all()
         return [str(row.status) for row in rows(world)], len(standing), len(session.exec(select(AuditEntry)).all())
 
 
@@ -258,7 +259,7 @@ def test_enrollments_inside_cannot_be_drained(world: World, post: Post):
 
 @pytest.mark.parametrize("act", ACTS)
 def test_body_and_answer_are_described_for_programs(act: str):
-    described = get_openapi(title="distmark", version="1", routes=api_control.router.routes)["paths"][f"/api/v1/control/{act}"]["post"]
+    described = get_openapi(title="distmark", version="1", routes=control.router.routes)["paths"][f"/api/v1/control/{act}"]["post"]
 
     body = described["requestBody"]["content"]["application/json"]["schema"]["properties"]
     assert {"journey", "version", "campaign", "partner", "contact", "enrollments", "dry_run"} <= set(body)

@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from distmark.clock import FixedClock
 from distmark.db import Database
 from distmark.settings import Settings
+from distmark.tables import create_all
 from distmark.web.app import create_app
 from tests.factories import NOW, PASSWORD
 from tests.web import showcase
@@ -75,7 +76,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     folder = tmp_path_factory.mktemp("live")
     settings = Settings(mode="demo", data_dir=folder, _env_file=None)
     db = Database(settings.database)
-    db.create_all()
+    create_all(db)
     show = showcase.build(db, folder)
     server = uvicorn.Server(uvicorn.Config(create_app(settings, db, FixedClock(NOW)), port=0, log_level="error", access_log=False))
     thread = threading.Thread(target=server.run, daemon=True)

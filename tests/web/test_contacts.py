@@ -6,8 +6,8 @@ import pytest
 from sqlmodel import select
 
 from distmark.contacts.table import Consent, Contact
-from distmark.enrollments.model import MoveKind
-from distmark.enrollments.table import Enrollment, Move
+from distmark.enrollments.model import TimelineKind
+from distmark.enrollments.table import Enrollment, TimelineEntry
 from distmark.partners.model import Role
 from tests.factories import NOW, make_contact
 from tests.web.conftest import World
@@ -100,7 +100,9 @@ def test_contact_page_tells_the_whole_story(world: World):
     with world.db.writing() as session:
         until = (NOW + timedelta(days=3)).isoformat()
         detail = {"until": until, "rules": ["quiet_hours:21:00-08:00"]}
-        session.add(Move(enrollment_id=world.here.enrollment.id, at=NOW, kind=MoveKind.waiting, step_id="time-to-read", detail=detail))
+        session.add(
+            TimelineEntry(enrollment_id=world.here.enrollment.id, at=NOW, kind=TimelineKind.waiting, step_id="time-to-read", detail=detail)
+        )
 
     page = world.as_().get(f"/contacts/{world.here.enrolled.id}").text
 

@@ -12,8 +12,8 @@ from distmark.clock import FixedClock
 from distmark.compliance.table import AuditEntry
 from distmark.enrollments.control import stop
 from distmark.enrollments.model import EnrollmentStatus
-from distmark.enrollments.restraints import Scope
-from distmark.enrollments.table import Enrollment, Restraint
+from distmark.enrollments.suspensions import Scope
+from distmark.enrollments.table import Enrollment, Suspension
 from distmark.partners.model import Role
 from distmark.partners.table import SignIn
 from tests import factories as make
@@ -50,9 +50,9 @@ def statuses(world: World) -> tuple[str, str]:
     return str(enrollment(world, world.here).status), str(enrollment(world, world.there).status)
 
 
-def restraints(world: World) -> list[Restraint]:
+def restraints(world: World) -> list[Suspension]:
     with world.db.reading() as session:
-        return list(session.exec(select(Restraint).where(col(Restraint.lifted_at).is_(None)).order_by(col(Restraint.id))))
+        return list(session.exec(select(Suspension).where(col(Suspension.lifted_at).is_(None)).order_by(col(Suspension.id))))
 
 
 def audited(world: World, action: str) -> list[dict[str, Any]]:

@@ -203,13 +203,13 @@ def test_results_say_what_each_number_counts(world: World):
 
 
 def test_partner_sees_results_of_their_own_contacts_only(world: World):
-    from distmark.enrollments.model import MoveKind
-    from distmark.enrollments.table import Move
+    from distmark.enrollments.model import TimelineKind
+    from distmark.enrollments.table import TimelineEntry
     from distmark.metrics.service import roll_up
 
     with world.db.writing() as session:
         for side in (world.here, world.there, world.there):
-            session.add(Move(enrollment_id=side.enrollment.id, at=make.NOW, kind=MoveKind.entered))
+            session.add(TimelineEntry(enrollment_id=side.enrollment.id, at=make.NOW, kind=TimelineKind.entered))
     roll_up(world.db, make.NOW)
 
     assert "1 人が開始しました" in world.as_().get(f"/results/{world.journey.key}").text

@@ -9,20 +9,22 @@ from sqlmodel import Session, select
 
 from distmark.compliance.table import AuditEntry
 from distmark.enrollments.control import pause
-from distmark.enrollments.model import AlarmKind, EnrollmentStatus, MoveKind
-from distmark.enrollments.restraints import Scope
-from distmark.enrollments.table import Alarm, Enrollment, Move
-from distmark.enrollments.watch import look
+from distmark.enrollments.model import AlarmKind, EnrollmentStatus, TimelineKind
+from distmark.enrollments.suspensions import Scope
+from distmark.enrollments.table import Enrollment, TimelineEntry
 from distmark.messages.model import MessageStatus
 from distmark.messages.table import Message
+from distmark.operations.alarms import update_alarms
+from distmark.operations.table import Alarm
 from distmark.partners.model import Role
+from distmark.sql import id_of
 from distmark.web.i18n import Tongue
 from distmark.web.pages import operations
 from distmark.web.pages.operations import span_words
 from tests import factories as make
 from tests.factories import NOW
 from tests.web.conftest import World
-from tests.web.test_words import TOKYO
+from tests.web.test_labels import TOKYO
 
 MINUTE = timedelta(minutes=1)
 
@@ -38,7 +40,7 @@ def change(world: World, enrollment_id: int | None, **values: Any) -> None:
 def park(world: World, enrollment_id: int | None, error: str = "UndefinedError: 'amount' is undefined") -> None:
     change(world, enrollment_id, status=EnrollmentStatus.parked, due_at=None, why="parked", tries=5, error=error)
     with world.db.writing() as session:
-        session.add(Move(enrollment_id=enrollment_id or 0, at=NOW - 3 * MINUTE, kind=MoveKind.error, step_id="time-to-read"))
+        session.add(TimelineEntry(enrollment_id=enrollment_id or 0, at=NOW - 3 * MINUTE, kind=TimelineKind.error, step_id="time-to-read"))
 
 
 def page(world: World, role: Role = Role.ops, address: str = "/operations", language: str = "en") -> str:
@@ -89,7 +91,7 @@ def test_page_where_nobody_is_inside_a_journey_says_what_will_be_here(world: Wor
 def test_late_journey_is_named_with_how_late_and_its_alarm_says_what_to_do(world: World):
     change(world, world.here.enrollment.id, due_at=NOW - 72 * MINUTE)
     with world.db.writing() as session:
-        look(session, world.app.state.site.clock)
+        update_alarms(session, world.app.state.site.clock)
 
     html = page(world)
 
@@ -249,7 +251,7 @@ def test_long_lists_are_shown_in_pages_by_key_and_a_page_behind_does_not_renew_i
     monkeypatch.setattr(operations, "ROWS", 1)
     for side in (world.here, world.there):
         park(world, side.enrollment.id)
-    newest, older = sorted((world.here.enrollment.id or 0, world.there.enrollment.id or 0), reverse=True)
+    newest, older = sorted((id_of(world.here.enrollment), id_of(world.there.enrollment)), reverse=True)
 
     first = page(world)
     second = page(world, address=f"/operations?parked={newest}")

@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import select
 
 from distmark.compliance.service import trail
-from distmark.delivery.pace import RateScope
 from distmark.delivery.rates import set_rate
 from distmark.delivery.table import SendRate
+from distmark.delivery.throttle import RateScope
 from distmark.enrollments.table import Enrollment
 from distmark.partners.model import Role
 from tests import factories as make

@@ -10,16 +10,17 @@ from fastapi.testclient import TestClient
 from sqlmodel import select
 
 from distmark.campaigns.table import PartnerBlocks
+from distmark.channels.memory import MemoryChannel
 from distmark.clock import wall_now
 from distmark.contacts.table import Suppression
-from distmark.delivery.memory import MemoryChannel
 from distmark.delivery.service import Sender
 from distmark.engagement.table import Event
 from distmark.partners.model import Role
-from distmark.rehearsals.stage import opened
+from distmark.rehearsals.runner import RunnerContext, rehearse
+from distmark.rehearsals.sandbox import opened
 from distmark.rehearsals.table import SIGN_OF_LIFE, Rehearsal
 from distmark.settings import Settings
-from flows.rehearse import House, rehearse
+from distmark.sql import id_of
 from tests.web.conftest import World
 
 HERE = "https://testserver"
@@ -50,14 +51,14 @@ def begin(world: World, client: TestClient, **changes: str) -> Rehearsal:
 def walk(world: World, settings: Settings, row: Rehearsal) -> MemoryChannel:
     """Walk the test until its first message is out and it waits; what it sent is in the channel."""
     inbox = MemoryChannel()
-    house = House(world.db, settings.data_dir, inbox, Sender(HERE, "hello@mirai.example", "mirai.example"))
+    house = RunnerContext(world.db, settings.data_dir, inbox, Sender(HERE, "hello@mirai.example", "mirai.example"))
 
     def waits() -> bool:
         with world.db.reading() as session:
             return bool(inbox.accepted) and session.get_one(Rehearsal, row.id).next_at is not None
 
     async def for_a_while() -> None:
-        task = asyncio.create_task(rehearse(house, row.id or 0))
+        task = asyncio.create_task(rehearse(house, id_of(row)))
         for _ in range(600):
             await asyncio.sleep(0.05)
             if task.done() or waits():

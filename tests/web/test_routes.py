@@ -10,10 +10,10 @@ from sqlalchemy import select
 from sqlmodel import SQLModel
 
 from distmark.partners.model import PERMISSIONS, Permission, Role
+from distmark.web.api.viewer import ApiViewer
 from distmark.web.pages import PAGES, mailbox
-from distmark.web.pages.api import ApiViewer
 from distmark.web.pages.recipient import Recipient
-from distmark.web.site import Anyone, Needs
+from distmark.web.permissions import Anyone, Needs
 from tests.web.conftest import World
 
 PUBLIC = {

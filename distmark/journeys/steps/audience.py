@@ -4,10 +4,10 @@ from typing import ClassVar, Self
 
 from pydantic import model_validator
 
+from distmark.journeys.field_types import Name
+from distmark.journeys.fields import Part, problem
 from distmark.journeys.model import Act, ChangeAudience, Decision, Visit
-from distmark.journeys.reading import Part, problem
 from distmark.journeys.steps.base import Step, StepKind
-from distmark.journeys.words import Name
 
 
 class Audience(Part):

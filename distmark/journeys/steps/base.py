@@ -8,10 +8,10 @@ from pydantic import GetJsonSchemaHandler, PlainValidator
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from distmark.journeys.expressions import Expression, Text, Texts
+from distmark.journeys.field_types import Name, Words
+from distmark.journeys.fields import Part, problem, reference
 from distmark.journeys.findings import closest
 from distmark.journeys.model import Decision, IfHeld, Visit
-from distmark.journeys.reading import Part, problem, reference
-from distmark.journeys.words import Name, Words
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, PlainValidator, TypeAdapter, WithJsonSchema, model_validator
 
 from distmark.journeys.expressions import ENGAGEMENT_FUNCTIONS, Expression, namespace
+from distmark.journeys.field_types import Identifier, Name, Percent, Words
+from distmark.journeys.fields import Part, problem, reference
 from distmark.journeys.model import Decision, Go, Sleep, Visit, Why
-from distmark.journeys.phrases import listed
-from distmark.journeys.reading import Part, problem, reference
 from distmark.journeys.steps.base import Path, Step, StepKind, Steps
 from distmark.journeys.times import Duration, add
-from distmark.journeys.words import Identifier, Name, Percent, Words
+from distmark.journeys.wording import listed
 
 LEAST_ARMS, MOST_ARMS, MOST_CONDITIONS = 2, 20, 50
 LATE_WINNER_CHECK = {"auto": timedelta(hours=1), "manual": timedelta(days=1)}

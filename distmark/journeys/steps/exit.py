@@ -5,9 +5,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 
+from distmark.journeys.field_types import Words
 from distmark.journeys.model import Decision, End, Outcome, Visit
 from distmark.journeys.steps.base import Step, StepKind
-from distmark.journeys.words import Words
 
 OUTCOMES = {"exit": {"ja": "離脱", "en": "exit"}, "completed": {"ja": "完了", "en": "completed"}, "goal": {"ja": "目標", "en": "goal"}}
 

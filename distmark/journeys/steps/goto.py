@@ -4,9 +4,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from distmark.journeys.field_types import Name
 from distmark.journeys.model import Decision, Go, Visit
 from distmark.journeys.steps.base import Step, StepKind
-from distmark.journeys.words import Name
 
 
 class GotoStep(Step):

@@ -5,10 +5,10 @@ from typing import ClassVar
 from pydantic import Field
 
 from distmark.journeys.expressions import namespace
+from distmark.journeys.field_types import Identifier, Name
 from distmark.journeys.model import Act, Decision, EnterJourney, Visit
 from distmark.journeys.steps.base import Step, StepKind
 from distmark.journeys.steps.update import Value, filled
-from distmark.journeys.words import Identifier, Name
 
 
 class JourneyStep(Step):

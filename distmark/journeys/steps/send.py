@@ -5,10 +5,10 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
+from distmark.journeys.field_types import Identifier, Name
 from distmark.journeys.model import Act, Decision, IfHeld, SendMessage, Visit
-from distmark.journeys.phrases import listed
 from distmark.journeys.steps.base import Defaults, Step, StepKind
-from distmark.journeys.words import Identifier, Name
+from distmark.journeys.wording import listed
 
 CHANNELS: Mapping[str, tuple[str, ...]] = {
     "email": ("subject.txt", "text.txt", "mjml"),

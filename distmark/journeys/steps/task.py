@@ -5,11 +5,11 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from distmark.journeys.expressions import Texts, namespace
+from distmark.journeys.fields import Part
 from distmark.journeys.model import Act, CreateTask, Decision, Visit
-from distmark.journeys.phrases import duration_words, without_slots
-from distmark.journeys.reading import Part
 from distmark.journeys.steps.base import Step, StepKind
 from distmark.journeys.times import Duration, add
+from distmark.journeys.wording import duration_words, without_slots
 
 WHO = {"partner": {"ja": "担当者", "en": "partner"}, "marketer": {"ja": "本部", "en": "marketer"}}
 

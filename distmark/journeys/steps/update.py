@@ -5,10 +5,10 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
 from distmark.journeys.expressions import Names, Text, namespace
+from distmark.journeys.field_types import Identifier
+from distmark.journeys.fields import problem
 from distmark.journeys.model import Act, Decision, UpdateContact, Visit
-from distmark.journeys.reading import problem
 from distmark.journeys.steps.base import Step, StepKind
-from distmark.journeys.words import Identifier
 
 Scalar = str | int | float | bool | None
 

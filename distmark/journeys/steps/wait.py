@@ -6,12 +6,12 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, ClassVar
 
 from distmark.journeys.expressions import Expression, namespace
+from distmark.journeys.field_types import DateOf
 from distmark.journeys.model import Decision, End, EventFact, Go, Outcome, SentFact, Sleep, Visit, Why
-from distmark.journeys.phrases import wait_words
 from distmark.journeys.steps.base import Step, StepKind
 from distmark.journeys.times import Duration, Offset, TimeOfDay, add, as_date, next_allowed, next_day, next_time, resolve, shift, yearly
 from distmark.journeys.waits import Wait
-from distmark.journeys.words import DateOf
+from distmark.journeys.wording import wait_words
 
 HOURS_PER_DAY = 24
 ANY_NEWS = "*"

@@ -6,11 +6,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from distmark.journeys.expressions import Text, namespace
+from distmark.journeys.field_types import Name
+from distmark.journeys.fields import Part, problem
 from distmark.journeys.model import Act, CallWebhook, Decision, Visit
-from distmark.journeys.reading import Part, problem
 from distmark.journeys.steps.base import Step, StepKind
 from distmark.journeys.steps.update import Value, filled
-from distmark.journeys.words import Name
 
 
 def _has_fixed_host(url: Text) -> Text:

@@ -1,24 +1,24 @@
 """One module of function views per page."""
 
+from distmark.web.api import control as api_control
+from distmark.web.api import entries as api_entries
 from distmark.web.pages import (
-    access,
-    api_control,
-    api_entries,
+    api_tokens,
     approvals,
     assets,
+    campaign_members,
     campaigns,
     contacts,
     control,
     journeys,
-    moving,
     operations,
-    people,
     rates,
     recipient,
     rehearsals,
     results,
     sign_in,
     today,
+    version_moves,
 )
 
 PAGES = (
@@ -28,14 +28,14 @@ PAGES = (
     api_entries.router,
     api_control.router,
     today.router,
-    people.router,
+    campaign_members.router,
     campaigns.router,
     contacts.router,
     control.router,
     journeys.router,
-    moving.router,
+    version_moves.router,
     rehearsals.router,
-    access.router,
+    api_tokens.router,
     approvals.router,
     results.router,
     rates.router,

@@ -14,11 +14,14 @@ from distmark.journeys.definition import JourneyDefinition, parse
 from distmark.journeys.service import source_of
 from distmark.journeys.table import JourneyVersion, VersionStatus
 from distmark.partners.model import Permission
-from distmark.web import faults, queries
+from distmark.sql import id_of
+from distmark.web import errors, queries
+from distmark.web.forms import text, the_form
 from distmark.web.i18n import N_
 from distmark.web.pages.journeys import changes_between
-from distmark.web.sample import render_sample, samples_of
-from distmark.web.site import Visit, needs, text, the_form
+from distmark.web.permissions import needs
+from distmark.web.sample_preview import render_sample, samples_of
+from distmark.web.visit import Visit
 
 router = APIRouter()
 
@@ -44,7 +47,7 @@ def _page(visit: Visit, version_id: int, *, wrong: str = "", note: str = "", sta
         version = journeys.get_version(session, visit.viewer, version_id)
         journey = queries.journeys_by_id(session, visit.viewer)[version.journey_id]
         before = _before(session, version)
-        definition = journeys.program_of(session, version.id or 0).definition
+        definition = journeys.program_of(session, id_of(version)).definition
         changes = changes_between(session, visit, before, version) if before else None
         names = queries.names_of_users(session, visit.viewer, [version.author_id, version.decided_by_id])
         trail = compliance.trail(session, visit.viewer, "journey_version", version_id)
@@ -117,5 +120,5 @@ def send_back(version_id: int, visit: Visit = needs(Permission.approve_journeys)
         with visit.writing() as session:
             compliance.send_back(session, visit.viewer, version_id, text(form, "note"), visit.now)
     except InvalidInput as error:
-        return _page(visit, version_id, wrong=faults.explain(error, visit.language), status=422)
+        return _page(visit, version_id, wrong=errors.explain(error, visit.language), status=422)
     return visit.go("/approvals", N_("Sent back to its author."))

@@ -7,7 +7,8 @@ from sqlmodel import select
 
 from distmark.partners.table import Brand
 from distmark.web import brand as colours
-from distmark.web.site import Guest, anyone
+from distmark.web.permissions import anyone
+from distmark.web.visit import Guest
 
 router = APIRouter()
 

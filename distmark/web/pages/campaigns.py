@@ -17,8 +17,9 @@ from distmark.contacts.table import Contact
 from distmark.enrollments import control
 from distmark.enrollments import service as enrollments
 from distmark.enrollments.model import EnrolVerdict
-from distmark.enrollments.restraints import Scope
+from distmark.enrollments.suspensions import Scope
 from distmark.enrollments.table import Enrollment
+from distmark.entries import service
 from distmark.errors import InvalidInput, NotFound, Refused
 from distmark.journeys import service as journeys
 from distmark.journeys.program import Program
@@ -27,12 +28,15 @@ from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
 from distmark.messages import service as messages
 from distmark.messages.service import Preview
 from distmark.partners.model import Permission
-from distmark.web import faults, queries
-from distmark.web.frames import mail_document
+from distmark.sql import id_of
+from distmark.web import errors, queries
+from distmark.web.forms import numbers, text, the_form, whole
 from distmark.web.i18n import N_
-from distmark.web.site import Visit, needs, numbers, text, the_form, whole
-from distmark.web.standing import Standing, standing, step_name
-from distmark.web.words import MEMBER
+from distmark.web.labels import MEMBER
+from distmark.web.mail_frame import mail_document
+from distmark.web.permissions import needs
+from distmark.web.status_text import Standing, standing, step_name
+from distmark.web.visit import Visit
 
 router = APIRouter()
 ROWS = 25
@@ -107,7 +111,7 @@ def create_campaign(visit: Visit = needs(Permission.publish_campaigns), form: Fo
             )
             campaign_id = row.id
     except (InvalidInput, Refused, NotFound) as error:
-        return _new_page(visit, values, faults.explain(error, visit.language), status=422)
+        return _new_page(visit, values, errors.explain(error, visit.language), status=422)
     return visit.go(f"/campaigns/{campaign_id}", N_("The campaign is open: partners can use it now."))
 
 
@@ -155,9 +159,9 @@ def _page(
         desk = desk_of(session, visit, campaign_id)
         found = campaigns.members(session, visit.viewer, campaign_id, status=chosen_status, text=q, after_id=after, limit=ROWS)
         counts = campaigns.member_counts(session, visit.viewer, campaign_id)
-        enrolled = enrollments.where_now(session, visit.viewer, campaign_id, [contact.id or 0 for _, contact in found.rows])
+        enrolled = enrollments.where_now(session, visit.viewer, campaign_id, [id_of(contact) for _, contact in found.rows])
         programs = _programs(session, enrolled.values(), desk)
-        rows = [_row(visit, desk, member, contact, enrolled.get(contact.id or 0), programs) for member, contact in found.rows]
+        rows = [_row(visit, desk, member, contact, enrolled.get(id_of(contact)), programs) for member, contact in found.rows]
         shown = _shown(session, visit, desk, rows, found.total, chosen_status, q, contact_id, step_id, lang)
         first_at = _first_at(session, visit, desk, rows)
         restrained = control.kinds_on(session, visit.viewer, Scope(campaign_id=campaign_id))
@@ -194,13 +198,13 @@ def desk_of(session: Session, visit: Visit, campaign_id: int) -> Desk:
     campaign = campaigns.get_campaign(session, visit.viewer, campaign_id)
     journey = queries.journeys_by_id(session, visit.viewer)[campaign.journey_id]
     version = journeys.newest_registered(session, campaign.journey_id)
-    program = journeys.program_of(session, version.id or 0) if version else None
+    program = journeys.program_of(session, id_of(version)) if version else None
     sends = [step for step in program.steps.values() if isinstance(step, SendStep)] if program else []
     return Desk(campaign, journey, version, program, sends, queries.partners_with_words(session, campaign_id))
 
 
 def _programs(session: Session, rows: Any, desk: Desk) -> dict[int, Program]:
-    programs = {desk.version.id or 0: desk.program} if desk.version and desk.program else {}
+    programs = {id_of(desk.version): desk.program} if desk.version and desk.program else {}
     for row in rows:
         if row.version_id not in programs:
             programs[row.version_id] = journeys.program_of(session, row.version_id)
@@ -238,8 +242,8 @@ def _shown(
     """Return the preview for the chosen contact, else for the first of the list; None for an empty campaign."""
     if not rows and contact_id is None:
         return None
-    wanted = contact_id or rows[0].contact.id or 0
-    pair = queries.member_with_contact(session, visit.viewer, desk.campaign.id or 0, wanted)
+    wanted = contact_id or id_of(rows[0].contact)
+    pair = queries.member_with_contact(session, visit.viewer, id_of(desk.campaign), wanted)
     if pair is None:
         raise NotFound(f"Contact {wanted} is not a member of this campaign.")
     member, contact = pair
@@ -263,11 +267,11 @@ def _preview(session: Session, visit: Visit, desk: Desk, contact_id: int, step_i
     step = step_id if step_id in {send.id for send in desk.sends} else desk.sends[0].id
     try:
         preview = messages.preview(
-            session, visit.viewer, desk.campaign.id or 0, contact_id, step, lang or None, unsubscribe_url=no_address(visit)
+            session, visit.viewer, id_of(desk.campaign), contact_id, step, lang or None, unsubscribe_url=no_address(visit)
         )
         return preview, ""
     except Refused as error:
-        return None, faults.explain(error, visit.language)
+        return None, errors.explain(error, visit.language)
 
 
 def no_address(visit: Visit) -> str:
@@ -312,9 +316,9 @@ def save_blocks(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts
                 pair = queries.member_with_contact(session, visit.viewer, campaign_id, contact_id)
                 if pair is None:
                     raise NotFound(f"Contact {contact_id} is not a member of this campaign.")
-                campaigns.save_member_blocks(session, visit.viewer, pair[0].id or 0, blocks, visit.now)
+                campaigns.save_member_blocks(session, visit.viewer, id_of(pair[0]), blocks, visit.now)
     except (InvalidInput, Refused) as error:
-        wrong = faults.explain(error, visit.language)
+        wrong = errors.explain(error, visit.language)
     if wrong or visit.request.headers.get("hx-request") == "true":
         return _page(visit, campaign_id, contact_id=contact_id, step_id=step_id, lang=lang, wrong=wrong, code=422 if wrong else 200)
     return visit.go(f"/campaigns/{campaign_id}?contact={contact_id}&step={step_id}", N_("Saved. The preview shows the new words."))
@@ -351,7 +355,7 @@ def confirm_page(campaign_id: int, visit: Visit = needs(Permission.enrol_contact
         try:
             sending = _sending(session, visit, desk, people)
         except Refused as error:
-            problem = faults.explain(error, visit.language)
+            problem = errors.explain(error, visit.language)
     return visit.page(
         "campaigns/send.html",
         desk=desk,
@@ -364,8 +368,8 @@ def confirm_page(campaign_id: int, visit: Visit = needs(Permission.enrol_contact
 
 
 def _sending(session: Session, visit: Visit, desk: Desk, people: Sequence[Contact]) -> Sending:
-    by_id = {contact.id or 0: contact for contact in people}
-    results = enrollments.preview_enrol(session, visit.viewer, desk.campaign.id or 0, list(by_id), visit.now)
+    by_id = {id_of(contact): contact for contact in people}
+    results = service.preview_enrol(session, visit.viewer, id_of(desk.campaign), list(by_id), visit.now)
     begin = [by_id[result.contact_id] for result in results if result.verdict is EnrolVerdict.enrolled]
     left_out = [
         (by_id[result.contact_id], str(result.verdict), result.until, result.partner_name)
@@ -403,9 +407,7 @@ def _cohort(session: Session, visit: Visit, campaign: Campaign, members: int) ->
     if suggested == 1 and campaign.contacts_per_run == 1:
         return None
     return (
-        Cohort(members, campaign.contacts_per_run, suggested)
-        if campaigns.can_set_per_run(session, visit.viewer, campaign.id or 0)
-        else None
+        Cohort(members, campaign.contacts_per_run, suggested) if campaigns.can_set_per_run(session, visit.viewer, id_of(campaign)) else None
     )
 
 
@@ -413,7 +415,7 @@ def _cohort(session: Session, visit: Visit, campaign: Campaign, members: int) ->
 def send(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = the_form) -> Response:
     """Enrol the confirmed people; pressing twice enrols once."""
     with visit.writing() as session:
-        results = enrollments.enrol(session, visit.viewer, campaign_id, numbers(form, "contact")[:SEND_AT_ONCE], visit.now)
+        results = service.enrol(session, visit.viewer, campaign_id, numbers(form, "contact")[:SEND_AT_ONCE], visit.now)
     entered = sum(1 for result in results if result.verdict in (EnrolVerdict.enrolled, EnrolVerdict.queued))
     already = sum(1 for result in results if result.verdict is EnrolVerdict.already_in)
     if entered:

@@ -18,17 +18,21 @@ from distmark.contacts.service import ImportReport, read_contact
 from distmark.contacts.table import Contact
 from distmark.enrollments import control
 from distmark.enrollments import service as enrollments
-from distmark.enrollments.restraints import Scope
+from distmark.enrollments.suspensions import Scope
 from distmark.errors import InvalidInput, NotFound, Refused
 from distmark.journeys import service as journeys
 from distmark.partners.model import Permission
 from distmark.partners.service import get_partner, partners_of
-from distmark.web import faults, queries
+from distmark.sql import id_of
+from distmark.tasks import service
+from distmark.web import errors, queries
+from distmark.web.forms import numbers, text, the_form, upload
 from distmark.web.i18n import N_
-from distmark.web.pages.story import story_of
-from distmark.web.site import Visit, needs, numbers, text, the_form, upload
-from distmark.web.standing import standing
-from distmark.web.words import GROUND
+from distmark.web.labels import GROUND
+from distmark.web.pages.contact_timeline import story_of
+from distmark.web.permissions import needs
+from distmark.web.status_text import standing
+from distmark.web.visit import Visit
 
 router = APIRouter()
 FIELDS = ("last_name", "first_name", "email", "phone", "language", "company", "city", "birthday", "zone")
@@ -42,14 +46,14 @@ def contact_list(visit: Visit = needs(Permission.see_contacts), q: str = "", aft
     """The person's contacts, newest first."""
     with visit.reading() as session:
         found = contacts.find_contacts(session, visit.viewer, q, after, ROWS)
-        agreed = contacts.consent_state(session, [row.id or 0 for row in found.rows], "email")
+        agreed = contacts.consent_state(session, [id_of(row) for row in found.rows], "email")
         stopped = _stopped(session, visit, found.rows)
     return visit.page("contacts/list.html", found=found, agreed=agreed, stopped=stopped, q=q, after=after)
 
 
 def _stopped(session: Session, visit: Visit, rows: list[Contact]) -> set[int]:
     """Return the ids of those whose address is never written to."""
-    hashes = {row.id or 0: address_hash(row.brand_id, row.email) for row in rows if row.email}
+    hashes = {id_of(row): address_hash(row.brand_id, row.email) for row in rows if row.email}
     found = contacts.suppressed(session, visit.viewer.brand_id, "email", [row.email for row in rows if row.email], True)
     return {contact_id for contact_id, hashed in hashes.items() if hashed in found}
 
@@ -72,7 +76,7 @@ def create_contact(visit: Visit = needs(Permission.write_contacts), form: FormDa
             agree(session, visit, contact, values["ground"])
             contact_id = contact.id
     except (InvalidInput, Refused) as error:
-        return _form(visit, values, faults.explain(error, visit.language), status=422)
+        return _form(visit, values, errors.explain(error, visit.language), status=422)
     return visit.go(f"/contacts/{contact_id}", N_("Saved."))
 
 
@@ -91,7 +95,7 @@ def agree(session: Session, visit: Visit, contact: Contact, ground: str, source:
         if address:
             contacts.record_consent(
                 session,
-                contact.id or 0,
+                id_of(contact),
                 channel,
                 given=True,
                 now=visit.now,
@@ -152,7 +156,7 @@ def import_file(visit: Visit = needs(Permission.write_contacts), form: FormData 
                 session, visit.viewer, partner_id, data, filename, visit.now, dry_run=True, ground=ground or None
             )
     except (InvalidInput, Refused) as error:
-        return _import_page(visit, wrong=faults.explain(error, visit.language), partner=partner, status=422)
+        return _import_page(visit, wrong=errors.explain(error, visit.language), partner=partner, status=422)
     return _import_page(visit, report=report, token=_keep(visit, filename, data), filename=filename, partner=partner, ground=ground)
 
 
@@ -214,7 +218,7 @@ def contact_page(contact_id: int, visit: Visit = needs(Permission.see_contacts))
             "journeys": queries.journeys_by_id(session, visit.viewer),
             "campaigns": queries.campaigns_by_id(session, visit.viewer),
             "story": story_of(session, visit, contact_id, rows, programs),
-            "tasks": enrollments.tasks_of(session, visit.viewer, contact_id=contact_id),
+            "tasks": service.tasks_of(session, visit.viewer, contact_id=contact_id),
             "restrained": control.kinds_on(session, visit.viewer, Scope(contact_id=contact_id)),
             "names": queries.names_of_users(session, visit.viewer, [row.by_user_id for row in consents]),
         }
@@ -240,7 +244,7 @@ def edit_contact(contact_id: int, visit: Visit = needs(Permission.write_contacts
     except (InvalidInput, Refused) as error:
         with visit.reading() as session:
             contact = contacts.get_contact(session, visit.viewer, contact_id)
-        return visit.page("contacts/edit.html", status=422, contact=contact, values=values, wrong=faults.explain(error, visit.language))
+        return visit.page("contacts/edit.html", status=422, contact=contact, values=values, wrong=errors.explain(error, visit.language))
     return visit.go(f"/contacts/{contact_id}", N_("Saved."))
 
 

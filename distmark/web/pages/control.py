@@ -14,10 +14,10 @@ from distmark.campaigns.table import CampaignStatus
 from distmark.contacts.service import get_contact
 from distmark.enrollments import control
 from distmark.enrollments.control import ResumePlan, Stand
-from distmark.enrollments.model import MoveKind, RestraintKind
-from distmark.enrollments.restraints import PARTS, Scope, restraints
+from distmark.enrollments.model import SuspensionKind, TimelineKind
 from distmark.enrollments.service import enrollment_of
-from distmark.enrollments.table import Move, Restraint
+from distmark.enrollments.suspensions import PARTS, Scope, suspensions
+from distmark.enrollments.table import Suspension, TimelineEntry
 from distmark.errors import InvalidInput, NotFound
 from distmark.journeys import service as journeys
 from distmark.journeys.program import Program
@@ -25,10 +25,13 @@ from distmark.journeys.table import Journey, JourneyVersion
 from distmark.partners.model import Permission, Viewer
 from distmark.partners.service import get_partner, partners_of
 from distmark.partners.table import Partner
-from distmark.web import faults, queries
+from distmark.sql import id_of
+from distmark.web import errors, queries
+from distmark.web.forms import LONGEST_NUMBER, text, the_form
 from distmark.web.i18n import N_, person_name
-from distmark.web.site import LONGEST_NUMBER, Visit, needs, text, the_form
-from distmark.web.standing import step_name
+from distmark.web.permissions import needs
+from distmark.web.status_text import step_name
+from distmark.web.visit import Visit
 
 router = APIRouter()
 LONGEST_REASON = 300
@@ -55,7 +58,7 @@ class Subject:
 class Hold:
     """One restraint in words: since when, by whom and why; `where` names what was paused and `path` is where it can be lifted."""
 
-    kind: RestraintKind
+    kind: SuspensionKind
     at: datetime
     who: str
     reason: str
@@ -81,11 +84,11 @@ def _journey(visit: Visit, key: str) -> Find:
 def _version(visit: Visit, key: str, number: int) -> Find:
     def find(session: Session) -> Subject:
         row = journeys.get_journey(session, visit.viewer, key)
-        version = next((each for each in journeys.versions_of(session, row.id or 0) if each.number == number), None)
+        version = next((each for each in journeys.versions_of(session, id_of(row)) if each.number == number), None)
         if version is None:
             raise NotFound(f"This journey has no version {number}.")
         name = f"{visit.tongue.named(row.name) or row.key} v{number}"
-        program = journeys.program_of(session, version.id or 0) if version.registered_at else None
+        program = journeys.program_of(session, id_of(version)) if version.registered_at else None
         path, move = f"/journeys/{key}/{number}/control", f"/journeys/{key}/{number}/move" if version.registered_at else ""
         return Subject(
             Scope(version_id=version.id), N_("Version"), name, path, f"/journeys/{key}?v={number}", program=program, move_path=move
@@ -98,7 +101,7 @@ def _campaign(visit: Visit, campaign_id: int) -> Find:
     def find(session: Session) -> Subject:
         row = get_campaign(session, visit.viewer, campaign_id)
         version = journeys.newest_registered(session, row.journey_id)
-        program = journeys.program_of(session, version.id or 0) if version else None
+        program = journeys.program_of(session, id_of(version)) if version else None
         back, is_paused = f"/campaigns/{campaign_id}", row.status is CampaignStatus.paused and visit.viewer.partner_id is None
         return Subject(Scope(campaign_id=row.id), N_("Campaign"), row.name, f"{back}/control", back, is_paused, program)
 
@@ -220,9 +223,9 @@ def partner_list(visit: Visit = needs(Permission.see_campaigns)) -> Response:
     """The partners with how many people are on their way in their name, and whether they are held."""
     with visit.reading() as session:
         live = queries.live_by_partner(session, visit.viewer)
-        held = [(row.partner_id, row.kind) for row in restraints(session, visit.viewer) if set(_given(row)) == {"partner_id"}]
+        held = [(row.partner_id, row.kind) for row in suspensions(session, visit.viewer) if set(_given(row)) == {"partner_id"}]
         partners = partners_of(session, visit.viewer)
-    kinds = {partner.id: [kind for kind in RestraintKind if (partner.id, kind) in held] for partner in partners}
+    kinds = {partner.id: [kind for kind in SuspensionKind if (partner.id, kind) in held] for partner in partners}
     return visit.page("control/partners.html", partners=partners, live=live, kinds=kinds, held=sum(map(bool, kinds.values())))
 
 
@@ -251,7 +254,7 @@ def _act(visit: Visit, find: Find, form: FormData) -> Response:
             subject = find(session)
             message, values = _done(session, visit, subject.scope, action, reason, form)
     except InvalidInput as error:
-        return _page(visit, find, wrong=faults.explain(error, visit.language), asked=action, status=422)
+        return _page(visit, find, wrong=errors.explain(error, visit.language), asked=action, status=422)
     return visit.go(subject.path, message, **{name: visit.tongue.number(value) for name, value in values.items()})
 
 
@@ -322,8 +325,8 @@ def _page(visit: Visit, find: Find, *, wrong: str = "", asked: str = "", status:
         around=around,
         within=within,
         may_act=may_act,
-        is_paused=RestraintKind.paused in kinds or (bool(subject.scope.enrollment_ids) and bool(alone or subject.marked_paused)),
-        is_draining=RestraintKind.draining in kinds,
+        is_paused=SuspensionKind.paused in kinds or (bool(subject.scope.enrollment_ids) and bool(alone or subject.marked_paused)),
+        is_draining=SuspensionKind.draining in kinds,
         steps=_steps(visit, subject, plans[0]) if plans else [],
         spreads=SPREADS,
         suggested=next((hours for least, hours in SUGGESTED if most >= least), 0),
@@ -368,8 +371,8 @@ def _sentences(visit: Visit, stand: Stand, own: Sequence[Hold], alone: Hold | No
 
 def _since(visit: Visit, hold: Hold) -> str:
     words = {
-        RestraintKind.paused: N_("Paused since %(time)s by %(name)s."),
-        RestraintKind.draining: N_("Since %(time)s nobody new is let in, says %(name)s."),
+        SuspensionKind.paused: N_("Paused since %(time)s by %(name)s."),
+        SuspensionKind.draining: N_("Since %(time)s nobody new is let in, says %(name)s."),
     }
     said = visit.say(words[hold.kind], time=visit.tongue.short(hold.at, visit.now), name=hold.who)
     return visit.tongue.joined(said, visit.say(N_("Reason: %(reason)s."), reason=hold.reason.rstrip("。.")) if hold.reason else "")
@@ -382,12 +385,12 @@ def _holds(session: Session, visit: Visit, stand: Stand) -> tuple[list[Hold], li
     return own, around, within
 
 
-def _hold(session: Session, visit: Visit, row: Restraint, names: Mapping[int, str]) -> Hold:
+def _hold(session: Session, visit: Visit, row: Suspension, names: Mapping[int, str]) -> Hold:
     where, path = _place(session, visit, row)
     return Hold(row.kind, row.at, names.get(row.by_id or 0, visit.say(N_("the system"))), row.reason, where, path)
 
 
-def _place(session: Session, visit: Visit, row: Restraint) -> tuple[str, str]:
+def _place(session: Session, visit: Visit, row: Suspension) -> tuple[str, str]:
     """Return what the restraint is about in words, and the page where the viewer lifts it; "" when there is none for them."""
     find: Find | None = None
     given = _given(row) - {"partner_id"}
@@ -414,19 +417,21 @@ def _place(session: Session, visit: Visit, row: Restraint) -> tuple[str, str]:
     return name, path if may_lift else ""
 
 
-def _given(row: Restraint) -> set[str]:
+def _given(row: Suspension) -> set[str]:
     return {name for name in PARTS if getattr(row, name) is not None}
 
 
 def _paused_alone(session: Session, visit: Visit, subject: Subject, stand: Stand) -> Hold | None:
     """Return who paused one enrollment by itself, and when: no restraint says it, its timeline does."""
-    is_held = RestraintKind.paused in stand.kinds and not subject.marked_paused
+    is_held = SuspensionKind.paused in stand.kinds and not subject.marked_paused
     if not (subject.scope.enrollment_ids and stand.paused) or is_held:
         return None
-    paused = select(Move).where(Move.enrollment_id == subject.scope.enrollment_ids[0], Move.kind == MoveKind.paused)
-    move = session.exec(paused.order_by(col(Move.id).desc()).limit(1)).first()
+    paused = select(TimelineEntry).where(
+        TimelineEntry.enrollment_id == subject.scope.enrollment_ids[0], TimelineEntry.kind == TimelineKind.paused
+    )
+    move = session.exec(paused.order_by(col(TimelineEntry.id).desc()).limit(1)).first()
     if move is None:
         return None
     names = queries.names_of_users(session, visit.viewer, [move.detail.get("by")])
     who = names.get(move.detail.get("by") or 0, visit.say(N_("the system")))
-    return Hold(RestraintKind.paused, move.at, who, str(move.detail.get("reason") or ""))
+    return Hold(SuspensionKind.paused, move.at, who, str(move.detail.get("reason") or ""))

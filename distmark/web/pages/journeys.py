@@ -15,11 +15,10 @@ from distmark.compliance import service as compliance
 from distmark.compliance.service import CheckFailed
 from distmark.enrollments import control
 from distmark.enrollments import service as enrollments
-from distmark.enrollments.holds import Held, holds
-from distmark.enrollments.restraints import Scope
+from distmark.enrollments.suspensions import Scope
 from distmark.errors import DistmarkError, InvalidInput, NotFound, Refused
 from distmark.journeys import service as journeys
-from distmark.journeys.check import check, has_errors
+from distmark.journeys.checks.run import check, has_errors
 from distmark.journeys.describe import describe_policy
 from distmark.journeys.diagram import StepCounts, diagram, outline
 from distmark.journeys.findings import DefinitionError, Finding
@@ -29,18 +28,22 @@ from distmark.journeys.source import DEFINITION_FILE, Source
 from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
 from distmark.metrics import service as metrics
 from distmark.metrics.model import Metric, Results, rate
+from distmark.operations.held_sends import Held, held_sends
 from distmark.partners.model import Permission
-from distmark.web import charts, faults, queries
-from distmark.web.frames import mail_document
+from distmark.sql import id_of
+from distmark.web import charts, errors, queries
+from distmark.web.forms import text, the_form
 from distmark.web.i18n import N_
-from distmark.web.pages import splits
+from distmark.web.mail_frame import mail_document
+from distmark.web.pages import experiments
 from distmark.web.pages.results import left_of, sentence_of, step_rows, worst_of
-from distmark.web.sample import render_sample, samples_of
-from distmark.web.site import Visit, needs, text, the_form
-from distmark.web.standing import rule_words, step_name
+from distmark.web.permissions import needs
+from distmark.web.sample_preview import render_sample, samples_of
+from distmark.web.status_text import rule_words, step_name
+from distmark.web.visit import Visit
 
 router = APIRouter()
-router.include_router(splits.router)
+router.include_router(experiments.router)
 CONTEXT = 2
 MOST_FILES = 200
 MOST_FILE_BYTES = 200_000
@@ -86,20 +89,20 @@ def journey_page(key: str, visit: Visit = needs(Permission.see_journeys), v: int
     """Where people are and where they leave, in the published version or the one asked for."""
     with visit.reading() as session:
         journey = journeys.get_journey(session, visit.viewer, key)
-        versions = journeys.versions_of(session, journey.id or 0)
+        versions = journeys.versions_of(session, id_of(journey))
         version = _chosen(versions, v)
         source = source_of(version)
         findings = check(source, now=visit.now)
-        program = None if has_errors(findings) else journeys.program_of(session, version.id or 0)
+        program = None if has_errors(findings) else journeys.program_of(session, id_of(version))
         here = enrollments.step_counts(session, visit.viewer, version_id=version.id)
         found = metrics.results(session, visit.viewer, key, version=version.number) if program and version.registered_at else None
         rows = step_rows(visit, found, program, here) if found else []
         page: dict[str, Any] = {
-            "numbers": queries.partners_using(session, visit.viewer, journey.id or 0, visit.now - timedelta(days=30)),
+            "numbers": queries.partners_using(session, visit.viewer, id_of(journey), visit.now - timedelta(days=30)),
             "restrained": control.kinds_on(session, visit.viewer, Scope(version_id=version.id)) if version.registered_at else [],
-            "splits": splits.splits_shown(session, visit, version.id or 0) if found else [],
+            "splits": experiments.splits_shown(session, visit, id_of(version)) if found else [],
             "bar": charts.bar,
-            "held": [_hold(visit, each, program) for each in holds(session, visit.viewer, version.id)],
+            "held": [_hold(visit, each, program) for each in held_sends(session, visit.viewer, version.id)],
             "policy": describe_policy(program.definition.send_policy, visit.language) if program else "",
             "names": queries.names_of_users(session, visit.viewer, [who for row in versions for who in (row.author_id, row.decided_by_id)]),
         }
@@ -153,7 +156,7 @@ def edit_journey(key: str, visit: Visit = needs(Permission.write_journeys), v: i
     """The text of a version; saving it makes a new draft, or renews the open one."""
     with visit.reading() as session:
         journey = journeys.get_journey(session, visit.viewer, key)
-        versions = journeys.versions_of(session, journey.id or 0)
+        versions = journeys.versions_of(session, id_of(journey))
         version = _chosen(versions, v if v is not None else versions[0].number)
     return _editor(visit, source_of(version), journey)
 
@@ -179,7 +182,7 @@ def _store(visit: Visit, form: FormData, journey: Journey | None) -> Response:
     except DefinitionError:
         return _editor(visit, source, journey, status=422)  # its findings are those of the check
     except (InvalidInput, Refused) as error:
-        return _editor(visit, source, journey, wrong=faults.explain(error, visit.language), status=422)
+        return _editor(visit, source, journey, wrong=errors.explain(error, visit.language), status=422)
     return visit.go(f"/journeys/{key}?v={number}", N_("Saved as a draft."))
 
 
@@ -239,8 +242,8 @@ def messages_page(key: str, number: int, visit: Visit = needs(Permission.see_jou
     """Every message of a version in each language, as a made-up person would get it."""
     with visit.reading() as session:
         journey = journeys.get_journey(session, visit.viewer, key)
-        version = _chosen(journeys.versions_of(session, journey.id or 0), number)
-        definition = journeys.program_of(session, version.id or 0).definition
+        version = _chosen(journeys.versions_of(session, id_of(journey)), number)
+        definition = journeys.program_of(session, id_of(version)).definition
     samples = samples_of(definition)
     chosen = next((each for each in samples if each.message == message), samples[0] if samples else None)
     language = next(code for code in (lang, visit.language, definition.languages[0]) if code in definition.languages)
@@ -249,7 +252,7 @@ def messages_page(key: str, number: int, visit: Visit = needs(Permission.see_jou
         try:
             rendered = render_sample(source_of(version), definition, visit.brand, chosen.message, language, visit.site.settings.base_url)
         except DistmarkError as error:
-            problem = faults.explain(error, visit.language)
+            problem = errors.explain(error, visit.language)
     return visit.page(
         "journeys/messages.html",
         journey=journey,
@@ -270,8 +273,8 @@ def message_frame(
     """One message of a version, for the sandboxed frame."""
     with visit.reading() as session:
         journey = journeys.get_journey(session, visit.viewer, key)
-        version = _chosen(journeys.versions_of(session, journey.id or 0), number)
-        definition = journeys.program_of(session, version.id or 0).definition
+        version = _chosen(journeys.versions_of(session, id_of(journey)), number)
+        definition = journeys.program_of(session, id_of(version)).definition
     if visit.brand is None:
         raise NotFound("There is no brand to show this message for.")
     rendered = render_sample(source_of(version), definition, visit.brand, message, lang, visit.site.settings.base_url)
@@ -320,7 +323,7 @@ def compare(key: str, old: int, new: int, visit: Visit = needs(Permission.see_jo
     """What changed between two versions."""
     with visit.reading() as session:
         journey = journeys.get_journey(session, visit.viewer, key)
-        versions = journeys.versions_of(session, journey.id or 0)
+        versions = journeys.versions_of(session, id_of(journey))
         before, after = _chosen(versions, old), _chosen(versions, new)
         changes = changes_between(session, visit, before, after)
     return visit.page("journeys/compare.html", journey=journey, old=before, new=after, changes=changes, versions=versions)
@@ -329,7 +332,7 @@ def compare(key: str, old: int, new: int, visit: Visit = needs(Permission.see_jo
 def changes_between(session: Session, visit: Visit, old: JourneyVersion, new: JourneyVersion) -> object:
     """Return the difference of two versions that the viewer may see; None when one of them cannot be read."""
     try:
-        return journeys.diff_of(session, visit.viewer, old.id or 0, new.id or 0)
+        return journeys.diff_of(session, visit.viewer, id_of(old), id_of(new))
     except DefinitionError:
         return None
 

@@ -4,8 +4,9 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from distmark.mailbox.store import MailboxStore, MessageKind
-from distmark.web.frames import mail_document
-from distmark.web.site import Visit, signed_in
+from distmark.web.mail_frame import mail_document
+from distmark.web.permissions import signed_in
+from distmark.web.visit import Visit
 
 router = APIRouter()
 ROWS = 30

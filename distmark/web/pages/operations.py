@@ -10,21 +10,25 @@ from sqlmodel import Session
 from starlette.datastructures import FormData
 
 from distmark.contacts.table import Contact
-from distmark.enrollments import trouble
-from distmark.enrollments.holds import Held, holds
 from distmark.enrollments.model import AlarmKind
-from distmark.enrollments.trouble import Parked, Retried
-from distmark.enrollments.watch import AlarmShown, StepWatch, alarms, late_before, watch
 from distmark.journeys import service as journeys
 from distmark.journeys.program import Program
-from distmark.messages.uncertain import Uncertain, uncertain_count
-from distmark.messages.uncertain import uncertain as uncertain_messages
+from distmark.operations import parked as parking
+from distmark.operations.alarms import AlarmShown, alarms
+from distmark.operations.backlog import StepWatch, late_before, watch
+from distmark.operations.held_sends import Held, held_sends
+from distmark.operations.parked import Parked, Retried
+from distmark.operations.uncertain import Uncertain, uncertain_count
+from distmark.operations.uncertain import uncertain as uncertain_messages
 from distmark.partners.model import Permission
 from distmark.partners.service import partners_of
+from distmark.sql import id_of
 from distmark.web import charts, queries
+from distmark.web.forms import numbers, text, the_form
 from distmark.web.i18n import N_, Tongue
-from distmark.web.site import Visit, needs, numbers, text, the_form
-from distmark.web.standing import rule_words, step_name
+from distmark.web.permissions import needs
+from distmark.web.status_text import rule_words, step_name
+from distmark.web.visit import Visit
 
 router = APIRouter()
 ROWS = 20
@@ -136,7 +140,7 @@ def operations_page(visit: Visit = needs(MAY), after: str = "", parked: int | No
     with visit.reading() as session:
         names = _names(session, visit)
         found = _look(session, visit, names)
-        stuck = trouble.parked(session, visit.viewer, parked, ROWS + 1)
+        stuck = parking.parked(session, visit.viewer, parked, ROWS + 1)
         unsure = uncertain_messages(session, visit.viewer, uncertain, ROWS + 1)
         cases = _cases(session, visit, names, [*stuck[:ROWS], *unsure[:ROWS]])
     calm = [journey for journey in found.journeys if not journey.is_late]
@@ -162,7 +166,7 @@ def operations_page(visit: Visit = needs(MAY), after: str = "", parked: int | No
 def try_enrollments_again(visit: Visit = needs(MAY), form: FormData = the_form) -> Response:
     """Let parked enrollments that are named try their step again now."""
     with visit.writing() as session:
-        done = trouble.try_again(session, visit.viewer, numbers(form, "enrollment"), visit.now)
+        done = parking.retry_parked(session, visit.viewer, numbers(form, "enrollment"), visit.now)
     return _tried(visit, done)
 
 
@@ -171,7 +175,7 @@ def try_a_step_again(visit: Visit = needs(MAY), form: FormData = the_form) -> Re
     """Let everybody who is parked at one step of a version try it again now."""
     version_id = next(iter(numbers(form, "version")), 0)
     with visit.writing() as session:
-        done = trouble.try_step_again(session, visit.viewer, version_id, text(form, "step"), visit.now)
+        done = parking.retry_parked_at_step(session, visit.viewer, version_id, text(form, "step"), visit.now)
     return _tried(visit, done)
 
 
@@ -205,14 +209,14 @@ def _names(session: Session, visit: Visit) -> Names:
     return Names(
         tongue=visit.tongue,
         journeys={row.key: visit.tongue.named(row.name) or row.key for row in journeys.list_journeys(session, visit.viewer)},
-        partners={row.id or 0: row.name for row in partners_of(session, visit.viewer)},
+        partners={id_of(row): row.name for row in partners_of(session, visit.viewer)},
         programs=lambda version_id: journeys.program_of(session, version_id),
     )
 
 
 def _look(session: Session, visit: Visit, names: Names) -> Look:
     held: dict[tuple[int, str], list[Held]] = {}
-    for each in holds(session, visit.viewer):
+    for each in held_sends(session, visit.viewer):
         held.setdefault((each.version_id, each.step_id), []).append(each)
     by_version: dict[int, list[StepWatch]] = {}
     for step in watch(session, visit.viewer, visit.now):
@@ -223,7 +227,7 @@ def _look(session: Session, visit: Visit, names: Names) -> Look:
     return Look(
         journeys=[*(journey for journey in found if journey.is_late), *calm],  # the watch names the latest first
         alarms=[_alarm(visit, names, shown) for shown in alarms(session, visit.viewer)],
-        parked=trouble.parked_count(session, visit.viewer),
+        parked=parking.parked_count(session, visit.viewer),
         uncertain=uncertain_count(session, visit.viewer),
     )
 

@@ -10,14 +10,16 @@ from starlette.datastructures import FormData
 
 from distmark.campaigns import service as campaigns
 from distmark.delivery import rates
-from distmark.delivery.pace import EACH, Rate, RateScope
 from distmark.delivery.rates import MOST_PER_HOUR, RateShown
+from distmark.delivery.throttle import EACH, Rate, RateScope
 from distmark.errors import InvalidInput, NotFound
 from distmark.partners.model import Permission
 from distmark.partners.service import partners_of
-from distmark.web import faults
+from distmark.web import errors
+from distmark.web.forms import LONGEST_NUMBER, text, the_form
 from distmark.web.i18n import N_
-from distmark.web.site import LONGEST_NUMBER, Visit, needs, text, the_form
+from distmark.web.permissions import needs
+from distmark.web.visit import Visit
 
 router = APIRouter()
 
@@ -62,7 +64,7 @@ def store_rate(visit: Visit = needs(Permission.run_operations), form: FormData =
         with visit.writing() as session:
             rates.set_rate(session, visit.viewer, scope, values["key"] or EACH, per_hour, visit.now, burst=burst)
     except (InvalidInput, NotFound) as error:
-        return _page(visit, values, wrong=faults.explain(error, visit.language), status=422)
+        return _page(visit, values, wrong=errors.explain(error, visit.language), status=422)
     return visit.go("/rates", N_("Saved. What waits already lines up again at this rate."))
 
 

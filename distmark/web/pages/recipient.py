@@ -15,11 +15,13 @@ from distmark.engagement.service import UnsubscribeInfo
 from distmark.errors import NotFound
 from distmark.messages.service import message_by_token
 from distmark.partners.table import Brand
+from distmark.rehearsals.sandbox import opened
 from distmark.rehearsals.service import by_key
-from distmark.rehearsals.stage import opened
 from distmark.web import i18n
+from distmark.web.forms import any_form, text
 from distmark.web.i18n import N_
-from distmark.web.site import Guest, Site, any_form, anyone, text
+from distmark.web.permissions import anyone
+from distmark.web.visit import Guest, Site
 
 router = APIRouter()
 GIF = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")  # one transparent pixel, 43 bytes

@@ -15,8 +15,8 @@ from distmark.clock import wall_now
 from distmark.compliance.service import CheckFailed
 from distmark.engagement.model import EventKind, Verdict
 from distmark.engagement.table import Event
-from distmark.enrollments.model import EnrollmentStatus, MoveKind
-from distmark.enrollments.table import Enrollment, Move, Task
+from distmark.enrollments.model import EnrollmentStatus, TimelineKind
+from distmark.enrollments.table import Enrollment, TimelineEntry
 from distmark.errors import InvalidInput, NotFound, Refused
 from distmark.journeys import service as journeys
 from distmark.journeys.definition import JourneyDefinition
@@ -29,16 +29,20 @@ from distmark.partners.model import Permission
 from distmark.partners.scope import visible
 from distmark.partners.table import User
 from distmark.rehearsals import service as rehearsals
+from distmark.rehearsals.sandbox import enrollment_on, opened
 from distmark.rehearsals.service import DEFAULT_SECONDS, SECONDS, Wishes
-from distmark.rehearsals.stage import enrollment_on, opened
 from distmark.rehearsals.table import Rehearsal, RehearsalStatus
-from distmark.web import faults
+from distmark.sql import id_of
+from distmark.tasks.table import Task
+from distmark.web import errors
+from distmark.web.forms import text, the_form
 from distmark.web.i18n import N_, Tongue
-from distmark.web.pages.story import Told, of_message, until_when
-from distmark.web.sample import OF_TYPE
-from distmark.web.site import Visit, needs, text, the_form
-from distmark.web.standing import event_name, standing, step_name
-from distmark.web.words import EVENT, OUTCOME
+from distmark.web.labels import EVENT, OUTCOME
+from distmark.web.pages.contact_timeline import Told, of_message, until_when
+from distmark.web.permissions import needs
+from distmark.web.sample_preview import OF_TYPE
+from distmark.web.status_text import event_name, standing, step_name
+from distmark.web.visit import Visit
 
 router = APIRouter()
 MOST_PARTNERS = 500
@@ -82,15 +86,15 @@ def begin_rehearsal(key: str, number: int, visit: Visit = needs(Permission.see_j
     try:
         with visit.writing() as session:
             _journey, version = _version(session, visit, key, number)
-            definition = journeys.program_of(session, version.id or 0).definition
+            definition = journeys.program_of(session, id_of(version)).definition
             row = rehearsals.begin(
-                session, visit.viewer, visit.site.settings.data_dir, version.id or 0, _wishes(form, definition), visit.now
+                session, visit.viewer, visit.site.settings.data_dir, id_of(version), _wishes(form, definition), visit.now
             )
-            rehearsal_id, test_key = row.id or 0, row.key
+            rehearsal_id, test_key = id_of(row), row.key
     except CheckFailed:
         return visit.go(f"/journeys/{key}?v={number}", N_("The errors shown here must be corrected first."), kind="bad")
     except (InvalidInput, Refused) as error:
-        return _form(visit, key, number, form, wrong=faults.explain(error, visit.language), status=422)
+        return _form(visit, key, number, form, wrong=errors.explain(error, visit.language), status=422)
     visit.site.rehearse(rehearsal_id)
     return visit.go(f"/tests/{test_key}")
 
@@ -149,7 +153,7 @@ def event_in_rehearsal(test_key: str, visit: Visit = needs(Permission.see_journe
 
 def _version(session: Session, visit: Visit, key: str, number: int) -> tuple[Journey, JourneyVersion]:
     journey = journeys.get_journey(session, visit.viewer, key)
-    version = next((row for row in journeys.versions_of(session, journey.id or 0) if row.number == number), None)
+    version = next((row for row in journeys.versions_of(session, id_of(journey)) if row.number == number), None)
     if version is None:
         raise NotFound(f"This journey has no version {number}.")
     return journey, version
@@ -158,12 +162,12 @@ def _version(session: Session, visit: Visit, key: str, number: int) -> tuple[Jou
 def _form(visit: Visit, key: str, number: int, form: FormData | None = None, *, wrong: str = "", status: int = 200) -> Response:
     with visit.reading() as session:
         journey, version = _version(session, visit, key, number)
-        definition = journeys.program_of(session, version.id or 0).definition
+        definition = journeys.program_of(session, id_of(version)).definition
         offered = visible(select(Campaign), Campaign, visit.viewer).where(Campaign.journey_id == journey.id)
         page: dict[str, Any] = {
             "partners": partners.partners_of(session, visit.viewer)[:MOST_PARTNERS],
             "campaigns": list(session.exec(offered.order_by(col(Campaign.id).desc()))),
-            "before": rehearsals.newest(session, visit.viewer, version.id or 0),
+            "before": rehearsals.newest(session, visit.viewer, id_of(version)),
             "address_of_tester": session.get_one(User, visit.viewer.user_id).email,
         }
     before: Rehearsal | None = page["before"]
@@ -243,17 +247,17 @@ def _wishes(form: FormData, definition: JourneyDefinition) -> Wishes:
 # --- where it stands --------------------------------------------------------------------------------------------------------------------
 
 # Kind of move -> its sentence. What is not carried out in a test is told as what would be done.
-MOVES: dict[MoveKind, str] = {
-    MoveKind.entered: N_("Began the journey"),
-    MoveKind.waiting: N_("Waits: %(step)s"),
-    MoveKind.held: N_("Held back: %(step)s"),
-    MoveKind.skipped: N_("Left out by a rule: %(step)s"),
-    MoveKind.suppressed: N_("Not sent, because it was not allowed: %(step)s"),
-    MoveKind.branched: N_("Went on at the split: %(step)s"),
-    MoveKind.error: N_("An error at: %(step)s"),
-    MoveKind.ended: N_("Ended: %(step)s"),
+MOVES: dict[TimelineKind, str] = {
+    TimelineKind.entered: N_("Began the journey"),
+    TimelineKind.waiting: N_("Waits: %(step)s"),
+    TimelineKind.held: N_("Held back: %(step)s"),
+    TimelineKind.skipped: N_("Left out by a rule: %(step)s"),
+    TimelineKind.suppressed: N_("Not sent, because it was not allowed: %(step)s"),
+    TimelineKind.branched: N_("Went on at the split: %(step)s"),
+    TimelineKind.error: N_("An error at: %(step)s"),
+    TimelineKind.ended: N_("Ended: %(step)s"),
 }
-OF_MESSAGES = (MoveKind.sent, MoveKind.failed, MoveKind.suppressed, MoveKind.uncertain)
+OF_MESSAGES = (TimelineKind.sent, TimelineKind.failed, TimelineKind.suppressed, TimelineKind.uncertain)
 # Kind of step -> what would have been done.
 WOULD_DO: dict[str, str] = {
     "webhook": N_("Would call another system: %(step)s"),
@@ -311,7 +315,7 @@ def _story(stage: Session, enrollment: Enrollment, program: Program, tongue: Ton
     told = [_of_event(event, program, tongue) for event in stage.exec(events)]
     tasks = {(task.step_id, task.visit): task for task in stage.exec(select(Task))}
     messages = {(message.step_id, message.visit): message for message in stage.exec(select(Message).order_by(col(Message.id)))}
-    for move in stage.exec(select(Move).where(Move.enrollment_id == enrollment.id).order_by(col(Move.id))):
+    for move in stage.exec(select(TimelineEntry).where(TimelineEntry.enrollment_id == enrollment.id).order_by(col(TimelineEntry.id))):
         # The ledger knows more of a message than the move does; the move knows its place among the others.
         message = messages.pop((move.step_id, move.visit), None) if move.kind in OF_MESSAGES else None
         told += [of_message(message, tongue)] if message else _of_move(move, program, tasks, tongue)
@@ -319,23 +323,23 @@ def _story(stage: Session, enrollment: Enrollment, program: Program, tongue: Ton
     return sorted(told, key=lambda each: each.at)[::-1][:MOST_TOLD]
 
 
-def _of_move(move: Move, program: Program, tasks: dict[tuple[str, int], Task], tongue: Tongue) -> Iterator[Told]:
+def _of_move(move: TimelineEntry, program: Program, tasks: dict[tuple[str, int], Task], tongue: Tongue) -> Iterator[Told]:
     step = program.steps.get(move.step_id)
     name = step_name(step, tongue) if step else move.step_id
-    if move.kind is MoveKind.task:
+    if move.kind is TimelineKind.task:
         task = tasks.get((move.step_id, move.visit))
         text_of = (
             N_("Would be a task for the brand's staff: %(title)s") if task and task.role == "brand" else N_("Would be a task: %(title)s")
         )
         yield Told(move.at, "brand", tongue.say(text_of, title=task.title if task else name))
-    elif step is not None and step.kind in WOULD_DO and move.kind in (MoveKind.passed, MoveKind.skipped):
+    elif step is not None and step.kind in WOULD_DO and move.kind in (TimelineKind.passed, TimelineKind.skipped):
         yield Told(move.at, "brand", tongue.say(WOULD_DO[step.kind], step=name), _would_do(step))
-    elif move.kind is MoveKind.ended:
+    elif move.kind is TimelineKind.ended:
         outcome = str(move.detail.get("outcome", ""))
         said = tongue.say(OUTCOME[outcome].words) if outcome in OUTCOME else outcome
         yield Told(move.at, "good", tongue.say(MOVES[move.kind], step=said), str(move.detail.get("reason") or ""))
     elif move.kind in MOVES:
-        colour = {MoveKind.error: "bad", MoveKind.entered: "brand"}.get(move.kind, "")
+        colour = {TimelineKind.error: "bad", TimelineKind.entered: "brand"}.get(move.kind, "")
         yield Told(move.at, colour, tongue.say(MOVES[move.kind], step=name), _detail(move, step, program, tongue))
 
 
@@ -348,12 +352,12 @@ def _would_do(step: Step) -> str:
     return ""
 
 
-def _detail(move: Move, step: Step | None, program: Program, tongue: Tongue) -> str:
-    if move.kind is MoveKind.branched:
+def _detail(move: TimelineEntry, step: Step | None, program: Program, tongue: Tongue) -> str:
+    if move.kind is TimelineKind.branched:
         arm = str(move.detail.get("arm") or move.detail.get("label") or "")
         path = next((path for path in step.paths() if path.label == arm), None) if step else None
         return path.words(tongue.language) if path else arm
-    if move.kind is MoveKind.error:
+    if move.kind is TimelineKind.error:
         return str(move.detail.get("error", ""))
     return until_when(move, program, tongue)
 

@@ -17,11 +17,13 @@ from distmark.metrics import service as metrics
 from distmark.metrics.definitions import outcome_name
 from distmark.metrics.model import Metric, Results, StepResults, rate
 from distmark.partners.model import Permission
+from distmark.sql import id_of
 from distmark.web import charts, queries
 from distmark.web.charts import Series
 from distmark.web.i18n import N_
-from distmark.web.site import Visit, needs
-from distmark.web.standing import step_name
+from distmark.web.permissions import needs
+from distmark.web.status_text import step_name
+from distmark.web.visit import Visit
 
 router = APIRouter()
 DAYS = (7, 30, 90)
@@ -85,9 +87,9 @@ def results_page(
         if campaign is not None and campaign not in {row.id for row in offered}:
             raise NotFound(f"There is no campaign {campaign} of this journey among yours.")
         found = metrics.results(session, visit.viewer, key, version=version, campaign_id=campaign, days=days)
-        versions = [row for row in journeys.versions_of(session, journey.id or 0) if row.registered_at is not None]
+        versions = [row for row in journeys.versions_of(session, id_of(journey)) if row.registered_at is not None]
         newest = next((row for row in versions if version in (None, row.number)), None)
-        program = journeys.program_of(session, newest.id or 0) if newest else None
+        program = journeys.program_of(session, id_of(newest)) if newest else None
         here = _here(session, visit, newest.id if newest else None, campaign)
     rows = step_rows(visit, found, program, here)
     daily = [Series(visit.tongue.named(_name(metric)), tuple(float(day.count(metric)) for day in found.days)) for metric in DAILY]

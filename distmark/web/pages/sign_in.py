@@ -7,8 +7,10 @@ from starlette.datastructures import FormData
 from distmark.errors import NotAllowed
 from distmark.partners import service as partners
 from distmark.web import i18n
+from distmark.web.forms import text, the_form
 from distmark.web.i18n import N_
-from distmark.web.site import LANGUAGE, Guest, TooManyTries, anyone, local_path, text, the_form
+from distmark.web.permissions import anyone
+from distmark.web.visit import LANGUAGE, Guest, TooManyTries, local_path
 
 router = APIRouter()
 YEAR_SECONDS = 365 * 24 * 3600

@@ -11,15 +11,17 @@ from sqlmodel import Session
 from distmark.campaigns import service as campaigns
 from distmark.campaigns.table import Campaign, CampaignStatus
 from distmark.compliance import service as compliance
-from distmark.enrollments import service as enrollments
-from distmark.enrollments.table import Task
-from distmark.enrollments.watch import alarm_count
 from distmark.journeys.table import Journey, VersionStatus
 from distmark.metrics import service as metrics
+from distmark.operations.alarms import alarm_count
 from distmark.partners.model import Permission
+from distmark.sql import id_of
+from distmark.tasks import service
+from distmark.tasks.table import Task
 from distmark.web import queries
 from distmark.web.i18n import N_
-from distmark.web.site import Visit, needs, signed_in
+from distmark.web.permissions import needs, signed_in
+from distmark.web.visit import Visit
 
 router = APIRouter()
 OFFERS_SHOWN = 4
@@ -41,7 +43,7 @@ def today(visit: Visit = signed_in, q: str = "") -> Response:
     if visit.viewer.partner_id is None:
         return _of_brand(visit)
     with visit.reading() as session:
-        tasks = enrollments.tasks_of(session, visit.viewer)
+        tasks = service.tasks_of(session, visit.viewer)
         reactions = queries.recent_reactions(session, visit.viewer)
         people = queries.contacts_of(session, visit.viewer, [task.contact_id for task in tasks])
         offers = offers_of(session, visit, q)
@@ -64,10 +66,10 @@ def today(visit: Visit = signed_in, q: str = "") -> Response:
 def finish_task(task_id: int, visit: Visit = needs(Permission.see_contacts)) -> Response:
     """Mark the task done; the journey goes on at once."""
     with visit.writing() as session:
-        enrollments.finish_task(session, visit.viewer, task_id, visit.now)
+        service.finish_task(session, visit.viewer, task_id, visit.now)
     if visit.request.headers.get("hx-request") == "true":
         with visit.reading() as session:
-            tasks = enrollments.tasks_of(session, visit.viewer)
+            tasks = service.tasks_of(session, visit.viewer)
             people = queries.contacts_of(session, visit.viewer, [task.contact_id for task in tasks])
         return visit.page("today.html", tasks=tasks, people=people)
     return visit.go("/", N_("Done. The journey goes on."))
@@ -80,7 +82,7 @@ def offers_of(session: Session, visit: Visit, q: str) -> list[Offer]:
     pending = queries.pending_by_campaign(session, visit.viewer)
     live = queries.live_by_campaign(session, visit.viewer)
     offers = [
-        Offer(row, journeys[row.journey_id], pending.get(row.id or 0, 0), live.get(row.id or 0, 0))
+        Offer(row, journeys[row.journey_id], pending.get(id_of(row), 0), live.get(id_of(row), 0))
         for row in campaigns.list_campaigns(session, visit.viewer)
         if row.status is CampaignStatus.open and row.journey_id in published
     ]

@@ -1,0 +1,145 @@
+"""All that a journey's decisions may look at, gathered in one look for a whole cohort. Knows tables; decides nothing."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from distmark.contacts.addresses import address_of
+from distmark.contacts.fields import typed
+from distmark.contacts.model import SuppressionScope, address_hash
+from distmark.contacts.service import attributes_of
+from distmark.contacts.table import Suppression
+from distmark.engagement.model import EventKind
+from distmark.engagement.table import Event
+from distmark.enrollments.model import name_now
+from distmark.enrollments.table import Enrollment
+from distmark.experiments.service import winners_of
+from distmark.journeys.model import EventFact, Facts, SentFact
+from distmark.journeys.service import program_of
+from distmark.messages.compose import Person, brand_attributes, campaign_attributes, partner_attributes, people_of
+from distmark.messages.table import Message
+from distmark.metrics.send_times import best_hours
+from distmark.segments.membership import keys_of
+from distmark.sql import id_of
+
+LATELY = timedelta(days=31)
+
+
+def gather(session: Session, enrollments: Sequence[Enrollment], people: Mapping[int, Person], now: datetime) -> dict[int, Facts]:
+    """Return the facts of each enrollment, by enrollment id: one query per kind of fact, however many enrollments."""
+    sent = _sent(session, enrollments)
+    events = _events(session, enrollments)
+    written = _written(session, [row.contact_id for row in enrollments], now)
+    programs = {version_id: program_of(session, version_id) for version_id in {row.version_id for row in enrollments}}
+    definitions = {version_id: program.definition for version_id, program in programs.items()}
+    winners, hours = winners_of(session, programs), best_hours(session, programs, enrollments, people, now)
+    segments = keys_of(session, [people[id_of(row)].contact for row in enrollments], now)
+    return {
+        id_of(row): Facts(
+            contact=attributes_of(people[id_of(row)].contact, definitions[row.version_id].contact_fields),
+            journey=typed(row.data, definitions[row.version_id].journey_fields),
+            partner=partner_attributes(people[id_of(row)].partner),
+            campaign=campaign_attributes(people[id_of(row)].campaign),
+            brand=brand_attributes(people[id_of(row)].brand),
+            sent=sent.get(id_of(row), {}),
+            events=[event for event in events.get(row.contact_id, []) if event.at >= row.entered_at],
+            segments=segments[row.contact_id],
+            written_at=written.get(row.contact_id, []),
+            random_key=f"{row.run_key}:{row.contact_id}",
+            answers=row.answers,
+            best_hours=hours.get(id_of(row), {}),
+            winners=winners.get(row.version_id, {}),
+            entered_at=row.entered_at,
+        )
+        for row in enrollments
+    }
+
+
+def look(session: Session, enrollments: Sequence[Enrollment], now: datetime) -> dict[int, Facts]:
+    """Return the facts of each enrollment, wherever it stands: stored or tried out at another place."""
+    return gather(session, enrollments, people_of(session, enrollments), now)
+
+
+def _sent(session: Session, enrollments: Sequence[Enrollment]) -> dict[int, dict[str, SentFact]]:
+    names = {id_of(row): row.names for row in enrollments}
+    sent: dict[int, dict[str, SentFact]] = {}
+    # A later visit to the same step replaces the earlier one: the branch means the last message.
+    for row in session.exec(select(Message).where(col(Message.enrollment_id).in_(list(names))).order_by(col(Message.id))):
+        step_id = name_now(names[row.enrollment_id], row.version_id, row.step_id)
+        sent.setdefault(row.enrollment_id, {})[step_id] = SentFact(
+            at=row.sent_at or row.created_at,
+            channel=row.channel,
+            status=row.status.value,
+            opened_at=row.opened_at,
+            machine_opened_at=row.machine_opened_at,
+            clicked={name: datetime.fromisoformat(at) for name, at in row.clicks.items()},
+            replied_at=row.replied_at,
+            bounced_at=row.bounced_at,
+            unsubscribed_at=row.unsubscribed_at,
+        )
+    return sent
+
+
+def _events(session: Session, enrollments: Sequence[Enrollment]) -> dict[int, list[EventFact]]:
+    events: dict[int, list[EventFact]] = {}
+    since = min(row.entered_at for row in enrollments)
+    rows = session.exec(
+        select(Event)
+        .where(
+            col(Event.contact_id).in_([row.contact_id for row in enrollments]),
+            col(Event.kind).in_([EventKind.custom, EventKind.converted, EventKind.replied]),
+            col(Event.at) >= since,
+        )
+        .order_by(col(Event.at), col(Event.id))
+    )
+    for row in rows:
+        name = row.name or row.kind.value
+        events.setdefault(row.contact_id, []).append(EventFact(name=name, at=row.at, data=row.data, value=row.value))
+    return events
+
+
+def _written(session: Session, contact_ids: list[int], now: datetime) -> dict[int, list[datetime]]:
+    written: dict[int, list[datetime]] = {}
+    rows = session.exec(
+        select(Message.contact_id, Message.sent_at)
+        .where(col(Message.contact_id).in_(contact_ids), col(Message.created_at) >= now - LATELY, col(Message.sent_at).is_not(None))
+        .order_by(col(Message.sent_at))
+    )
+    for contact_id, sent_at in rows:
+        if sent_at is not None:
+            written.setdefault(contact_id, []).append(sent_at)
+    return written
+
+
+def unsubscribed_among(session: Session, people: Mapping[int, Person]) -> set[int]:
+    """Return the enrollments whose person has stopped this brand's marketing mail, by unsubscribing or complaining."""
+    by_hash: dict[str, list[int]] = {}
+    brand_ids: set[int] = set()
+    for enrollment_id, person in people.items():
+        address = address_of(person.contact, "email")
+        if address:
+            brand_ids.add(person.contact.brand_id)
+            by_hash.setdefault(address_hash(person.contact.brand_id, address), []).append(enrollment_id)
+    if not by_hash:
+        return set()
+    rows = session.exec(
+        select(Suppression.address_hash).where(
+            col(Suppression.brand_id).in_(list(brand_ids)),
+            Suppression.channel == "email",
+            col(Suppression.address_hash).in_(list(by_hash)),
+            col(Suppression.scope).in_([SuppressionScope.marketing, SuppressionScope.all]),
+            col(Suppression.reason).in_(["unsubscribed", "complained"]),
+        )
+    )
+    return {enrollment_id for found in rows for enrollment_id in by_hash[found]}
+
+
+def plain(value: Any) -> Any:
+    """Return `value` as JSON can hold it: dates become ISO 8601 text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value.isoformat() if hasattr(value, "isoformat") else value

@@ -1,0 +1,258 @@
+"""Entering contacts by a call from another system: read to the last field before anybody enters, and answered once per key."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+from sqlalchemy import delete
+from sqlmodel import Session, col, select
+
+from distmark.campaigns.service import add_members, list_campaigns
+from distmark.campaigns.table import Campaign, CampaignStatus
+from distmark.compliance.service import record
+from distmark.contacts.model import address_hash, address_key
+from distmark.contacts.table import Contact
+from distmark.enrollments.model import CameBy, EnrolResult, EnrolVerdict
+from distmark.entries.admission import enter, open_entry_point
+from distmark.entries.model import Entrant, EntryContext, EntryPoint
+from distmark.entries.table import EnrolCall
+from distmark.errors import InvalidInput, NotFound, Refused
+from distmark.journeys.definition import FieldType
+from distmark.journeys.findings import closest
+from distmark.journeys.service import get_journey
+from distmark.partners.model import Permission, Viewer
+from distmark.partners.scope import visible
+from distmark.partners.service import require
+from distmark.sql import among, id_of, insert_into, row_count
+
+MOST_CONTACTS = 10_000
+MOST_PER_RUN = 500
+MOST_PROBLEMS = 100
+LONGEST_TEXT = 2_000
+KEPT_FOR = timedelta(days=30)
+UNKNOWN = "unknown_contact"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One contact to enter, by id or mail address, with the journey's own data for them."""
+
+    contact_id: int | None = None
+    email: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call to enter contacts into a journey; `key` is the caller's own name for it."""
+
+    journey_key: str
+    asked: Sequence[Asked]
+    key: str | None = None
+    campaign_key: str | None = None
+    contacts_per_run: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong at one place of the call, such as contacts[3].data.amount."""
+
+    place: str
+    message: str
+
+
+class Unreadable(InvalidInput):
+    """A call that nobody entered by, with every place that is wrong (at most `MOST_PROBLEMS`)."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = list(problems)
+        first = self.problems[0]
+        super().__init__(f"The call has {len(self.problems)} mistakes, the first at {first.place}: {first.message}")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one contact of the call. `verdict` is an EnrolVerdict, or "unknown_contact"; `until` as in EnrolResult."""
+
+    verdict: str
+    contact_id: int | None = None
+    enrollment_id: int | None = None
+    until: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answers to a call, one per contact in the order asked; `repeated` when they were given before under the same key."""
+
+    answers: list[Answer]
+    repeated: bool = False
+
+
+def enter_by_call(session: Session, viewer: Viewer, call: Call, now: datetime) -> Answered:
+    """Enter the contacts of the call and return what became of each, in the order asked.
+
+    The same key gets the same answer for 30 days, and enters nobody again. Unreadable, and nobody entered, when any contact is not named or
+    any data does not fit the journey's `journey_fields`; NotFound for a journey or campaign outside the viewer's sight; Refused when it
+    takes nobody; InvalidInput when the key was used for another call.
+    """
+    require(viewer, Permission.enrol_contacts)
+    _check_size(call)
+    row_id, before = _claim_key(session, viewer, call, now)
+    if before is not None:
+        return Answered(before, repeated=True)
+    door = _entry_point(session, viewer, call)
+    _check(door, call.asked)
+    found = _find(session, viewer, call.asked)
+    results = _enter(session, viewer, door, call, found, now)
+    answers = [_answer(contact, results) for contact in found]
+    if row_id is not None:
+        session.get_one(EnrolCall, row_id).answer = [[each.verdict, each.contact_id, each.enrollment_id, each.until] for each in answers]
+    return Answered(answers)
+
+
+def forget_old(session: Session, now: datetime) -> int:
+    """Delete the answers of calls whose keys are no longer honoured, and return how many."""
+    old = delete(EnrolCall).where(col(EnrolCall.at) < now - KEPT_FOR)
+    return row_count(session.execute(old))
+
+
+def _check_size(call: Call) -> None:
+    if not 1 <= len(call.asked) <= MOST_CONTACTS:
+        raise Unreadable([Problem("contacts", f"{len(call.asked)} contacts are asked for; give 1 to {MOST_CONTACTS:,} in one call.")])
+    if not 1 <= call.contacts_per_run <= MOST_PER_RUN:
+        raise Unreadable([Problem("contacts_per_run", f"{call.contacts_per_run} is not between 1 and {MOST_PER_RUN}.")])
+
+
+def _claim_key(session: Session, viewer: Viewer, call: Call, now: datetime) -> tuple[int | None, list[Answer] | None]:
+    """Return the row that will keep the answer, or the answer that was given; of two calls at once the second waits for the first."""
+    if call.key is None:
+        return None, None
+    asked = [[each.contact_id, each.email, each.data] for each in call.asked]
+    whole = [call.journey_key, call.campaign_key, call.contacts_per_run, asked]
+    asked_hash = sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()
+    row = {"user_id": viewer.user_id, "key": call.key, "asked_hash": asked_hash, "answer": [], "at": now}
+    made = session.execute(insert_into(session, EnrolCall).values(row).on_conflict_do_nothing().returning(col(EnrolCall.id))).scalar()
+    if made is not None:
+        return made, None
+    before = session.exec(select(EnrolCall).where(EnrolCall.user_id == viewer.user_id, EnrolCall.key == call.key)).one()
+    if before.asked_hash != asked_hash:
+        raise InvalidInput(f'The key "{call.key}" was used for another call; give each call its own.')
+    return None, [Answer(*each) for each in before.answer]
+
+
+def _entry_point(session: Session, viewer: Viewer, call: Call) -> EntryPoint:
+    journey = get_journey(session, viewer, call.journey_key)
+    campaign = _campaign(session, viewer, call.campaign_key, id_of(journey)) if call.campaign_key else None
+    door = open_entry_point(session, journey, campaign, call.contacts_per_run)
+    if door is None:
+        raise Refused(f'Journey "{call.journey_key}" has no approved and registered version yet; ask the brand\'s marketers.')
+    return door
+
+
+def _campaign(session: Session, viewer: Viewer, key: str, journey_id: int) -> Campaign:
+    campaign = next((each for each in list_campaigns(session, viewer) if each.key == key), None)
+    if campaign is None:
+        raise NotFound(f'There is no campaign "{key}" among yours.')
+    if campaign.journey_id != journey_id:
+        raise Unreadable([Problem("campaign", f'The campaign "{key}" is of another journey.')])
+    if campaign.status not in (CampaignStatus.open, CampaignStatus.paused):
+        raise Refused(f'Campaign "{campaign.name}" is {campaign.status}: nobody can be enrolled until it is open.')
+    return campaign
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------------------------
+
+
+def _check(door: EntryPoint, asked: Sequence[Asked]) -> None:
+    problems: list[Problem] = []
+    for number, each in enumerate(asked):
+        if (each.contact_id is None) == (not each.email):
+            problems.append(Problem(f"contacts[{number}]", "It names nobody, or twice; give either id or email."))
+        problems.extend(_problems_of(door.definition.journey_fields, each.data, f"contacts[{number}].data"))
+        if len(problems) >= MOST_PROBLEMS:
+            break
+    if problems:
+        raise Unreadable(problems[:MOST_PROBLEMS])
+
+
+def _problems_of(fields: Mapping[str, FieldType], data: Mapping[str, Any], place: str) -> list[Problem]:
+    problems: list[Problem] = []
+    for name, value in data.items():
+        if name not in fields:
+            near = closest(name, fields)
+            meant = f" (did you mean {near}?)" if near else ""
+            taken = ", ".join(fields) or "none"
+            problems.append(Problem(f"{place}.{name}", f"The journey has no such field{meant}; it takes {taken}."))
+        elif value is not None and not _fits(fields[name], value):
+            problems.append(Problem(f"{place}.{name}", f"{str(value)[:80]!r} is no {fields[name]}; give {LIKE[fields[name]]}."))
+    return problems
+
+
+LIKE: Mapping[FieldType, str] = {
+    FieldType.text: f"a text of up to {LONGEST_TEXT:,} characters",
+    FieldType.number: "a number such as 12.5",
+    FieldType.bool: "true or false",
+    FieldType.date: "a date such as 2026-12-24",
+}
+
+
+def _fits(kind: FieldType, value: object) -> bool:
+    if kind is FieldType.bool:
+        return isinstance(value, bool)
+    if kind is FieldType.number:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if not isinstance(value, str) or len(value) > LONGEST_TEXT:
+        return False
+    return kind is FieldType.text or _is_date(value)
+
+
+def _is_date(value: str) -> bool:
+    try:
+        return len(value) == len("2026-12-24") and date.fromisoformat(value) is not None
+    except ValueError:
+        return False
+
+
+# --- entering ---------------------------------------------------------------------------------------------------------------------------
+
+
+def _find(session: Session, viewer: Viewer, asked: Sequence[Asked]) -> list[Contact | None]:
+    """Return the contact that each one means, None when the viewer knows nobody so; of one address in two books the newest."""
+    mine = visible(select(Contact), Contact, viewer).where(col(Contact.erased_at).is_(None))
+    ids = [each.contact_id for each in asked if each.contact_id is not None]
+    by_id = {contact.id: contact for contact in session.exec(mine.where(among(session, col(Contact.id), ids)))} if ids else {}
+    keys = {address_hash(viewer.brand_id, each.email) for each in asked if each.email}
+    named = mine.where(among(session, col(Contact.person_key), keys)).order_by(col(Contact.id))
+    by_email = {contact.email_key: contact for contact in session.exec(named)} if keys else {}
+    return [by_id.get(each.contact_id) if each.contact_id is not None else by_email.get(address_key(each.email or "")) for each in asked]
+
+
+def _enter(
+    session: Session, viewer: Viewer, door: EntryPoint, call: Call, found: Sequence[Contact | None], now: datetime
+) -> dict[int, list[EnrolResult]]:
+    """Return the result of each contact; one who is asked for again is already in."""
+    first: dict[int, Entrant] = {}
+    for contact, each in zip(found, call.asked, strict=True):
+        if contact is not None:
+            data = {name: value for name, value in each.data.items() if value is not None}
+            first.setdefault(id_of(contact), Entrant(contact, data))
+    if door.campaign_id is not None:
+        add_members(session, viewer, door.campaign_id, list(first), now)
+    results = enter(session, door, list(first.values()), EntryContext(CameBy.api, now))
+    entered = sum(result.verdict is EnrolVerdict.enrolled for result in results)
+    if entered:
+        detail = {"count": entered, "by": CameBy.api.value}
+        content_hash = door.version.content_hash
+        record(session, door.brand_id, viewer.user_id, "enrolled", "journey", door.journey_id, now, content_hash, **detail)
+    return {result.contact_id: [result] for result in results}
+
+
+def _answer(contact: Contact | None, results: dict[int, list[EnrolResult]]) -> Answer:
+    if contact is None:
+        return Answer(UNKNOWN)
+    left = results[id_of(contact)]
+    result = left.pop() if left else EnrolResult(id_of(contact), EnrolVerdict.already_in)
+    return Answer(result.verdict.value, result.contact_id, result.enrollment_id, result.until.isoformat() if result.until else None)

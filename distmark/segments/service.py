@@ -1,0 +1,183 @@
+"""Segments: named groups of contacts, listed by hand or told by a rule. Membership is kept, never made anew: who stays in is not touched.
+
+A contact is judged when it changes; a whole segment only when its rule is new, or speaks of time and a day has begun. Journeys are told
+once of whoever joined or left, by the entries flow.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from datetime import datetime
+
+from sqlalchemy import func, or_
+from sqlmodel import Session, col, select
+
+from distmark.contacts.table import Contact
+from distmark.errors import InvalidInput, NotAllowed, NotFound, Refused
+from distmark.journeys.field_types import NAME_PATTERN
+from distmark.partners.model import Permission, Role, Viewer
+from distmark.partners.scope import visible
+from distmark.partners.service import get_partner, require
+from distmark.segments.membership import _rows, _turn, _Turns
+from distmark.segments.rules import read_fields, read_rule
+from distmark.segments.table import Segment, SegmentMember
+from distmark.sql import among, id_of, insert_into
+
+LONGEST_NAME = 120
+MOST_ROWS = 500
+
+
+def create_segment(
+    session: Session,
+    viewer: Viewer,
+    key: str,
+    name: str,
+    now: datetime,
+    *,
+    rule: str | None = None,
+    fields: Mapping[str, str] | None = None,
+    partner_id: int | None = None,
+) -> Segment:
+    """Make a segment of the brand, or of one partner's book, and return it; a partner's people make their own partner's.
+
+    Without `rule` it is empty until contacts are listed. With one its members are found soon, by the entries flow. `fields` (attribute ->
+    text, number, bool, date) says how the rule reads attributes. InvalidInput for a key, name or rule that cannot be used, Refused for a
+    key that is taken.
+    """
+    owner = _owner(session, viewer, partner_id)
+    if not re.fullmatch(NAME_PATTERN, key):
+        raise InvalidInput(f'The key "{key}" cannot be used; write small letters, digits and hyphens, such as gold-customers.')
+    if not 0 < len(name.strip()) <= LONGEST_NAME:
+        raise InvalidInput(f"The name has {len(name.strip())} characters; write 1 to {LONGEST_NAME}.")
+    taken = select(Segment.id).where(Segment.brand_id == viewer.brand_id, Segment.key == key)
+    if owner is not None:  # two partners may use the same key, but a journey's in_segment must mean one segment for each contact
+        taken = taken.where(or_(col(Segment.partner_id).is_(None), col(Segment.partner_id) == owner))
+    values = {
+        "brand_id": viewer.brand_id,
+        "partner_id": owner,
+        "key": key,
+        "name": name.strip(),
+        "rule": None if rule is None else read_rule(rule).text,
+        "fields": read_fields(fields or {}),
+        "revision": 1,
+        "reached": None if rule is None else 0,
+        "created_by_id": viewer.user_id,
+        "created_at": now,
+    }
+    made = None
+    if session.exec(taken).first() is None:
+        made = session.execute(insert_into(session, Segment).values(values).on_conflict_do_nothing().returning(col(Segment.id))).scalar()
+    if made is None:
+        raise Refused(f'There is a segment "{key}" already; choose another key.')
+    return session.get_one(Segment, made)
+
+
+def change_rule(
+    session: Session, viewer: Viewer, segment_id: int, rule: str, now: datetime, *, fields: Mapping[str, str] | None = None
+) -> Segment:
+    """Give the segment another rule and return it. A rebuild that is under way goes on with the new rule, from the first contact.
+
+    Whoever fits both rules stays in all the time. Refused for a segment whose members are listed.
+    """
+    segment = _own(session, viewer, segment_id)
+    if segment.rule is None:
+        raise Refused(f'The members of segment "{segment.key}" are listed by hand; make another segment for a rule.')
+    segment.rule = read_rule(rule).text
+    segment.fields = segment.fields if fields is None else read_fields(fields)
+    segment.revision += 1
+    segment.reached, segment.judged_on = 0, None
+    session.add(segment)
+    session.flush()
+    return segment
+
+
+def get_segment(session: Session, viewer: Viewer, segment_id: int, *, lock: bool = False) -> Segment:
+    """Return the segment; NotFound outside the viewer's sight. With `lock` nobody changes or rebuilds it until the unit of work ends."""
+    statement = visible(select(Segment), Segment, viewer).where(Segment.id == segment_id)
+    if lock:
+        statement = statement.with_for_update().execution_options(populate_existing=True)
+    segment = session.exec(statement).first()
+    if segment is None:
+        raise NotFound(f"There is no segment {segment_id} among yours.")
+    return segment
+
+
+def find_segment(session: Session, viewer: Viewer, key: str) -> Segment:
+    """Return the segment of this key, a brand-wide one first; NotFound outside the viewer's sight."""
+    statement = visible(select(Segment), Segment, viewer).where(Segment.key == key)
+    segment = session.exec(statement.order_by(col(Segment.partner_id).is_not(None), col(Segment.id))).first()
+    if segment is None:
+        raise NotFound(f'There is no segment "{key}" among yours.')
+    return segment
+
+
+def list_segments(session: Session, viewer: Viewer) -> list[tuple[Segment, int]]:
+    """Return the segments that the viewer may know of with how many of the viewer's contacts are in each, by key."""
+    segments = list(session.exec(visible(select(Segment), Segment, viewer).order_by(col(Segment.key), col(Segment.id))))
+    counting = select(SegmentMember.segment_id, func.count()).join(Contact, col(Contact.id) == col(SegmentMember.contact_id))
+    inside = visible(counting, Contact, viewer).where(col(SegmentMember.left_at).is_(None)).group_by(col(SegmentMember.segment_id))
+    counts = dict(session.exec(inside).all())
+    return [(segment, counts.get(id_of(segment), 0)) for segment in segments]
+
+
+def segment_contacts(session: Session, viewer: Viewer, segment_id: int, after_id: int | None = None, limit: int = 50) -> list[Contact]:
+    """Return those of the viewer's contacts that are in the segment, by id from after `after_id` on."""
+    get_segment(session, viewer, segment_id)
+    inside = visible(select(Contact).join(SegmentMember, col(SegmentMember.contact_id) == col(Contact.id)), Contact, viewer)
+    inside = inside.where(SegmentMember.segment_id == segment_id, col(SegmentMember.left_at).is_(None), col(Contact.id) > (after_id or 0))
+    return list(session.exec(inside.order_by(col(Contact.id)).limit(max(1, min(limit, MOST_ROWS)))))
+
+
+def add_to_segment(session: Session, viewer: Viewer, segment_id: int, contact_ids: Collection[int], now: datetime) -> int:
+    """Put these contacts into a listed segment and return how many were not in it. NotFound, and nobody put in, when one is not theirs."""
+    segment = _listed(session, viewer, segment_id)
+    owners = _owners(session, viewer, contact_ids)
+    strangers = [contact_id for contact_id, owner in owners.items() if segment.partner_id not in (None, owner)]
+    if strangers:
+        raise Refused(f'Segment "{segment.key}" is one partner\'s, and contact {strangers[0]} is not theirs.')
+    known = {contact_id: (row_id, inside) for row_id, _, contact_id, inside in _rows(session, [segment_id], list(owners))}
+    returning = [row_id for row_id, inside in known.values() if not inside]
+    joining = [(segment_id, contact_id) for contact_id in owners if contact_id not in known]
+    return _turn(session, _Turns(joining, returning, []), now)
+
+
+def remove_from_segment(session: Session, viewer: Viewer, segment_id: int, contact_ids: Collection[int], now: datetime) -> int:
+    """Take these contacts out of a listed segment and return how many were in it."""
+    _listed(session, viewer, segment_id)
+    rows = _rows(session, [segment_id], list(_owners(session, viewer, contact_ids)))
+    return _turn(session, _Turns([], [], [row_id for row_id, _, _, inside in rows if inside]), now)
+
+
+def _listed(session: Session, viewer: Viewer, segment_id: int) -> Segment:
+    segment = _own(session, viewer, segment_id)
+    if segment.rule is not None:
+        raise Refused(f'The members of segment "{segment.key}" are told by its rule; change the rule or the contact.')
+    return segment
+
+
+def _own(session: Session, viewer: Viewer, segment_id: int) -> Segment:
+    """Return the segment, locked, when the viewer may change it."""
+    segment = get_segment(session, viewer, segment_id, lock=True)
+    if _owner(session, viewer, segment.partner_id) != segment.partner_id:
+        raise NotAllowed(f'Segment "{segment.key}" is the whole brand\'s; ask someone of your brand to change it.')
+    return segment
+
+
+def _owner(session: Session, viewer: Viewer, partner_id: int | None) -> int | None:
+    """Return whose segment it is (None: the brand's) when the viewer may change it; NotAllowed or NotFound otherwise."""
+    if viewer.role is Role.partner:
+        require(viewer, Permission.write_contacts)
+        if partner_id not in (None, viewer.partner_id):
+            raise NotFound(f"There is no partner {partner_id} among yours.")
+        return viewer.partner_id
+    require(viewer, Permission.publish_campaigns)
+    return None if partner_id is None else get_partner(session, viewer, partner_id).id
+
+
+def _owners(session: Session, viewer: Viewer, contact_ids: Collection[int]) -> dict[int, int]:
+    wanted = dict.fromkeys(contact_ids)
+    mine = visible(select(Contact.id, Contact.partner_id), Contact, viewer).where(col(Contact.erased_at).is_(None))
+    found = {contact_id or 0: owner for contact_id, owner in session.exec(mine.where(among(session, col(Contact.id), wanted)))}
+    missing = next((contact_id for contact_id in wanted if contact_id not in found), None)
+    if missing is not None:
+        raise NotFound(f"There is no contact {missing} among yours; search again and pick from the list.")
+    return {contact_id: found[contact_id] for contact_id in wanted}

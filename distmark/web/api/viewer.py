@@ -1,0 +1,64 @@
+"""Who a request to the REST API acts for: the person who made the bearer token that it carries."""
+
+from typing import Any
+
+from fastapi import Depends, Request
+from itsdangerous import BadSignature
+
+from distmark.partners.model import Viewer
+from distmark.partners.service import viewer_if_here
+from distmark.partners.table import User
+from distmark.partners.tokens import PREFIX, holder_of, is_use_old, note_use
+from distmark.sql import id_of
+from distmark.web.i18n import N_
+from distmark.web.permissions import SignInNeeded
+from distmark.web.visit import Site
+
+TOKEN_SECONDS = 366 * 24 * 3600
+
+
+class ApiViewer:
+    """Whose rows a request may touch: those of who made its bearer token, or was given one that this installation signed."""
+
+    def __call__(self, request: Request) -> Viewer:
+        site: Site = request.app.state.site
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        token = token.strip() if scheme.lower() == "bearer" else ""
+        if token.startswith(PREFIX):
+            return _holder(site, token)
+        user_id = _signed_for(site, token) if token else None
+        with site.db.reading() as session:
+            user = session.get(User, user_id) if user_id is not None else None
+            viewer = viewer_if_here(session, user) if user is not None else None
+        if viewer is None:
+            raise SignInNeeded(N_("Sign in to see this page."))
+        return viewer
+
+
+def _holder(site: Site, token: str) -> Viewer:
+    now = site.clock.now()
+    with site.db.reading() as session:
+        found = holder_of(session, token)
+    if found is None:
+        raise SignInNeeded(N_("Sign in to see this page."))
+    viewer, row = found
+    if is_use_old(row, now):
+        with site.db.writing() as session:
+            note_use(session, id_of(row), now)
+    return viewer
+
+
+def _signed_for(site: Site, token: str) -> int | None:
+    try:
+        user_id = site.signer("api").loads(token, max_age=TOKEN_SECONDS)
+    except BadSignature:
+        return None
+    return user_id if isinstance(user_id, int) else None
+
+
+def api_token(site: Site, user_id: int) -> str:
+    """Return a signed bearer token, good for a year, with which requests act as this person: it cannot be revoked alone."""
+    return str(site.signer("api").dumps(user_id))
+
+
+api_viewer: Any = Depends(ApiViewer())

@@ -1,0 +1,114 @@
+"""Errors, translated once: each kind to a status and a page that says what to do."""
+
+import logging
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException
+
+from distmark.errors import DistmarkError, InvalidInput, NotAllowed, NotFound, Refused
+from distmark.web.error_translations import in_japanese
+from distmark.web.i18n import N_
+from distmark.web.permissions import Anyone, SignInNeeded, sign_in_address
+from distmark.web.visit import TooManyTries
+
+log = logging.getLogger("distmark.web")
+
+STATUS: dict[type[DistmarkError], int] = {NotFound: 404, NotAllowed: 403, Refused: 409, InvalidInput: 422, TooManyTries: 429}
+# status -> title, what to do
+WORDS: dict[int, tuple[str, str]] = {
+    400: (N_("This request cannot be read"), N_("Go back, load the page again and repeat what you did.")),
+    403: (N_("You may not do this"), N_("If you should be able to, ask an administrator of your brand to give you the role for it.")),
+    404: (
+        N_("There is nothing here"),
+        N_("It may have been removed, or it belongs to somebody else. Go to the start page and look for it there."),
+    ),
+    405: (N_("This address cannot be used like this"), N_("Go to the start page and look for what you need there.")),
+    409: (N_("This cannot be done now"), N_("Nothing was changed. Go back, and try again when it is possible.")),
+    413: (N_("This is too large"), N_("Choose a file smaller than 32 MB.")),
+    422: (N_("Something in the form is not right"), N_("Go back, correct it and send it again.")),
+    429: (N_("Too many tries"), N_("Wait a few minutes, then try again.")),
+    500: (
+        N_("Something went wrong here"),
+        N_("It was not your fault, and nothing you did is lost. Try again; if it happens again, tell your administrator this number."),
+    ),
+    503: (N_("Not ready"), N_("Try again in a moment.")),
+}
+
+
+async def on_domain_error(request: Request, error: Exception) -> Response:
+    """Answer an error of the rooms below with its status and its own words."""
+    if isinstance(error, SignInNeeded):
+        return _to_sign_in(request)
+    status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
+    if status == 500:
+        log.error("failed", exc_info=error, extra={"request_id": _id(request)})
+    response = answer(request, status, error if status not in (404, 429, 500) else None)
+    if isinstance(error, TooManyTries):
+        response.headers["retry-after"] = str(error.seconds)
+    return response
+
+
+async def on_http_error(request: Request, error: Exception) -> Response:
+    """Answer what the framework itself refuses: no such route, wrong method."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    response = answer(request, status if status in WORDS else 400)
+    if isinstance(error, HTTPException) and error.headers:
+        response.headers.update(error.headers)
+    return response
+
+
+async def on_unreadable(request: Request, error: Exception) -> Response:
+    """Answer an address or body whose parts are not of the right kind: for an address, there is nothing there."""
+    return answer(request, 422 if _is_api(request) else 404)
+
+
+async def on_surprise(request: Request, error: Exception) -> Response:
+    """Answer a fault of ours: the log has its trace, the person the request's id that is written beside it."""
+    log.error("fault", exc_info=error, extra={"request_id": _id(request)})
+    return answer(request, 500)
+
+
+def answer(request: Request, status: int, error: Exception | None = None) -> Response:
+    """Return the error as JSON to machines, as a notice to htmx, else as a page."""
+    title, advice = WORDS[status]
+    if _is_api(request):
+        return JSONResponse({"error": title, "detail": str(error or advice), "request_id": _id(request)}, status_code=status)
+    partial = request.headers.get("hx-request") == "true"
+    try:
+        guest = Anyone()(request)
+        told = {"title": title, "advice": advice, "detail": explain(error, guest.language), "request_id": _id(request)}
+        response = guest.page("fault_notice.html" if partial else "fault.html", status=status, **told)
+    except Exception:
+        # The database itself may be what is wrong: then a bare page is better than none.
+        log.exception("no page for an error", extra={"request_id": _id(request)})
+        return PlainTextResponse(f"{title}. {advice} {_id(request)}", status_code=status)
+    if partial:
+        response.headers["hx-retarget"] = "#notices"
+        response.headers["hx-reswap"] = "innerHTML show:top"
+    return response
+
+
+def explain(error: Exception | None, language: str) -> str:
+    """Return a domain error's own words in the reader's language."""
+    if error is None:
+        return ""
+    carried = getattr(error, f"message_{language}", None)
+    return str(carried) if carried else (in_japanese(str(error)) if language == "ja" else str(error))
+
+
+def _to_sign_in(request: Request) -> Response:
+    address = sign_in_address(request)
+    if _is_api(request):
+        return JSONResponse({"error": "Sign in", "detail": "Send a bearer token."}, status_code=401)
+    if request.headers.get("hx-request") == "true":
+        return Response(status_code=200, headers={"hx-redirect": address})
+    return RedirectResponse(address, status_code=303)
+
+
+def _is_api(request: Request) -> bool:
+    return request.url.path.startswith("/api/")
+
+
+def _id(request: Request) -> str:
+    return str(getattr(request.state, "request_id", ""))

@@ -1,0 +1,59 @@
+"""The fields of a posted form."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from fastapi import Depends, Request
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+
+MOST_FILES = 200  # a journey with its templates in a few languages
+LONGEST_NUMBER = 18  # digits: what both databases take as a key
+
+
+async def _read_form(request: Request) -> AsyncIterator[FormData]:
+    form = await request.form(max_files=MOST_FILES, max_fields=5000, max_part_size=2 * 1024 * 1024)
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+async def _read_any_form(request: Request) -> AsyncIterator[FormData]:
+    """Give the form, or an empty one when the body cannot be read as a form: a mail provider's wish counts whatever its body."""
+    try:
+        form = await request.form(max_files=0, max_fields=20)
+    except HTTPException:
+        form = FormData()
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+the_form: Any = Depends(_read_form)
+any_form: Any = Depends(_read_any_form)
+
+
+def text(form: FormData, name: str) -> str:
+    """Return a form field's text, trimmed; "" when it is missing."""
+    value = form.get(name, "")
+    return value.strip() if isinstance(value, str) else ""
+
+
+def numbers(form: FormData, name: str) -> list[int]:
+    """Return the whole numbers sent under `name`, without repeats, in their order; anything else is dropped."""
+    return whole([value for value in form.getlist(name) if isinstance(value, str)])
+
+
+def whole(values: Sequence[str]) -> list[int]:
+    """Return those of `values` that are whole numbers a row may have, without repeats, in their order."""
+    return list(dict.fromkeys(int(value) for value in values if value.isascii() and value.isdigit() and len(value) < LONGEST_NUMBER))
+
+
+def upload(form: FormData, name: str) -> tuple[str, bytes]:
+    """Return an uploaded file's name and content; ("", b"") when none was chosen."""
+    value = form.get(name)
+    if not isinstance(value, UploadFile) or not value.filename:
+        return "", b""
+    return value.filename, value.file.read()

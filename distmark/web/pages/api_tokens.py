@@ -1,0 +1,67 @@
+"""Keys for programs that use the REST API: made, shown once, listed with their last use, revoked."""
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from starlette.datastructures import FormData
+
+from distmark.compliance.access import LONGEST_NAME, create_token, revoke_token
+from distmark.errors import InvalidInput, Refused
+from distmark.partners.model import Permission
+from distmark.partners.tokens import tokens_of
+from distmark.sql import id_of
+from distmark.web import errors
+from distmark.web.forms import text, the_form
+from distmark.web.i18n import N_
+from distmark.web.permissions import needs
+from distmark.web.visit import Visit
+
+router = APIRouter()
+SAMPLE = """curl -X POST {base}/api/v1/events \\
+  -H "Authorization: Bearer {token}" \\
+  -H "Content-Type: application/json" \\
+  -d '{{"name": "visit_booked", "email": "hanako@example.com", "key": "booking-4711"}}'"""
+
+
+@router.get("/access")
+def access_page(visit: Visit = needs(Permission.use_api)) -> Response:
+    """The person's keys, and how one is used."""
+    return _page(visit)
+
+
+@router.post("/access")
+def create_access(visit: Visit = needs(Permission.use_api), form: FormData = the_form) -> Response:
+    """Make a key. It stands on this answer alone: nothing keeps it."""
+    name = text(form, "name")
+    try:
+        with visit.writing() as session:
+            token, row = create_token(session, visit.viewer, name, visit.now)
+            made_id = id_of(row)
+    except (InvalidInput, Refused) as error:
+        return _page(visit, name=name, wrong=errors.explain(error, visit.language), status=422)
+    return _page(visit, token=token, made_id=made_id)
+
+
+@router.post("/access/{token_id}/revoke")
+def revoke_access(token_id: int, visit: Visit = needs(Permission.use_api)) -> Response:
+    """Let a key open nothing any more."""
+    with visit.writing() as session:
+        name = revoke_token(session, visit.viewer, token_id, visit.now).name
+    return visit.go("/access", N_("“%(name)s” opens nothing any more."), name=name)
+
+
+def _page(visit: Visit, *, token: str = "", made_id: int = 0, name: str = "", wrong: str = "", status: int = 200) -> Response:
+    with visit.reading() as session:
+        tokens = tokens_of(session, visit.viewer)
+    sample = SAMPLE.format(base=visit.site.settings.base_url, token=token or "dmk_…")
+    return visit.page(
+        "access.html",
+        status=status,
+        tokens=tokens,
+        token=token,
+        made_id=made_id,
+        name=name,
+        wrong=wrong,
+        sample=sample,
+        longest=LONGEST_NAME,
+        others=any(user.id != visit.viewer.user_id for _token, user in tokens),
+    )

@@ -1,0 +1,211 @@
+"""What every view is given: the site (made once) and the visit (one request of one person)."""
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+from zoneinfo import ZoneInfo
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+from jinja2 import Environment
+from jinja2_fragments import render_block
+from sqlmodel import Session
+
+from distmark.clock import Clock
+from distmark.db import Database
+from distmark.engine.version_moves import Look, known_facts
+from distmark.errors import DistmarkError
+from distmark.partners import service as partners
+from distmark.partners.model import Viewer
+from distmark.partners.table import Brand
+from distmark.settings import Settings
+from distmark.web import i18n, menu
+from distmark.web.i18n import Tongue
+
+FLASH = "distmark_flash"
+LANGUAGE = "distmark_language"
+
+
+class TooManyTries(DistmarkError):
+    """Too many sign-ins were tried; `seconds` is how long to wait."""
+
+    def __init__(self, seconds: int) -> None:
+        self.seconds = seconds
+        super().__init__(f"Too many sign-ins were tried; wait {seconds} seconds and try again.")
+
+
+@dataclass(slots=True)
+class Site:
+    """Everything that requests share.
+
+    `register` hands an approved version to Prefect, `rehearse` walks the test of a journey that a person began; None where this process
+    cannot. `look` gathers what a journey's rules may look at.
+    """
+
+    settings: Settings
+    db: Database
+    clock: Clock
+    secret: str
+    pages: Mapping[str, Environment]  # language -> templates
+    register: Callable[[int, Viewer], str] | None = None
+    rehearse: Callable[[int], None] | None = None
+    look: Look = known_facts
+    limiter: partners.SignInLimiter = field(default_factory=partners.SignInLimiter)
+
+    @property
+    def session_cookie(self) -> str:
+        return "__Host-distmark" if self.settings.secure_cookies else "distmark"
+
+    def signer(self, purpose: str) -> URLSafeTimedSerializer:
+        """Return a signer whose signatures serve `purpose` only."""
+        return URLSafeTimedSerializer(self.secret, salt=f"distmark.{purpose}")
+
+
+def secret_of(settings: Settings) -> str:
+    """Return the installation's secret: the configured one, else one made once and kept in `data_dir`, readable by its owner only."""
+    if settings.secret_key.get_secret_value():
+        return settings.secret_key.get_secret_value()
+    path = settings.data_dir / "secret.key"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _private(path) as file:
+            file.write(secrets.token_urlsafe(48))
+    except FileExistsError:
+        pass
+    return path.read_text(encoding="ascii")
+
+
+def _private(path: Path) -> Any:
+    import os
+
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii")
+
+
+@dataclass(slots=True)
+class Guest:
+    """One request of somebody who need not be signed in."""
+
+    request: Request
+    site: Site
+    viewer: Viewer | None
+    language: str
+    brand: Brand | None = None
+
+    @property
+    def now(self) -> datetime:
+        return self.site.clock.now()
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.brand.zone if self.brand else "Asia/Tokyo")
+
+    @property
+    def tongue(self) -> Tongue:
+        return Tongue(self.language, self.zone)
+
+    def say(self, message: str, **values: object) -> str:
+        return self.tongue.say(message, **values)
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        with self.site.db.reading() as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        with self.site.db.writing() as session:
+            yield session
+
+    def page(self, template: str, *, status: int = 200, **values: object) -> Response:
+        """Answer with a page, or with only the block that htmx asks for: the one named like the id of its target."""
+        environment = self.site.pages[self.language]
+        values = {**self._everywhere(), **values}
+        block = self._asked_block(environment, template) if status < 400 or status == 422 else None
+        if block:
+            html = render_block(environment, template, block, **values)
+        else:
+            values |= self._frame()
+            html = environment.get_template(template).render(**values)
+        headers = {"content-language": self.language, "vary": "Cookie, HX-Request, HX-Target"}
+        response = HTMLResponse(html, status_code=status, headers=headers)
+        if not block and values.get("flash"):
+            response.delete_cookie(FLASH)
+        return response
+
+    def go(self, to: str, message: str | None = None, kind: str = "good", **values: object) -> Response:
+        """Answer with 303 to one of our own paths; `message` (a message id) is shown there once."""
+        response: Response = RedirectResponse(to, status_code=303)
+        if self.request.headers.get("hx-request"):
+            response = Response(status_code=200, headers={"hx-redirect": to})
+        if message:
+            content = self.site.signer("flash").dumps([kind, message, values])
+            response.set_cookie(FLASH, str(content), max_age=60, httponly=True, samesite="lax", secure=self.site.settings.secure_cookies)
+        return response
+
+    def address(self, **changes: object) -> str:
+        """Return this page's address with some query parameters changed; None or "" takes one away."""
+        query = {**self.request.query_params, **changes}
+        kept = urlencode([(name, value) for name, value in query.items() if value not in (None, "")])
+        return self.request.url.path + (f"?{kept}" if kept else "")
+
+    def _asked_block(self, environment: Environment, template: str) -> str | None:
+        if self.request.headers.get("hx-request") != "true":
+            return None
+        name = self.request.headers.get("hx-target", "").rpartition("#")[2].replace("-", "_")
+        return name if name in environment.get_template(template).blocks else None
+
+    def _everywhere(self) -> dict[str, object]:
+        return {
+            "visit": self,
+            "viewer": self.viewer,
+            "brand": self.brand,
+            "lang": self.language,
+            "tongue": self.tongue,
+            "zone": self.zone,
+            "now": self.now,
+            "settings": self.site.settings,
+            "address": self.address,
+        }
+
+    def _frame(self) -> dict[str, object]:
+        return {"flash": self._flash(), "menu": self._menu(), "languages": i18n.NAMES, "here": self._here()}
+
+    def _menu(self) -> list[menu.Item]:
+        if self.viewer is None:
+            return []
+        with self.reading() as session:
+            return menu.items(session, self.viewer, self.request.url.path, self.site.settings.mode, self.now)
+
+    def _here(self) -> str:
+        url = self.request.url
+        return url.path + (f"?{url.query}" if url.query else "") if self.request.method == "GET" else url.path
+
+    def _flash(self) -> dict[str, object] | None:
+        cookie = self.request.cookies.get(FLASH)
+        if not cookie:
+            return None
+        try:
+            kind, message, values = self.site.signer("flash").loads(cookie, max_age=60)
+        except BadSignature:
+            return None
+        return {"kind": kind, "text": self.say(message, **values)}
+
+
+@dataclass(slots=True)
+class Visit(Guest):
+    """One request of a signed-in person."""
+
+    viewer: Viewer  # narrower than in Guest, and set once
+
+
+def local_path(path: str) -> str:
+    """Return `path` when it is one of our own pages, else the home page: no redirect ever leaves the site."""
+    parts = urlsplit(path)
+    safe = path.startswith("/") and not path.startswith(("//", "/\\")) and not parts.netloc and not parts.scheme
+    return path if safe and "\\" not in path and path.isprintable() else "/"

@@ -1,0 +1,363 @@
+"""Campaigns, their members, and whose words stand in which block."""
+
+from datetime import datetime
+
+import pytest
+from sqlmodel import Session, select
+
+from distmark.campaigns import service as campaigns
+from distmark.campaigns.table import Campaign, CampaignStatus, Member, MemberStatus
+from distmark.compliance.table import AuditEntry
+from distmark.contacts.table import Contact
+from distmark.db import Database
+from distmark.errors import InvalidInput, NotAllowed, NotFound, Refused
+from distmark.journeys.service import program_of
+from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
+from distmark.partners.model import Role, Viewer
+from distmark.partners.table import Brand, Partner
+from distmark.personalisation.model import Layer
+from distmark.sql import id_of
+from tests.factories import make_brand, make_campaign, make_contact, make_member, make_partner, make_version, make_viewer
+
+
+def _key(session: Session, version: JourneyVersion) -> str:
+    return session.get_one(Journey, version.journey_id).key
+
+
+def test_campaign_offers_a_journey_to_every_partner_and_is_recorded(db: Database, now: datetime):
+    with db.writing() as session:
+        brand = make_brand(session)
+        viewer, version = make_viewer(session, brand=brand), make_version(session, brand)
+
+        campaign = campaigns.create_campaign(session, viewer, _key(session, version), "autumn-2026", " 秋のご案内 ", now)
+
+        assert (campaign.name, campaign.status, campaign.partner_id) == ("秋のご案内", CampaignStatus.open, None)
+        assert (campaign.journey_id, campaign.created_by_id, campaign.created_at) == (version.journey_id, viewer.user_id, now)
+        entry = session.exec(select(AuditEntry)).one()
+        assert (entry.action, entry.subject_kind, entry.subject_id) == ("created", "campaign", campaign.id)
+
+
+def test_key_is_taken_once_per_brand(db: Database, now: datetime):
+    with db.writing() as session:
+        for _ in range(2):
+            brand = make_brand(session)
+            viewer, key = make_viewer(session, brand=brand), _key(session, make_version(session, brand))
+            campaigns.create_campaign(session, viewer, key, "autumn", "A", now)
+
+        with pytest.raises(Refused, match='There is a campaign "autumn" already'):
+            campaigns.create_campaign(session, viewer, key, "autumn", "B", now)
+        assert len(session.exec(select(Campaign)).all()) == 2
+
+
+@pytest.mark.parametrize(("key", "name"), [("Autumn", "A"), ("秋", "A"), ("", "A"), ("a b", "A"), ("a", "  "), ("a", "x" * 121)])
+def test_key_or_name_that_cannot_be_used_is_refused(db: Database, now: datetime, key: str, name: str):
+    with db.writing() as session:
+        brand = make_brand(session)
+        viewer, version = make_viewer(session, brand=brand), make_version(session, brand)
+
+        with pytest.raises(InvalidInput):
+            campaigns.create_campaign(session, viewer, _key(session, version), key, name, now)
+
+
+def test_partner_does_not_create_campaigns(db: Database, now: datetime):
+    with db.writing() as session, pytest.raises(NotAllowed):
+        campaigns.create_campaign(session, make_viewer(session, partner=make_partner(session)), "a", "a", "a", now)
+
+
+def test_partners_see_their_own_and_open_brand_wide_campaigns_and_those_with_their_members(db: Database):
+    with db.writing() as session:
+        brand = make_brand(session)
+        mine, theirs = make_partner(session, brand), make_partner(session, brand)
+        version = make_version(session, brand)
+        seen = [
+            make_campaign(session, version, partner=mine),
+            make_campaign(session, version, partner=mine, status=CampaignStatus.closed),
+            make_campaign(session, version),
+            make_campaign(session, version, status=CampaignStatus.paused),
+        ]
+        make_member(session, seen[3], make_contact(session, mine))
+        unseen = [
+            make_campaign(session, version, status=CampaignStatus.paused),
+            make_campaign(session, version, status=CampaignStatus.draft),
+            make_campaign(session, version, partner=mine, status=CampaignStatus.draft),
+            make_campaign(session, version, partner=theirs),
+        ]
+        foreign = make_campaign(session)
+
+        assert campaigns.list_campaigns(session, make_viewer(session, partner=mine)) == seen[::-1]
+        everything = {row.id for row in campaigns.list_campaigns(session, make_viewer(session, brand=brand))}
+        assert everything == {row.id for row in seen + unseen}
+        assert foreign.id not in everything
+
+
+def test_closed_campaign_stays_closed(db: Database, now: datetime):
+    with db.writing() as session:
+        brand = make_brand(session)
+        viewer, campaign = make_viewer(session, brand=brand), make_campaign(session, brand=brand)
+        for status in (CampaignStatus.paused, CampaignStatus.open, CampaignStatus.closed):
+            campaigns.set_campaign_status(session, viewer, id_of(campaign), status, now)
+            assert campaign.status is status
+
+        with pytest.raises(Refused, match="is closed and cannot be open"):
+            campaigns.set_campaign_status(session, viewer, id_of(campaign), CampaignStatus.open, now)
+
+
+class Desk:
+    """A partner with three contacts, and a brand-wide campaign."""
+
+    def __init__(self, session: Session) -> None:
+        self.partner: Partner = make_partner(session)
+        self.viewer: Viewer = make_viewer(session, partner=self.partner)
+        self.campaign: Campaign = make_campaign(session, partner=None, brand=session.get_one(Brand, self.partner.brand_id))
+        self.contacts = [make_contact(session, self.partner, last_name=name) for name in ("鈴木", "佐藤", "田中")]
+        self.ids = [id_of(contact) for contact in self.contacts]
+        self.campaign_id = id_of(self.campaign)
+
+
+def test_contacts_are_added_once_however_often_it_is_asked(db: Database, now: datetime):
+    with db.writing() as session:
+        desk = Desk(session)
+
+        assert campaigns.add_members(session, desk.viewer, desk.campaign_id, desk.ids[:2] * 2, now) == 2
+        assert campaigns.add_members(session, desk.viewer, desk.campaign_id, desk.ids, now) == 1
+        assert campaigns.add_members(session, desk.viewer, desk.campaign_id, [], now) == 0
+
+        rows = session.exec(select(Member)).all()
+        assert [row.contact_id for row in rows] == desk.ids
+        assert {(row.partner_id, row.status, row.added_by_id) for row in rows} == {
+            (desk.partner.id, MemberStatus.pending, desk.viewer.user_id)
+        }
+
+
+def test_one_contact_of_somebody_else_and_nobody_is_added(db: Database, now: datetime):
+    with db.writing() as session:
+        desk = Desk(session)
+        stranger = make_contact(session, make_partner(session, session.get_one(Brand, desk.partner.brand_id)))
+
+        with pytest.raises(NotFound, match=f"There is no contact {stranger.id} among yours"):
+            campaigns.add_members(session, desk.viewer, desk.campaign_id, [*desk.ids, id_of(stranger)], now)
+
+        assert session.exec(select(Member)).all() == []
+
+
+def test_operations_add_only_a_campaigns_own_partners_contacts(db: Database, now: datetime):
+    with db.writing() as session:
+        desk = Desk(session)
+        brand = session.get_one(Brand, desk.partner.brand_id)
+        campaign = make_campaign(session, make_version(session, brand), partner=make_partner(session, brand))
+
+        with pytest.raises(Refused, match="is for one partner"):
+            campaigns.add_members(session, make_viewer(session, Role.ops, brand), id_of(campaign), desk.ids, now)
+
+
+def test_nobody_is_added_to_a_closed_campaign(db: Database, now: datetime):
+    with db.writing() as session:
+        desk = Desk(session)
+        desk.campaign.status = CampaignStatus.closed
+
+        with pytest.raises(Refused, match="is closed"):
+            campaigns.add_members(session, desk.viewer, desk.campaign_id, desk.ids, now)
+
+
+def test_members_come_in_pages_by_order_of_adding_with_their_contacts(db: Database, now: datetime):
+    with db.writing() as session:
+        desk = Desk(session)
+        campaigns.add_members(session, desk.viewer, desk.campaign_id, desk.ids, now)
+
+        first = campaigns.members(session, desk.viewer, desk.campaign_id, limit=2)
+        second = campaigns.members(session, desk.viewer, desk.campaign_id, after_id=first.next_after, limit=2)
+
+        assert [contact.last_name for page in (first, second) for _, contact in page.rows] == ["鈴木", "佐藤", "田中"]
+        assert all(member.contact_id == contact.id for member, contact in first.rows)
+        assert (first.total, second.next_after) == (3, None)
+
+
+def test_members_are_found_by_status_and_text(db: Database, now: datetime):
+    with db.writing() as session:
+        desk = Desk(session)
+        campaigns.add_members(session, desk.viewer, desk.campaign_id, desk.ids, now)
+        (sato,) = campaigns.members(session, desk.viewer, desk.campaign_id, text="佐藤").rows
+
+        campaigns.decide_members(session, desk.viewer, desk.campaign_id, [id_of(sato[0])], MemberStatus.rejected, now)
+
+        rejected = campaigns.members(session, desk.viewer, desk.campaign_id, status=MemberStatus.rejected)
+        assert [contact.last_name for _, contact in rejected.rows] == ["佐藤"]
+        assert campaigns.members(session, desk.viewer, desk.campaign_id, MemberStatus.pending, "佐藤").total == 0
+        assert campaigns.member_counts(session, desk.viewer, desk.campaign_id) == {
+            MemberStatus.pending: 2,
+            MemberStatus.approved: 0,
+            MemberStatus.rejected: 1,
+            MemberStatus.error: 0,
+        }
+
+
+def test_decision_is_dated_and_taking_back_undates_it(db: Database, now: datetime):
+    with db.writing() as session:
+        desk = Desk(session)
+        member = make_member(session, desk.campaign, desk.contacts[0], status=MemberStatus.error, error="no address")
+        for status, at in ((MemberStatus.approved, now), (MemberStatus.pending, None)):
+            changed = campaigns.decide_members(session, desk.viewer, desk.campaign_id, [id_of(member)], status, now)
+            session.refresh(member)
+
+            assert (changed, member.status, member.decided_at, member.error) == (1, status, at, "")
+        assert campaigns.decide_members(session, desk.viewer, desk.campaign_id, [id_of(member)], MemberStatus.pending, now) == 0
+
+
+def test_partners_sharing_a_campaign_see_and_decide_their_own_members_only(db: Database, now: datetime):
+    with db.writing() as session:
+        desk = Desk(session)
+        other = make_contact(session, make_partner(session, session.get_one(Brand, desk.partner.brand_id)))
+        member = make_member(session, desk.campaign, other)
+
+        assert campaigns.members(session, desk.viewer, desk.campaign_id).total == 0
+        assert sum(campaigns.member_counts(session, desk.viewer, desk.campaign_id).values()) == 0
+        assert campaigns.decide_members(session, desk.viewer, desk.campaign_id, [id_of(member)], MemberStatus.approved, now) == 0
+
+
+# Blocks: journey < brand < partner < member
+
+
+def _values(session: Session, desk: Desk, member: Member | None, lang: str = "ja") -> dict[str, tuple[str, Layer]]:
+    version = session.exec(select(JourneyVersion)).one()
+    definition = program_of(session, id_of(version)).definition
+    blocks = campaigns.blocks_for(session, desk.campaign, id_of(desk.partner), member, definition, lang)
+    return {name: (block.value, block.layer) for name, block in blocks.items()}
+
+
+def test_each_layer_speaks_above_the_one_below(db: Database, now: datetime):
+    with db.writing() as session:
+        desk = Desk(session)
+        member = make_member(session, desk.campaign, desk.contacts[0])
+        brand = make_viewer(session, Role.marketer, session.get_one(Brand, desk.partner.brand_id))
+
+        assert _values(session, desk, member)["personal_note"] == ("お気軽にご相談ください。", Layer.JOURNEY)
+        campaigns.save_campaign_blocks(session, brand, desk.campaign_id, "ja", {"personal_note": "本部より", "closing": "敬具"}, now)
+        assert _values(session, desk, member)["personal_note"] == ("本部より", Layer.BRAND)
+        assert _values(session, desk, member, "en")["personal_note"] == ("Ask me anything.", Layer.JOURNEY)
+        campaigns.save_partner_blocks(session, desk.viewer, desk.campaign_id, {"personal_note": "佐藤です"}, now)
+        assert _values(session, desk, member)["personal_note"] == ("佐藤です", Layer.CAMPAIGN)
+        campaigns.save_member_blocks(session, desk.viewer, id_of(member), {"personal_note": "花子さんへ"}, now)
+        assert _values(session, desk, member)["personal_note"] == ("花子さんへ", Layer.MEMBER)
+        assert _values(session, desk, None)["personal_note"] == ("佐藤です", Layer.CAMPAIGN)
+        assert _values(session, desk, member)["closing"] == ("敬具", Layer.BRAND)
+
+
+def test_taking_words_back_shows_the_layer_below(db: Database, now: datetime):
+    with db.writing() as session:
+        desk = Desk(session)
+        member = make_member(session, desk.campaign, desk.contacts[0])
+        campaigns.save_partner_blocks(session, desk.viewer, desk.campaign_id, {"personal_note": "佐藤です"}, now)
+        campaigns.save_member_blocks(session, desk.viewer, id_of(member), {"personal_note": "花子さんへ"}, now)
+
+        campaigns.save_member_blocks(session, desk.viewer, id_of(member), {"personal_note": None}, now)
+        assert _values(session, desk, member)["personal_note"] == ("佐藤です", Layer.CAMPAIGN)
+        campaigns.save_partner_blocks(session, desk.viewer, desk.campaign_id, {"personal_note": None}, now)
+        assert _values(session, desk, member)["personal_note"][1] is Layer.JOURNEY
+
+
+@pytest.mark.parametrize("shown", ["お気軽にご相談ください。", "Ask me anything."])
+def test_saving_a_form_as_it_is_makes_no_words_of_ones_own(db: Database, now: datetime, shown: str):
+    with db.writing() as session:
+        desk = Desk(session)
+        member = make_member(session, desk.campaign, desk.contacts[0])
+
+        campaigns.save_member_blocks(session, desk.viewer, id_of(member), {"personal_note": shown, "photo": ""}, now)
+
+        assert member.blocks == {}
+
+
+def test_empty_text_empties_a_block_that_has_a_default(db: Database, now: datetime):
+    with db.writing() as session:
+        desk = Desk(session)
+        member = make_member(session, desk.campaign, desk.contacts[0])
+
+        campaigns.save_member_blocks(session, desk.viewer, id_of(member), {"personal_note": ""}, now)
+
+        assert _values(session, desk, member)["personal_note"] == ("", Layer.MEMBER)
+
+
+@pytest.mark.parametrize("name", ["closing", "no_such_block"])
+def test_block_that_no_step_opens_cannot_be_changed(db: Database, now: datetime, name: str):
+    with db.writing() as session:
+        desk = Desk(session)
+        member = make_member(session, desk.campaign, desk.contacts[0])
+
+        with pytest.raises(Refused, match=f'"{name}" cannot be changed here; open to changes: personal_note, photo'):
+            campaigns.save_member_blocks(session, desk.viewer, id_of(member), {name: "x"}, now)
+        with pytest.raises(Refused, match=name):
+            campaigns.save_partner_blocks(session, desk.viewer, desk.campaign_id, {name: "x"}, now)
+
+
+@pytest.mark.parametrize(
+    ("block", "text", "told"),
+    [
+        ("personal_note", "あ" * 301, "Shorten it by 1"),
+        ("photo", "https://evil.example/x.png", "is not allowed"),
+        ("photo", "javascript:alert(1)", "is not an https address"),
+    ],
+)
+def test_words_that_do_not_fit_are_refused(db: Database, now: datetime, block: str, text: str, told: str):
+    with db.writing() as session:
+        desk = Desk(session)
+        member = make_member(session, desk.campaign, desk.contacts[0])
+
+        with pytest.raises(InvalidInput, match=told):
+            campaigns.save_member_blocks(session, desk.viewer, id_of(member), {block: text}, now)
+        assert member.blocks == {}
+
+
+def test_words_are_cleaned_and_pictures_come_from_the_brands_sites(db: Database, now: datetime):
+    with db.writing() as session:
+        desk = Desk(session)
+        member = make_member(session, desk.campaign, desk.contacts[0])
+        said = {"personal_note": " 一行目\r\n{{ contact.email }}\x00 ", "photo": "https://images.mirai.example/me.png"}
+
+        campaigns.save_member_blocks(session, desk.viewer, id_of(member), said, now)
+
+        assert member.blocks == {"personal_note": "一行目\n{{ contact.email }}", "photo": "https://images.mirai.example/me.png"}
+
+
+def test_nothing_is_said_before_a_version_is_registered(db: Database, now: datetime):
+    with db.writing() as session:
+        partner = make_partner(session)
+        brand = session.get_one(Brand, partner.brand_id)
+        campaign = make_campaign(session, make_version(session, brand, status=VersionStatus.approved))
+
+        with pytest.raises(Refused, match="no registered version yet"):
+            campaigns.save_partner_blocks(session, make_viewer(session, partner=partner), id_of(campaign), {}, now)
+
+
+def test_language_that_the_journey_does_not_speak_is_refused(db: Database, now: datetime):
+    with db.writing() as session:
+        desk = Desk(session)
+        brand = make_viewer(session, Role.marketer, session.get_one(Brand, desk.partner.brand_id))
+
+        with pytest.raises(InvalidInput, match="'fr'"):
+            campaigns.save_campaign_blocks(session, brand, desk.campaign_id, "fr", {}, now)
+
+
+def test_thousands_of_members_are_added_by_one_call(db: Database, now: datetime):
+    with db.writing() as session:
+        desk = Desk(session)
+        rows = [
+            {
+                "brand_id": desk.partner.brand_id,
+                "partner_id": desk.partner.id,
+                "kind": "contact",
+                "first_name": "",
+                "last_name": "",
+                "person_key": str(n),
+                "language": "ja",
+                "zone": "",
+                "company": "",
+                "city": "",
+                "attributes": {},
+                "created_at": now,
+                "updated_at": now,
+            }
+            for n in range(5_000)
+        ]
+        session.execute(Contact.__table__.insert(), rows)  # type: ignore[attr-defined]
+        ids = list(session.exec(select(Contact.id).where(Contact.partner_id == desk.partner.id)))
+
+        assert campaigns.add_members(session, desk.viewer, desk.campaign_id, [key or 0 for key in ids], now) == 5_003

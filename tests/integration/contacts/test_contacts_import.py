@@ -1,0 +1,465 @@
+"""Imports: what is read, what is refused line by line, and what an import never does."""
+
+import io
+import time
+import zipfile
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlmodel import Session, col, func, select
+
+from distmark.contacts import imports
+from distmark.contacts import service as contacts
+from distmark.contacts.imports import BATCH, MOST_BYTES, read_headings, read_table
+from distmark.contacts.model import ContactKind, SuppressionReason
+from distmark.contacts.table import Consent, Contact
+from distmark.db import Database
+from distmark.errors import InvalidInput, NotAllowed, NotFound
+from distmark.partners.model import Role, Viewer
+from distmark.sql import id_of
+from tests.factories import make_brand, make_contact, make_partner, make_viewer
+
+JAPANESE = """姓,名,メールアドレス,携帯,会社,市区町村,言語,誕生日,更新日,Plan
+鈴木,花子,Hanako@example.com,090-1234-5678,鈴木商店,名古屋市,日本語,1980/4/1,2027-04-01,A
+Smith,John,john@example.com,+1 212 555 0100,,,英語,,,
+"""
+
+
+def _viewer(session: Session) -> Viewer:
+    return make_viewer(session, partner=make_partner(session))
+
+
+def _import(session: Session, viewer: Viewer, content: str | bytes, now: datetime, name: str = "book.csv", **options: Any):
+    data = content if isinstance(content, bytes) else content.encode()
+    return contacts.import_contacts(session, viewer, viewer.partner_id or 0, data, name, now, **options)
+
+
+def _all(session: Session) -> list[Contact]:
+    return list(session.exec(select(Contact).order_by(col(Contact.id))))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp932", "utf-16"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize("delimiter", [",", "\t", ";"])
+def test_file_is_read_as_excel_and_others_save_it(encoding: str, line_end: str, delimiter: str):
+    data = JAPANESE.replace("\n", line_end).replace(",", delimiter).encode(encoding)
+
+    headings, rows = read_table(data, "book.csv")
+
+    assert headings[:4] == ["姓", "名", "メールアドレス", "携帯"]
+    assert [(number, cells[0]) for number, cells in rows] == [(2, "鈴木"), (3, "Smith")]
+
+
+def test_columns_become_fields_and_the_rest_attributes(db: Database, now: datetime):
+    with db.writing() as session:
+        viewer = _viewer(session)
+
+        report = _import(session, viewer, JAPANESE, now)
+
+        hanako, john = _all(session)
+        assert (report.created, report.updated, report.unchanged, report.rejected) == (2, 0, 0, [])
+        assert (hanako.last_name, hanako.first_name, hanako.email, hanako.email_key) == (
+            "鈴木",
+            "花子",
+            "Hanako@example.com",
+            "hanako@example.com",
+        )
+        assert (hanako.phone, hanako.company, hanako.city, hanako.language) == ("+819012345678", "鈴木商店", "名古屋市", "ja")
+        assert (hanako.birthday, hanako.attributes) == (date(1980, 4, 1), {"更新日": "2027-04-01", "plan": "A"})
+        assert (john.language, john.phone, john.attributes, john.partner_id) == ("en", "+12125550100", {}, viewer.partner_id)
+        assert report.columns["携帯"] == "phone"
+        assert report.columns["Plan"] == "attribute:plan"
+
+
+@pytest.mark.parametrize(
+    ("heading", "field"),
+    [
+        *(("姓", "last_name"), ("Last Name", "last_name"), ("名", "first_name"), ("first_name", "first_name"), ("氏名", "full_name")),
+        *(("メール", "email"), ("メールアドレス", "email"), ("E-Mail", "email"), ("Ｅメール", "email"), ("Email Address", "email")),
+        *(("電話", "phone"), ("電話番号", "phone"), ("携帯", "phone"), ("携帯電話", "phone"), ("Mobile Phone", "phone"), ("TEL", "phone")),
+        *(
+            ("会社", "company"),
+            ("会社名", "company"),
+            ("市区町村", "city"),
+            ("言語", "language"),
+            ("誕生日", "birthday"),
+            ("生年月日", "birthday"),
+        ),
+        *(
+            ("タイムゾーン", "zone"),
+            ("種別", "kind"),
+            ("メール配信停止", "stopped_email"),
+            ("同意", "consent_email"),
+            ("Renewal Date", "renewal_date"),
+        ),
+        *(("メールアドレス（必須）", "email"), ("", "")),
+    ],
+)
+def test_heading_is_known_in_both_languages(heading: str, field: str):
+    assert read_headings([heading, "phone"])[0] == field
+
+
+def test_file_without_addresses_names_the_columns_it_has_and_needs(db: Database, now: datetime):
+    with db.writing() as session, pytest.raises(InvalidInput, match=r"it has 姓, 名, 住所, but needs one of メールアドレス \(email\)"):
+        _import(session, _viewer(session), "姓,名,住所\n鈴木,花子,東京\n", now)
+
+
+def test_broken_address_on_line_17_names_line_17_and_the_others_go_in(db: Database, now: datetime):
+    lines = ["姓,メール", *(f"鈴木,a{line}@example.com" for line in range(2, 21))]
+    lines[16] = "佐藤,これは違う"
+    with db.writing() as session:
+        report = _import(session, _viewer(session), "\n".join(lines), now)
+
+        (refused,) = report.rejected
+        assert (refused.line, refused.field, refused.value) == (17, "email", "これは違う")
+        assert "これは違う" in refused.message_en
+        assert "「これは違う」はメールアドレスではありません" in refused.message_ja
+        assert report.created == len(_all(session)) == 18  # 19 lines of people, one refused
+
+
+def test_line_numbers_are_those_of_an_editor_after_empty_lines_and_cells_of_several_lines(db: Database, now: datetime):
+    content = 'email,memo\na@example.com,"one\ntwo\nthree"\n\n,,\nbroken,x\n'  # lines 2-4, 5, 6, then 7
+    with db.writing() as session:
+        report = _import(session, _viewer(session), content, now)
+
+        assert [refused.line for refused in report.rejected] == [7]
+        assert _all(session)[0].attributes == {"memo": "one\ntwo\nthree"}
+
+
+@pytest.mark.parametrize(
+    ("cells", "field"),
+    [
+        ("x@y,,,", "email"),
+        ("a@example.com,123,,", "phone"),
+        ("a@example.com,,1/4/1980,", "birthday"),
+        ("a@example.com,,,klingon", "language"),
+        (",,,ja", "email"),
+    ],
+)
+def test_each_field_that_is_wrong_is_named(db: Database, now: datetime, cells: str, field: str):
+    with db.writing() as session:
+        report = _import(session, _viewer(session), f"email,phone,birthday,language\n{cells}\n", now)
+
+        assert [(refused.line, refused.field) for refused in report.rejected] == [(2, field)]
+        assert report.rejected[0].message_ja != report.rejected[0].message_en
+        assert _all(session) == []
+
+
+def test_second_line_with_the_same_address_is_refused(db: Database, now: datetime):
+    with db.writing() as session:
+        report = _import(session, _viewer(session), "email,city\na@example.com,東京\nA@EXAMPLE.com,大阪\n", now)
+
+        assert [(refused.line, refused.value) for refused in report.rejected] == [(3, "A@example.com")]
+        assert [contact.city for contact in _all(session)] == ["東京"]
+
+
+def test_carrier_addresses_go_in_quoted(db: Database, now: datetime):
+    with db.writing() as session:
+        report = _import(session, _viewer(session), "メール\na..b@docomo.ne.jp\na.@ezweb.ne.jp\na..b@gmail.com\n", now)
+
+        assert [contact.email for contact in _all(session)] == ['"a..b"@docomo.ne.jp', '"a."@ezweb.ne.jp']
+        assert [refused.line for refused in report.rejected] == [4]
+
+
+def test_mobile_phone_wins_and_the_other_fills_in(db: Database, now: datetime):
+    with db.writing() as session:
+        _import(session, _viewer(session), "メール,携帯,電話\na@example.com,090-1234-5678,03-1234-5678\nb@example.com,,03-1234-5678\n", now)
+
+        assert [contact.phone for contact in _all(session)] == ["+819012345678", "+81312345678"]
+
+
+@pytest.mark.parametrize(
+    ("whole", "last", "first"),
+    [
+        ("鈴木 花子", "鈴木", "花子"),
+        ("鈴木\u3000花子", "鈴木", "花子"),
+        ("鈴木", "鈴木", ""),
+        ("Hanako Marie Suzuki", "Suzuki", "Hanako Marie"),
+        ("José García", "García", "José"),
+    ],
+)
+def test_one_column_with_the_whole_name_is_split(db: Database, now: datetime, whole: str, last: str, first: str):
+    with db.writing() as session:
+        _import(session, _viewer(session), f"氏名,メール\n{whole},a@example.com\n", now)
+
+        (contact,) = _all(session)
+        assert (contact.last_name, contact.first_name) == (last, first)
+
+
+def test_second_import_of_the_same_file_changes_nothing(db: Database, now: datetime):
+    with db.writing() as session:
+        viewer = _viewer(session)
+        _import(session, viewer, JAPANESE, now)
+
+        report = _import(session, viewer, JAPANESE, now + timedelta(days=1))
+
+        assert (report.created, report.updated, report.unchanged) == (0, 0, 2)
+        assert [contact.updated_at for contact in _all(session)] == [now, now]
+
+
+def test_later_import_updates_what_it_says_and_keeps_what_it_leaves_empty(db: Database, now: datetime):
+    with db.writing() as session:
+        viewer = _viewer(session)
+        _import(session, viewer, JAPANESE, now)
+
+        report = _import(session, viewer, "メール,市区町村,会社,plan,新\nhanako@EXAMPLE.com,東京都,,B,x\n", now + timedelta(days=1))
+
+        hanako, john = _all(session)
+        assert (report.created, report.updated, report.unchanged) == (0, 1, 0)
+        assert (hanako.city, hanako.company, hanako.last_name) == ("東京都", "鈴木商店", "鈴木")
+        assert hanako.attributes == {"更新日": "2027-04-01", "plan": "B", "新": "x"}
+        assert (hanako.updated_at, john.updated_at) == (now + timedelta(days=1), now)
+
+
+def test_import_never_resubscribes(db: Database, now: datetime):
+    """U8"""
+    with db.writing() as session:
+        viewer = _viewer(session)
+        _import(session, viewer, "email,同意\na@example.com,はい\n", now)
+        (contact,) = _all(session)
+        contacts.record_consent(session, id_of(contact), "email", given=False, now=now + timedelta(days=1))
+        contacts.suppress(session, viewer.brand_id, "email", "a@example.com", SuppressionReason.unsubscribed, now)
+
+        report = _import(session, viewer, "email,同意\na@example.com,はい\n", now + timedelta(days=2), ground="existing_customer")
+
+        assert report.kept_refusals == 1
+        assert contacts.consent_state(session, [id_of(contact)], "email") == {contact.id: False}
+        assert contacts.suppressed(session, viewer.brand_id, "email", ["a@example.com"], marketing=True)
+
+
+def test_contact_that_is_written_down_anew_is_still_suppressed(db: Database, now: datetime):
+    """U8"""
+    with db.writing() as session:
+        brand = make_brand(session)
+        contacts.suppress(session, id_of(brand), "email", "a@example.com", SuppressionReason.erased, now)
+
+        _import(session, make_viewer(session, partner=make_partner(session, brand)), "email,同意\nA@example.com,はい\n", now)
+
+        assert contacts.suppressed(session, id_of(brand), "email", [_all(session)[0].email or ""], marketing=True)
+
+
+def test_file_can_say_who_agreed_and_who_wants_no_mail(db: Database, now: datetime):
+    """U9"""
+    lines = (
+        "email,同意,配信停止,SMS同意,携帯",
+        "a@example.com,はい",
+        "b@example.com,いいえ",
+        "c@example.com,はい,○",
+        "d@example.com,,,yes,090-1234-5678",
+    )
+    content = "\n".join(lines)
+    with db.writing() as session:
+        _import(session, _viewer(session), content, now)
+
+        ids = {contact.email: id_of(contact) for contact in _all(session)}
+        mail, sms = contacts.consent_state(session, ids.values(), "email"), contacts.consent_state(session, ids.values(), "sms")
+        assert [mail[ids[f"{name}@example.com"]] for name in "abcd"] == [True, False, False, None]
+        assert sms[ids["d@example.com"]] is True
+        row = session.exec(select(Consent).where(Consent.contact_id == ids["a@example.com"])).one()
+        assert (row.source, row.at, row.ground) == ("import book.csv", now, "opt_in")
+
+
+def test_unclear_consent_is_refused_rather_than_guessed(db: Database, now: datetime):
+    with db.writing() as session:
+        report = _import(session, _viewer(session), "email,同意\na@example.com,たぶん\n", now)
+
+        assert [(refused.line, refused.value) for refused in report.rejected] == [(2, "たぶん")]
+
+
+def test_ground_covers_everyone_who_was_never_asked(db: Database, now: datetime):
+    with db.writing() as session:
+        viewer = _viewer(session)
+
+        _import(session, viewer, "email,同意\na@example.com,\nb@example.com,いいえ\n", now, ground="business_card")
+        _import(session, viewer, "email,同意\na@example.com,\nb@example.com,\n", now, ground="business_card")
+
+        rows = session.exec(select(Consent).order_by(col(Consent.id))).all()
+        assert [(row.given, row.ground) for row in rows] == [(True, "business_card"), (False, "business_card")]
+        with pytest.raises(InvalidInput, match="'because'"):
+            _import(session, viewer, "email\n", now, ground="because")
+
+
+def test_dry_run_reports_the_same_and_writes_nothing(db: Database, now: datetime):
+    with db.writing() as session:
+        viewer = _viewer(session)
+        _import(session, viewer, "email,city\na@example.com,東京\nb@example.com,東京\n", now)
+    second = "email,city,同意\na@example.com,大阪,はい\nb@example.com,東京,\nc@example.com,京都,はい\nbroken,,\n"
+    with db.writing() as session:
+        planned = _import(session, viewer, second, now, dry_run=True)
+    with db.writing() as session:
+        assert [contact.city for contact in _all(session)] == ["東京", "東京"]
+        assert session.exec(select(func.count(col(Consent.id)))).one() == 0
+
+        done = _import(session, viewer, second, now)
+
+    assert planned == done
+    assert (done.created, done.updated, done.unchanged, len(done.rejected)) == (1, 1, 1, 1)
+
+
+def test_phone_is_what_a_contact_without_mail_is_found_by(db: Database, now: datetime):
+    with db.writing() as session:
+        viewer = _viewer(session)
+        for city in ("東京", "大阪"):
+            _import(session, viewer, f"姓,携帯,市区町村\n鈴木,090-1234-5678,{city}\n", now)
+
+        assert [contact.city for contact in _all(session)] == ["大阪"]
+
+
+def test_family_that_shares_a_phone_is_not_made_one_person(db: Database, now: datetime):
+    with db.writing() as session:
+        partner = make_partner(session)
+        hanako = make_contact(session, partner, email="hanako@example.com", phone="+819012345678")
+
+        report = _import(session, make_viewer(session, partner=partner), "姓,名,携帯\n鈴木,太郎,090-1234-5678\n", now)
+
+        assert report.created == 1
+        assert hanako.first_name == "花子"
+
+
+def test_same_address_in_another_book_is_another_contact(db: Database, now: datetime):
+    with db.writing() as session:
+        brand = make_brand(session)
+        theirs = make_contact(session, make_partner(session, brand), email="a@example.com", city="京都")
+
+        report = _import(session, make_viewer(session, partner=make_partner(session, brand)), "email,city\na@example.com,東京\n", now)
+
+        assert report.created == 1
+        assert theirs.city == "京都"
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "told"),
+    [
+        (b"", "book.csv", "is empty"),
+        (b"\n\n", "book.csv", "is empty"),
+        (b"email\na@example.com\n\x81\xff\xfe", "book.csv", r"neither UTF-8 nor Shift_JIS \(line 3\)"),
+        (b"\x89PNG\r\n\x00\x00", "book.csv", "is not text"),
+        (b'email,a\n"a@example.com"x,b\n', "book.csv", "from line 2"),
+        (b'email\n"a@example.com\n', "book.csv", "from line 2"),
+        (b"not a zip", "book.xlsx", "not a spreadsheet"),
+        (b"PK\x03\x04 broken", "book.xlsx", "not a spreadsheet"),
+        (b"x" * (MOST_BYTES + 1), "book.csv", "so split it"),
+        (b"a," * 300 + b"email\n", "book.csv", "301 columns"),
+    ],
+)
+def test_file_that_cannot_be_read_says_why(data: bytes, name: str, told: str):
+    with pytest.raises(InvalidInput, match=told):
+        read_headings(read_table(data, name)[0])
+
+
+def test_spreadsheet_is_read_with_its_types_and_line_numbers(db: Database, now: datetime):
+    rows = [
+        ["姓", "メール", "電話", "誕生日", "会員"],
+        ["鈴木", "a@example.com", 9012345678, ("date", 29312), ("bool", 1)],  # 29312 days after 30 December 1899: 1 April 1980
+        [],
+        ["佐藤", "broken", "", "", ""],
+    ]
+    with db.writing() as session:
+        report = _import(session, _viewer(session), _xlsx(rows), now, name="book.XLSX")
+
+        (contact,) = _all(session)
+        assert (contact.phone, contact.birthday, contact.attributes) == ("+819012345678", date(1980, 4, 1), {"会員": True})
+        assert [refused.line for refused in report.rejected] == [4]
+
+
+def test_spreadsheet_that_unpacks_to_gigabytes_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(imports, "MOST_UNPACKED_BYTES", 1_000_000)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/worksheets/sheet1.xml", b"\0" * 1_000_001)
+
+    with pytest.raises(InvalidInput, match="unpacks to 1,000,001 bytes"):
+        read_table(packed.getvalue(), "book.xlsx")
+
+
+def test_formula_in_a_cell_is_kept_as_text(db: Database, now: datetime):
+    with db.writing() as session:
+        _import(session, _viewer(session), "email,memo\na@example.com,=1+1\n", now)
+
+        assert _all(session)[0].attributes == {"memo": "=1+1"}
+
+
+def test_five_thousand_lines_go_in_within_seconds_and_progress_is_told(db: Database, now: datetime):
+    lines = "\n".join(f"鈴木,花子{n},hanako{n}@example.com,090-{n:04d}-{n:04d},名古屋市,はい,{n}" for n in range(5000))
+    content = f"姓,名,メール,携帯,市区町村,同意,会員番号\n{lines}\n"
+    told: list[tuple[int, int]] = []
+    with db.writing() as session:
+        viewer = _viewer(session)
+        begun = time.perf_counter()
+
+        report = _import(session, viewer, content, now, progress=lambda done, of: told.append((done, of)))
+
+        seconds = time.perf_counter() - begun
+        assert report.created + len(report.rejected) == 5000
+        assert session.exec(select(func.count(col(Contact.id)))).one() == report.created
+        assert told == sorted(told)
+        assert told[-1] == (5000, 5000)
+        assert len(told) >= 5000 // BATCH - 1
+        assert seconds < 30  # about 3 on an idle core
+
+
+def test_marketer_does_not_import(db: Database, now: datetime):
+    with db.writing() as session:
+        partner = make_partner(session)
+
+        with pytest.raises(NotAllowed):
+            contacts.import_contacts(session, make_viewer(session, Role.marketer), id_of(partner), b"email\n", "a.csv", now)
+
+
+def test_partner_does_not_import_into_another_book(db: Database, now: datetime):
+    with db.writing() as session:
+        viewer, other = _viewer(session), make_partner(session)
+
+        with pytest.raises(NotFound):
+            contacts.import_contacts(session, viewer, id_of(other), b"email\na@example.com", "a.csv", now)
+
+
+def test_kind_of_record_is_read(db: Database, now: datetime):
+    with db.writing() as session:
+        _import(session, _viewer(session), "email,種別\na@example.com,見込み客\n", now)
+
+        assert _all(session)[0].kind is ContactKind.lead
+
+
+def _xlsx(rows: list[list[Any]]) -> bytes:
+    """Return the smallest workbook that spreadsheet programs open."""
+    made = io.BytesIO()
+    kinds = "application/vnd.openxmlformats-officedocument.spreadsheetml"
+    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    links = "http://schemas.openxmlformats.org/package/2006/relationships"
+    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    body = "".join(
+        f'<row r="{n}">{"".join(_cell(f"{chr(65 + at)}{n}", cell) for at, cell in enumerate(cells))}</row>'
+        for n, cells in enumerate(rows, start=1)
+        if cells
+    )
+    parts = {
+        "[Content_Types].xml": f'<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
+        f'<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+        f'<Override PartName="/xl/workbook.xml" ContentType="{kinds}.sheet.main+xml"/>'
+        f'<Override PartName="/xl/styles.xml" ContentType="{kinds}.styles+xml"/>'
+        f'<Override PartName="/xl/worksheets/sheet1.xml" ContentType="{kinds}.worksheet+xml"/></Types>',
+        "_rels/.rels": f'<Relationships xmlns="{links}">'
+        f'<Relationship Id="r1" Type="{office}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+        "xl/workbook.xml": f'<workbook xmlns="{main}" xmlns:r="{office}"><sheets>'
+        f'<sheet name="A" sheetId="1" r:id="r1"/></sheets></workbook>',
+        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{links}">'
+        f'<Relationship Id="r1" Type="{office}/worksheet" Target="worksheets/sheet1.xml"/>'
+        f'<Relationship Id="r2" Type="{office}/styles" Target="styles.xml"/></Relationships>',
+        "xl/styles.xml": f'<styleSheet xmlns="{main}"><cellXfs count="2"><xf numFmtId="0"/><xf numFmtId="14"/></cellXfs></styleSheet>',
+        "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{main}"><sheetData>{body}</sheetData></worksheet>',
+    }
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, text in parts.items():
+            archive.writestr(name, f'<?xml version="1.0" encoding="UTF-8"?>{text}')
+    return made.getvalue()
+
+
+def _cell(at: str, value: Any) -> str:
+    if isinstance(value, tuple):
+        kind, number = value
+        return f'<c r="{at}" s="1"><v>{number}</v></c>' if kind == "date" else f'<c r="{at}" t="b"><v>{number}</v></c>'
+    if isinstance(value, int):
+        return f'<c r="{at}"><v>{value}</v></c>'
+    return f'<c r="{at}" t="inlineStr"><is><t>{value}</t></is></c>'

@@ -1,0 +1,205 @@
+"""A journey that takes so many at a time: the rest enter later, the oldest first, and nobody is lost."""
+
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from sqlmodel import select
+
+from distmark.campaigns.table import Campaign, CampaignStatus
+from distmark.clock import FixedClock
+from distmark.contacts.table import Contact
+from distmark.db import Database
+from distmark.engagement.events import NewEvent, record_events
+from distmark.enrollments.model import EnrolVerdict
+from distmark.entries.quota import period_start
+from distmark.entries.table import Entrance, EntryCount
+from distmark.journeys.field_types import Cap
+from tests.entry_stage import EntryStage
+
+TOKYO = ZoneInfo("Asia/Tokyo")
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+@pytest.fixture
+def stage(db: Database, clock: FixedClock) -> EntryStage:
+    return EntryStage(db, clock)
+
+
+def _book(stage: EntryStage, people: list[Contact], key: str = "") -> None:
+    events = [NewEvent("booked", person.id, key=f"{key}{person.id}") for person in people]
+    with stage.db.writing() as session:
+        record_events(session, stage.brand.id, events, stage.clock.now())
+
+
+def test_the_rest_enter_later_in_the_order_they_came(stage: EntryStage):
+    journey = stage.registered("{event: booked, cap: 3 per day}")
+    people = [stage.contact() for _ in range(8)]
+    _book(stage, people[:5])
+    stage.clock.move(HOUR)
+    _book(stage, people[5:])
+    days = [stage.who(journey)]
+
+    for _day in range(3):
+        stage.look_every(HOUR, stage.clock.now() + DAY)
+        days.append(stage.who(journey))
+
+    ids = [person.id for person in people]
+    assert days == [ids[:3], ids[:6], ids, ids]
+    assert stage.outside(journey) == []
+
+
+def test_day_of_the_cap_is_the_brands_own(stage: EntryStage):
+    journey = stage.registered("{event: booked, cap: 1 per day}")
+    people = [stage.contact() for _ in range(2)]
+    _book(stage, people)
+
+    stage.look_every(HOUR, datetime(2026, 11, 24, 14, 0, tzinfo=UTC))  # 23:00 in Tokyo
+    before = len(stage.entered(journey))
+    stage.look_every(HOUR, datetime(2026, 11, 24, 15, 0, tzinfo=UTC))
+
+    assert (before, len(stage.entered(journey))) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("cap", "local", "start"),
+    [
+        ("5 per hour", datetime(2026, 11, 25, 10, 59, 59, tzinfo=TOKYO), datetime(2026, 11, 25, 10, tzinfo=TOKYO)),
+        ("5 per day", datetime(2026, 11, 25, 23, 59, tzinfo=TOKYO), date(2026, 11, 25)),
+        ("5 per week", datetime(2026, 11, 29, 12, tzinfo=TOKYO), date(2026, 11, 23)),  # a Sunday: the week began on Monday 23
+        ("5 per week", datetime(2026, 11, 30, 0, tzinfo=TOKYO), date(2026, 11, 30)),
+        ("5 per month", datetime(2026, 11, 30, 12, tzinfo=TOKYO), date(2026, 11, 1)),
+    ],
+)
+def test_period_begins_where_people_expect_it(cap: str, local: datetime, start: date | datetime):
+    assert period_start(Cap.read(cap), local) == start
+
+
+def test_who_waits_does_not_wait_twice_nor_is_overtaken(stage: EntryStage):
+    journey = stage.registered("{event: booked, cap: 1 per day}")
+    first, second, third = (stage.contact() for _ in range(3))
+    _book(stage, [first, second])
+    _book(stage, [second], key="again")
+    stage.clock.move(DAY)  # there is room again, and nobody let in those outside yet
+
+    _book(stage, [third])
+
+    assert stage.who(journey) == [first.id]
+    assert stage.outside(journey) == [second.id, third.id]
+
+
+def test_who_unsubscribed_or_entered_otherwise_meanwhile_takes_no_room(stage: EntryStage):
+    journey = stage.registered("{event: booked, cap: 1 per day, filter: contact.city != '横浜市'}")
+    people = [stage.contact() for _ in range(4)]
+    _book(stage, people)
+    stage.change(people[1], city="横浜市")
+    with stage.db.writing() as session:
+        session.get_one(Contact, people[2].id).erased_at = stage.clock.now()
+
+    stage.look_every(HOUR, stage.clock.now() + DAY)
+
+    assert stage.who(journey) == [people[0].id, people[3].id]
+    with stage.db.reading() as session:
+        verdicts = {row.contact_id: row.verdict for row in session.exec(select(Entrance))}
+    assert verdicts == {people[1].id: "not_matching", people[2].id: "not_matching", people[3].id: "enrolled"}
+
+
+def test_campaigns_keep_to_the_cap_and_members_enter_later(stage: EntryStage):
+    campaign = stage.journey("  - {id: pause, wait: {for: 1 day}}\n", "entry: {cap: 2 per day}")
+    people = [stage.contact() for _ in range(5)]
+
+    verdicts = [result.verdict for result in stage.enrol(campaign, *people)]
+    again = stage.enrol(campaign, people[4])[0].verdict
+    stage.look_every(HOUR, stage.clock.now() + DAY)
+
+    assert verdicts == [EnrolVerdict.enrolled] * 2 + [EnrolVerdict.queued] * 3
+    assert again is EnrolVerdict.queued
+    rows = [stage.enrollment(person) for person in people]
+    assert [row is not None for row in rows] == [True] * 4 + [False]
+    assert all(row.campaign_id == campaign.id and row.member_id for row in rows[:4])
+
+
+def test_closed_campaign_lets_nobody_in_and_holds_up_nobody(stage: EntryStage):
+    campaign = stage.journey("  - {id: pause, wait: {for: 1 day}}\n", "entry: {cap: 1 per day}")
+    people = [stage.contact() for _ in range(3)]
+    stage.enrol(campaign, *people)
+    with stage.db.writing() as session:
+        session.get_one(Campaign, campaign.id).status = CampaignStatus.closed
+
+    stage.look_every(HOUR, stage.clock.now() + 2 * DAY)
+
+    assert [stage.enrollment(person) is not None for person in people] == [True, False, False]
+    with stage.db.reading() as session:
+        assert all(row.settled_at for row in session.exec(select(Entrance)))
+
+
+def test_dates_beyond_the_cap_wait_like_the_others(stage: EntryStage):
+    journey = stage.registered('{date: contact.birthday, every: year, at: "09:00", cap: 2 per day}')
+    people = [stage.contact(birthday=date(1980, 11, 25)) for _ in range(5)]
+    stage.look()
+
+    stage.look_every(HOUR, datetime(2026, 11, 25, 12, tzinfo=UTC))
+    first_day = stage.who(journey)
+    stage.look_every(HOUR, datetime(2026, 11, 27, 12, tzinfo=UTC))
+
+    assert first_day == [person.id for person in people[:2]]
+    assert stage.who(journey) == [person.id for person in people]
+
+
+def test_segment_beyond_the_cap_waits_and_who_left_it_meanwhile_stays_out(stage: EntryStage):
+    journey = stage.registered("{segment: gold, cap: 2 per day}")
+    segment_id = stage.segment("gold")
+    people = [stage.contact() for _ in range(5)]
+    stage.list_in(segment_id, *people)
+    stage.look()
+
+    stage.unlist(segment_id, people[2])
+    stage.look_every(HOUR, stage.clock.now() + DAY)
+
+    assert stage.who(journey) == [people[0].id, people[1].id, people[3].id, people[4].id]
+
+
+def test_every_event_of_a_journey_for_any_time_keeps_its_own_place(stage: EntryStage):
+    journey = stage.registered("{event: booked, cap: 2 per day, reentry: any_time}")
+    hanako, taro = stage.contact(), stage.contact()
+    for number in range(2):
+        _book(stage, [hanako, taro], key=str(number))
+
+    stage.look_every(HOUR, stage.clock.now() + DAY)
+
+    assert stage.who(journey) == [hanako.id, taro.id] * 2
+
+
+def test_new_version_without_a_cap_lets_all_in(stage: EntryStage):
+    journey = stage.registered("{event: booked, cap: 1 per day}", key="offer")
+    people = [stage.contact() for _ in range(4)]
+    _book(stage, people)
+
+    stage.registered("{event: booked}", key="offer")
+    stage.look()
+
+    assert stage.who(journey) == [person.id for person in people]
+
+
+def test_room_that_was_not_needed_is_given_back(stage: EntryStage):
+    stage.registered("{event: booked, cap: 5 per day}")
+    hanako = stage.contact()
+    _book(stage, [hanako])
+    _book(stage, [hanako], key="again")
+
+    with stage.db.reading() as session:
+        assert session.exec(select(EntryCount.entered)).one() == 1
+
+
+def test_journey_that_takes_nobody_lets_those_outside_wait_for_its_next_version(stage: EntryStage):
+    journey = stage.registered("{event: booked, cap: 1 per day}", key="offer")
+    people = [stage.contact() for _ in range(2)]
+    _book(stage, people)
+    stage.retire(journey)
+
+    stage.look_every(HOUR, stage.clock.now() + 2 * DAY)
+    retired = stage.who(journey)
+    stage.registered("{event: booked, cap: 1 per day}", key="offer")
+    stage.look()
+
+    assert (retired, stage.who(journey)) == ([people[0].id], [people[0].id, people[1].id])

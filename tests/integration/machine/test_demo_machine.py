@@ -1,0 +1,333 @@
+"""The machine starts its processes together, watches them and stops them; a killed one leaves nothing behind. Here they are scripts."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distmark.errors import Refused, SettingsError
+from distmark.machine import supervisor as machine_module
+from distmark.machine.processes import Mark, choose_port, is_the_same, mark_of
+from distmark.machine.supervisor import CLOCK_FILE, STATE_FILE, Machine, News, Part, as_environment, read_state, resume_time
+from distmark.settings import Mode, Settings
+
+SLEEPER = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *a: sys.exit(0))\nwhile True: time.sleep(0.05)"
+STUBBORN = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: time.sleep(0.05)"
+
+
+class SmallMachine(Machine):
+    """A machine whose parts are sleepers, so that a test need not start real servers."""
+
+    script = SLEEPER
+
+    def _part(self, name: str) -> Part:
+        return Part(name, (sys.executable, "-c", self.script, name, str(self.data_dir)), lambda: True)
+
+    def run_once(self, name: str, command: list[str]) -> None:
+        """Nothing is registered here."""
+
+    def _add_poll_index(self) -> None:
+        """There is no Prefect here."""
+
+
+def settings_of(folder: Path, **changes: Any) -> Settings:
+    ports = {"port": 18080, "prefect_api_url": "http://127.0.0.1:14200/api", "smtp_port": 11025}
+    return Settings(_env_file=None, mode=Mode.demo, data_dir=folder, **{**ports, **changes})
+
+
+@pytest.fixture
+def news() -> list[News]:
+    return []
+
+
+@pytest.fixture
+def small(tmp_path: Path, news: list[News]) -> Iterator[SmallMachine]:
+    made = SmallMachine(settings_of(tmp_path / "data"), tell=news.append)
+    yield made
+    made.stop()
+
+
+def until(holds: Callable[[], object], seconds: float = 15.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come true in time"
+        time.sleep(0.02)
+
+
+def pids(machine: Machine) -> dict[str, int]:
+    return {name: child.process.pid for name, child in machine.children.items()}
+
+
+def test_every_process_starts_in_order_and_stops_the_other_way_round(small: SmallMachine, news: list[News]) -> None:
+    small.start()
+    running = pids(small)
+    small.stop()
+
+    assert [each.part for each in news if each.state == "starting"] == ["server", "catcher", "web", "worker"]
+    assert [each.part for each in news if each.state == "stopped"] == ["worker", "web", "catcher", "server"]
+    assert all(mark_of(pid) is None for pid in running.values())
+
+
+def test_an_installation_without_demo_catches_no_mail(tmp_path: Path, news: list[News]) -> None:
+    machine = SmallMachine(settings_of(tmp_path / "data").model_copy(update={"mode": Mode.production}), tell=news.append)
+
+    machine.start()
+    machine.stop()
+
+    assert [each.part for each in news if each.state == "starting"] == ["server", "web", "worker"]
+
+
+def test_a_process_that_is_killed_is_started_again_and_it_is_said(small: SmallMachine, news: list[News]) -> None:
+    """Once it is said to be starting again, what other commands read names the new process: it is written down first."""
+    small.start()
+    before = pids(small)
+
+    os.kill(before["web"], signal.SIGKILL)
+    until(lambda: any(each.part == "web" and each.state == "restarting" for each in news))
+
+    after = pids(small)
+    assert {name for name in before if before[name] != after[name]} == {"web"}
+    assert [each.state for each in news if each.part == "web"] == ["starting", "ready", "ended", "restarting"]  # once, not twice
+    assert any(each.part == "web" and each.state == "ended" and "SIGKILL" in each.detail for each in news)
+    assert read_state(small.data_dir)["processes"]["web"]["pid"] == after["web"]
+
+
+def test_a_process_that_does_not_listen_is_killed(small: SmallMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    small.script = STUBBORN
+    monkeypatch.setattr(machine_module, "STOP_SECONDS", dict.fromkeys(("server", "catcher", "web", "worker"), 0.2))
+    small.start()
+    time.sleep(0.5)
+    running = pids(small)
+
+    small.stop()
+
+    assert all(mark_of(pid) is None for pid in running.values())
+
+
+def test_a_second_machine_on_the_same_folder_is_refused(small: SmallMachine, tmp_path: Path) -> None:
+    small.start()
+
+    with pytest.raises(Refused, match="in use by a running distmark"):
+        SmallMachine(settings_of(tmp_path / "data")).start()
+
+
+def test_a_folder_of_another_mode_is_refused(small: SmallMachine, tmp_path: Path) -> None:
+    small.start()
+    small.stop()
+
+    with pytest.raises(SettingsError, match="holds data of mode demo"):
+        SmallMachine(settings_of(tmp_path / "data").model_copy(update={"mode": Mode.production})).start()
+
+
+def test_a_process_that_ends_as_it_starts_is_an_error_with_its_last_words(tmp_path: Path, news: list[News]) -> None:
+    class Broken(SmallMachine):
+        script = "import sys; print('no such table', file=sys.stderr); sys.exit(3)"
+
+        def _part(self, name: str) -> Part:
+            return Part(name, (sys.executable, "-c", self.script), lambda: False)
+
+    with pytest.raises(SettingsError, match=r"ended with code 3 as it started; .*\.log ends with: no such table"):
+        Broken(settings_of(tmp_path / "data"), tell=news.append).start()
+
+
+def test_a_busy_port_is_no_error_and_the_one_taken_is_kept(tmp_path: Path) -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        wanted = busy.getsockname()[1]
+        first = SmallMachine(settings_of(tmp_path / "data", port=wanted))
+        first.start()
+        taken = first.ports["web"]
+        first.stop()
+
+    second = SmallMachine(settings_of(tmp_path / "data", port=wanted))
+    second.start()
+    second.stop()
+
+    assert taken != wanted
+    assert second.ports["web"] == taken  # links in mail that was sent by the first keep working
+    assert len(set(second.ports.values())) == 3
+
+
+def test_another_port_that_somebody_asks_for_wins_over_the_one_kept(tmp_path: Path) -> None:
+    for port in (18_180, 18_280):
+        machine = SmallMachine(settings_of(tmp_path / "data", port=port))
+        machine.start()
+        machine.stop()
+
+    assert machine.ports["web"] >= 18_280
+
+
+def test_ports_are_taken_in_the_order_wanted() -> None:
+    free = choose_port("127.0.0.1", [18_300])
+
+    assert choose_port("127.0.0.1", [free, 18_400], taken=[free]) >= 18_400
+
+
+def test_every_process_is_told_the_same_settings(small: SmallMachine) -> None:
+    small.speed = 1440.0
+    small.start()
+
+    told = small.environment()
+
+    assert told["DISTMARK_MODE"] == "demo"
+    assert told["DISTMARK_PREFECT_API_URL"] == told["PREFECT_API_URL"] == told["PREFECT_UI_API_URL"]
+    assert told["DISTMARK_SMTP_PORT"] == str(small.ports["catcher"])
+    assert float(told["DISTMARK_CLOCK_SPEED"]) == 1440.0
+    assert told["DO_NOT_TRACK"] == "1"
+    assert told["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+
+
+def test_settings_survive_the_way_through_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = settings_of(tmp_path, smtp_password="secret", smtp_tls="off")
+    for name, value in as_environment(before).items():
+        monkeypatch.setenv(name, value)
+
+    assert Settings(_env_file=None) == before
+
+
+def test_no_secret_stands_in_the_file_that_other_commands_read(small: SmallMachine) -> None:
+    small.settings = small.settings.model_copy(update={"prefect_database_url": "postgresql+asyncpg://me:hidden@db/prefect"})
+    small.start()
+
+    assert "hidden" not in (small.data_dir / STATE_FILE).read_text()
+
+
+# --- what is left of a machine that was killed -----------------------------------------------------------------------------------------
+
+
+def run_and_kill(folder: Path) -> dict[str, Any]:
+    """Start a machine in a process of its own, kill -9 that process, and return what it had written down."""
+    script = f"""
+    import sys; sys.path.insert(0, {str(Path.cwd())!r})
+    from pathlib import Path
+    from tests.integration.machine.test_demo_machine import SmallMachine, settings_of
+    SmallMachine.script = {STUBBORN!r}
+    machine = SmallMachine(settings_of(Path({str(folder)!r}), port=18500))
+    machine.start()
+    import time; time.sleep(0.7)  # until they have learnt to ignore SIGTERM
+    print("started", flush=True)
+    machine.wait()
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    state = read_state(folder)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    return state
+
+
+def test_processes_left_by_a_killed_machine_are_ended_and_the_next_one_goes_on(tmp_path: Path, news: list[News]) -> None:
+    left = [Mark(**each) for each in run_and_kill(tmp_path / "data")["processes"].values()]
+    assert all(is_the_same(mark) for mark in left)  # they ignore SIGTERM, so the death of their parent did not end them
+
+    machine = SmallMachine(settings_of(tmp_path / "data", port=18_500), tell=news.append)
+    machine.start()
+    running = pids(machine)
+    machine.stop()
+
+    assert not any(is_the_same(mark) for mark in left)
+    assert len(running) == 4
+    assert any(each.part == "leftovers" for each in news)
+
+
+def test_a_stranger_with_the_number_of_a_process_of_ours_is_left_alone(tmp_path: Path) -> None:
+    stranger = subprocess.Popen([sys.executable, "-c", SLEEPER], start_new_session=True)
+    try:
+        until(lambda: mark_of(stranger.pid) is not None)
+        mark = {"pid": stranger.pid, "born": "1", "command": "python -m distmark.web.serve"}
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / STATE_FILE).write_text(json.dumps({"mode": "demo", "processes": {"web": mark}}))
+
+        machine = SmallMachine(settings_of(tmp_path / "data", port=18_600))
+        machine.start()
+        machine.stop()
+
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Only Linux tells a process that its parent is gone.")
+def test_processes_end_with_their_machine(tmp_path: Path) -> None:
+    script = f"""
+    import sys; sys.path.insert(0, {str(Path.cwd())!r})
+    from pathlib import Path
+    from tests.integration.machine.test_demo_machine import SmallMachine, settings_of
+    machine = SmallMachine(settings_of(Path({str(tmp_path / "data")!r}), port=18700))
+    machine.start()
+    import time; time.sleep(0.5)
+    print("started", flush=True)
+    machine.wait()
+    """
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        left = [Mark(**each) for each in read_state(tmp_path / "data")["processes"].values()]
+        process.kill()
+
+    until(lambda: not any(is_the_same(mark) for mark in left))
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_machine(small: SmallMachine, signum: int) -> None:
+    small.start()
+    running = pids(small)
+
+    with small.obeying_signals():
+        os.kill(os.getpid(), signum)
+        small.wait()
+    small.stop()
+
+    assert small.signal_received == signum
+    assert all(mark_of(pid) is None for pid in running.values())
+
+
+def test_starting_afresh_forgets_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "data" / "logs").mkdir(parents=True)
+    (tmp_path / "data" / "distmark.sqlite3").write_text("old")
+
+    machine = SmallMachine(settings_of(tmp_path / "data", port=18_800), afresh=True)
+    machine.start()
+    machine.stop()
+
+    assert not (tmp_path / "data" / "distmark.sqlite3").exists()
+
+
+# --- virtual time ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_virtual_time_begins_on_a_weekday_morning_in_tokyo(tmp_path: Path) -> None:
+    begins = resume_time(tmp_path)
+
+    local = begins.astimezone(machine_module.TOKYO)
+    assert (local.hour, local.minute, local.weekday() < 5) == (10, 0, True)
+    assert timedelta() < begins - datetime.now(UTC) < timedelta(days=4)
+
+
+def test_virtual_time_goes_on_where_it_was(tmp_path: Path) -> None:
+    first = SmallMachine(settings_of(tmp_path / "data", port=18_900), speed=86_400.0)
+    first.start()
+    until((first.data_dir / CLOCK_FILE).exists)
+    first.stop()
+    stopped_at = resume_time(first.data_dir)
+
+    second = SmallMachine(settings_of(tmp_path / "data", port=18_900), speed=86_400.0)
+    second.start()
+    begun_at = second.settings.clock_origin
+    second.stop()
+
+    assert begun_at == stopped_at

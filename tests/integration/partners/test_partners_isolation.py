@@ -1,0 +1,233 @@
+"""Guessed ids: nobody reads or changes a row of another partner or another brand, by any function that acts for a person."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from types import ModuleType
+from typing import Any
+
+import pytest
+from sqlmodel import Session, SQLModel, select
+
+import distmark.tables  # noqa: F401
+from distmark.campaigns import service as campaigns
+from distmark.campaigns.table import Campaign, CampaignStatus, Member, MemberStatus
+from distmark.compliance import service as compliance
+from distmark.compliance.table import AuditEntry
+from distmark.contacts import service as contacts
+from distmark.contacts.service import ContactInput
+from distmark.contacts.table import Contact
+from distmark.db import Database
+from distmark.errors import DistmarkError, NotAllowed, NotFound
+from distmark.journeys import service as journeys
+from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
+from distmark.partners import service as partners
+from distmark.partners.model import Role, Viewer
+from distmark.partners.scope import may_see, visible
+from distmark.partners.table import Brand, Partner
+from distmark.sql import id_of
+from tests.factories import (
+    make_brand,
+    make_campaign,
+    make_contact,
+    make_enrollment,
+    make_member,
+    make_partner,
+    make_user,
+    make_version,
+    make_viewer,
+)
+
+NOTHING = object()
+
+
+@dataclass
+class Rows:
+    """What somebody else owns, by id."""
+
+    partner: int
+    contact: int
+    loose_contact: int
+    member: int
+    own_campaign: int
+    journey_key: str
+    draft: int
+    submitted: int
+    registered: int
+
+
+def _rows(session: Session, partner: Partner) -> Rows:
+    brand = session.get_one(Brand, partner.brand_id)
+    registered = make_version(session, brand)
+    draft, submitted = (make_version(session, brand, status=status) for status in (VersionStatus.draft, VersionStatus.submitted))
+    contact, campaign = make_contact(session, partner), make_campaign(session, registered, partner=partner)
+    member = make_member(session, campaign, contact)
+    make_enrollment(session, member, registered)
+    author = make_user(session, Role.partner, partner=partner)
+    compliance.record(session, partner.brand_id, author.id, "stopped", "contact", id_of(contact), contact.created_at)
+    ids: list[Any] = [partner.id, contact.id, make_contact(session, partner).id, member.id, campaign.id]
+    journey = session.get_one(Journey, registered.journey_id)
+    return Rows(*ids, journey.key, id_of(draft), id_of(submitted), id_of(registered))
+
+
+Act = Callable[[Session, Viewer, Rows, datetime], object]
+
+# Every function with a viewer and an id: it must not find the row. NOTHING: it answers with an empty list or a count of none.
+GUESSES: dict[str, tuple[Act, object]] = {
+    "partners.get_partner": (lambda s, v, r, now: partners.get_partner(s, v, r.partner), NotFound),
+    "contacts.get_contact": (lambda s, v, r, now: contacts.get_contact(s, v, r.contact), NotFound),
+    "contacts.create_contact": (
+        lambda s, v, r, now: contacts.create_contact(s, v, ContactInput(email="a@example.com"), now, partner_id=r.partner),
+        NotFound,
+    ),
+    "contacts.update_contact": (lambda s, v, r, now: contacts.update_contact(s, v, r.contact, ContactInput(city="x"), now), NotFound),
+    "contacts.find_contacts": (lambda s, v, r, now: contacts.find_contacts(s, v, "鈴木").rows, NOTHING),
+    "contacts.import_contacts": (
+        lambda s, v, r, now: contacts.import_contacts(s, v, r.partner, b"email\na@example.com\n", "a.csv", now),
+        NotFound,
+    ),
+    "journeys.get_version": (lambda s, v, r, now: journeys.get_version(s, v, r.registered), NotFound),
+    "journeys.get_journey": (lambda s, v, r, now: journeys.get_journey(s, v, r.journey_key), NotFound),
+    "journeys.list_journeys": (lambda s, v, r, now: journeys.list_journeys(s, v), NOTHING),
+    "journeys.diff_of": (lambda s, v, r, now: journeys.diff_of(s, v, r.registered, r.registered), NotFound),
+    "compliance.submit": (lambda s, v, r, now: compliance.submit(s, v, r.draft, now), NotFound),
+    "compliance.approve": (lambda s, v, r, now: compliance.approve(s, v, r.submitted, "", now), NotFound),
+    "compliance.send_back": (lambda s, v, r, now: compliance.send_back(s, v, r.submitted, "x", now), NotFound),
+    "compliance.mark_registered": (lambda s, v, r, now: compliance.mark_registered(s, r.registered, "d", now, v), NotFound),
+    "compliance.retire": (lambda s, v, r, now: compliance.retire(s, v, r.registered, now), NotFound),
+    "compliance.trail": (lambda s, v, r, now: compliance.trail(s, v, "contact", r.contact), NOTHING),
+    "compliance.waiting_approvals": (lambda s, v, r, now: compliance.waiting_approvals(s, v), NOTHING),
+    "campaigns.create_campaign": (lambda s, v, r, now: campaigns.create_campaign(s, v, r.journey_key, "k", "n", now), NotFound),
+    "campaigns.set_campaign_status": (
+        lambda s, v, r, now: campaigns.set_campaign_status(s, v, r.own_campaign, CampaignStatus.paused, now),
+        NotFound,
+    ),
+    "campaigns.can_set_per_run": (lambda s, v, r, now: campaigns.can_set_per_run(s, v, r.own_campaign), NotFound),
+    "campaigns.set_contacts_per_run": (lambda s, v, r, now: campaigns.set_contacts_per_run(s, v, r.own_campaign, 100, now), NotFound),
+    "campaigns.list_campaigns": (lambda s, v, r, now: campaigns.list_campaigns(s, v), NOTHING),
+    "campaigns.get_campaign": (lambda s, v, r, now: campaigns.get_campaign(s, v, r.own_campaign), NotFound),
+    "campaigns.add_members": (lambda s, v, r, now: campaigns.add_members(s, v, r.own_campaign, [r.loose_contact], now), NotFound),
+    "campaigns.members": (lambda s, v, r, now: campaigns.members(s, v, r.own_campaign), NotFound),
+    "campaigns.member_counts": (lambda s, v, r, now: campaigns.member_counts(s, v, r.own_campaign), NotFound),
+    "campaigns.get_member": (lambda s, v, r, now: campaigns.get_member(s, v, r.member), NotFound),
+    "campaigns.decide_members": (
+        lambda s, v, r, now: campaigns.decide_members(s, v, r.own_campaign, [r.member], MemberStatus.rejected, now),
+        NotFound,
+    ),
+    "campaigns.save_campaign_blocks": (lambda s, v, r, now: campaigns.save_campaign_blocks(s, v, r.own_campaign, "ja", {}, now), NotFound),
+    "campaigns.save_partner_blocks": (lambda s, v, r, now: campaigns.save_partner_blocks(s, v, r.own_campaign, {}, now), NotFound),
+    "campaigns.save_member_blocks": (lambda s, v, r, now: campaigns.save_member_blocks(s, v, r.member, {}, now), NotFound),
+}
+# Their rows are the viewer's own by construction: no id can be guessed.
+WITHOUT_IDS = {"partners.require", "partners.set_language", "partners.brand_of", "partners.partners_of"}
+# Rows of the brand as a whole, which its partners may know of or which only brand roles may touch.
+OF_THE_BRAND = {name for name in GUESSES if name.startswith(("journeys.", "compliance.", "campaigns.create"))} - {"compliance.trail"}
+
+
+@pytest.mark.parametrize("module", [partners, contacts, journeys, compliance, campaigns], ids=lambda module: module.__name__.split(".")[1])
+def test_every_function_that_takes_a_viewer_is_tried_below(module: ModuleType):
+    room = module.__name__.split(".")[1]
+
+    functions = {
+        name: function
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__.startswith(f"distmark.{room}.") and not name.startswith("_") and function is not visible
+    }
+    found = {f"{room}.{name}" for name, function in functions.items() if "viewer" in inspect.signature(function).parameters}
+
+    assert found == {name for name in GUESSES.keys() | WITHOUT_IDS if name.startswith(f"{room}.")}
+
+
+@pytest.mark.parametrize("name", list(GUESSES))
+def test_nobody_reaches_rows_of_another_brand(db: Database, now: datetime, name: str):
+    """S5"""
+    with db.writing() as session:
+        theirs = _rows(session, make_partner(session))
+        viewers = [make_viewer(session, role, make_brand(session)) for role in Role]
+        before = _snapshot(session)
+
+        for viewer in viewers:
+            _guess(session, viewer, theirs, now, name)
+
+        assert _snapshot(session) == before
+
+
+@pytest.mark.parametrize("name", sorted(GUESSES.keys() - OF_THE_BRAND))
+def test_partner_does_not_reach_rows_of_another_partner_of_the_brand(db: Database, now: datetime, name: str):
+    """S5"""
+    with db.writing() as session:
+        brand = make_brand(session)
+        theirs = _rows(session, make_partner(session, brand))
+        viewer = make_viewer(session, partner=make_partner(session, brand))
+        before = _snapshot(session)
+
+        _guess(session, viewer, theirs, now, name)
+
+        assert _snapshot(session) == before
+
+
+def _guess(session: Session, viewer: Viewer, theirs: Rows, now: datetime, name: str) -> None:
+    act, expected = GUESSES[name]
+    try:
+        answer = act(session, viewer, theirs, now)
+    except NotAllowed:  # the role may not do this to any row
+        return
+    except NotFound:
+        assert expected is NotFound
+        return
+    assert expected is NOTHING
+    assert answer in ([], 0)
+
+
+def _snapshot(session: Session) -> dict[str, list[Any]]:
+    session.flush()
+    tables = (Partner, Contact, Member, Campaign, Journey, JourneyVersion, AuditEntry)
+    return {table.__name__: sorted(repr(row.model_dump()) for row in session.exec(select(table))) for table in tables}
+
+
+def test_same_guesses_succeed_for_the_owner(db: Database, now: datetime):
+    """The guesses above fail because of whose the rows are, and for no other reason."""
+    reached = set()
+    for name, (act, _expected) in GUESSES.items():
+        for role in Role:
+            with db._write() as session:  # rolled back
+                partner = make_partner(session)
+                mine = _rows(session, partner)
+                viewer = make_viewer(session, role, session.get_one(Brand, partner.brand_id), partner if role is Role.partner else None)
+                try:
+                    answer = act(session, viewer, mine, now)
+                except (NotAllowed, NotFound):
+                    continue
+                except DistmarkError:
+                    reached.add(name)  # refused for its status, say: but it was found
+                    continue
+                if answer not in ([], 0):
+                    reached.add(name)
+
+    assert reached == set(GUESSES)
+
+
+def test_partners_person_without_a_partner_sees_nothing(db: Database):
+    with db.writing() as session:
+        partner = make_partner(session)
+        make_contact(session, partner)
+        nobody = Viewer(1, Role.partner, partner.brand_id, None, "?")
+
+        assert session.exec(visible(select(Contact), Contact, nobody)).all() == []
+        assert session.exec(visible(select(Campaign), Campaign, nobody)).all() == []
+
+
+@pytest.mark.parametrize("model", sorted(SQLModel.__subclasses__(), key=lambda model: model.__name__), ids=lambda model: model.__name__)
+def test_table_either_says_whose_its_rows_are_or_cannot_be_narrowed(model: type[SQLModel]):
+    viewer = Viewer(1, Role.partner, 7, 8, "佐藤")
+    columns = model.__table__.columns  # type: ignore[attr-defined]
+
+    if "brand_id" not in columns and model is not Brand:
+        with pytest.raises(TypeError, match="nobody can say whose rows they are"):
+            may_see(model, viewer)
+        return
+
+    told = str(may_see(model, viewer).compile(compile_kwargs={"literal_binds": True}))
+    assert "= 7" in told
+    assert ("= 8" in told) == ("partner_id" in columns or model is Partner)

@@ -1,0 +1,79 @@
+"""Why something is held or tried again, in words that say what is so."""
+
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from distmark.delivery.throttle import RateScope, throttle_rule
+from distmark.enrollments.table import Enrollment
+from distmark.journeys.field_types import PERIODS
+from distmark.web.i18n import Tongue
+from distmark.web.status_text import retry_words, rule_words, waiting_for
+
+JA, EN = Tongue("ja", ZoneInfo("Asia/Tokyo")), Tongue("en", ZoneInfo("Asia/Tokyo"))
+
+
+@pytest.mark.parametrize(
+    ("rule", "en", "ja"),
+    [
+        ("cap_hour:2", "enough messages for one hour (at most 2)", "1 時間の上限（2 通）に達しています"),
+        ("cap_month:9", "enough messages for one month (at most 9)", "1 か月の上限（9 通）に達しています"),
+        ("priority:vip", "a message of the more important journey “vip” goes first", "優先度の高いジャーニー「vip」の送信が先です"),
+        ("waits_longer:vip", "a message of the journey “vip” has waited longer", "先に待っているジャーニー「vip」の送信が先です"),
+        (
+            "throttle:destination_domain:docomo.ne.jp",
+            "messages to docomo.ne.jp go out one after the other",
+            "docomo.ne.jp への送信は間隔をあけて順番に行います",
+        ),
+        ("quiet_hours:21:00-08:00", "quiet hours 21:00-08:00", "送信しない時間帯 21:00-08:00"),
+    ],
+)
+def test_rule_that_holds_a_send_reads_as_a_sentence(rule: str, en: str, ja: str):
+    assert (rule_words(rule, EN), rule_words(rule, JA)) == (en, ja)
+
+
+@pytest.mark.parametrize(
+    ("code", "en", "ja"),
+    [
+        ("421", "the mail server asked to try again later", "メールサーバーから後で送るよう求められました"),
+        ("no_answer", "nobody answered, and it is tried again", "応答がなかったため、再試行します"),
+        ("no_connection", "no connection could be made, and it is tried again", "接続できなかったため、再試行します"),
+        (
+            "timeout",
+            "the other system did not answer in time and is asked again",
+            "連携先のシステムが時間内に応答しなかったため、再試行します",
+        ),
+        (
+            "status_503",
+            "the other system answered with error 503 and is asked again",
+            "連携先のシステムがエラー 503 を返したため、再試行します",
+        ),
+    ],
+)
+def test_reason_of_another_try_names_who_did_not_answer(code: str, en: str, ja: str):
+    assert (retry_words(code, EN), retry_words(code, JA)) == (en, ja)
+
+
+@pytest.mark.parametrize("language", ["ja", "en"])
+def test_every_rule_of_sending_has_words_of_its_own(language: str):
+    tongue = Tongue(language, ZoneInfo("Asia/Tokyo"))
+    rules = [f"cap_{period}:3" for period in PERIODS] + [throttle_rule(scope, "x.jp") for scope in RateScope]
+    rules += ["throttle", "priority:vip", "waits_longer:vip", "not_approved"]
+
+    said = [rule_words(rule, tongue) for rule in rules]
+
+    assert len(set(said)) == len(rules)
+    assert not [words for rule, words in zip(rules, said, strict=True) if rule in words or "%(" in words]
+
+
+@pytest.mark.parametrize(
+    ("rules", "told"),
+    [
+        (["status_503"], "because: the other system answered with error 503 and is asked again"),
+        ([], "because: an error came up, and it is tried again"),
+    ],
+)
+def test_enrollment_that_tries_a_webhook_again_blames_no_mail_server(rules: list[str], told: str):
+    row = Enrollment(why="retry", rules=rules, step_id="call")
+
+    assert waiting_for(row, EN) == told
