@@ -2,6 +2,23 @@
 
 from sqlmodel import SQLModel
 
+import distmark.campaigns.table
+import distmark.compliance.table
+import distmark.contacts.table
+import distmark.delivery.table
+import distmark.engagement.table
+import distmark.engine.table
+import distmark.enrollments.table
+import distmark.entries.table
+import distmark.experiments.table
+import distmark.journeys.table
+import distmark.messages.table
+import distmark.metrics.table
+import distmark.operations.table
+import distmark.partners.table
+import distmark.rehearsals.table
+import distmark.segments.table
+import distmark.tasks.table  # noqa: F401
 from distmark.db import Database
 
 
