@@ -85,7 +85,7 @@ async def test_database_that_stays_away_is_given_up_and_the_message_is_uncertain
     campaign = stage.journey(STEPS)
     hanako = stage.contact()
     stage.enrol(campaign, hanako)
-    monkeypatch.setattr(waking, "INSIST_SECONDS", 0.0)
+    monkeypatch.setattr(waking, "RETRY_WRITE_SECONDS", 0.0)
     monkeypatch.setattr(waking, "_write_answers", Away(waking._write_answers, 99))
 
     with pytest.raises(OperationalError):
