@@ -1,26 +1,86 @@
-"""What every test may ask for: a database of each kind, a clock that stands still, and what time it is."""
+"""Fixtures of all tests: databases, a clock that stands still, the present time; and the kinds of database that each test runs on.
+
+A test that asks for `db` runs on SQLite and on Postgres where the database matters: SQL, locks, isolation, migrations, entering, control,
+the ledger, roll-ups, and who may open which route. Pages, commands, rehearsals, the demo and tests beside a Prefect server say the same on
+either, and run on SQLite alone, unless they carry the marker `both_databases`. `DISTMARK_TEST_DATABASES=sqlite|postgres` narrows all of
+them to one.
+"""
 
 import os
 
 os.environ.setdefault("DISTMARK_MODE", "test")
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+from pwdlib import PasswordHash
+from pwdlib.hashers.argon2 import Argon2Hasher
 from sqlalchemy import make_url
 
 from distmark.clock import FixedClock
 from distmark.db import Database
+from distmark.partners import service as partners
 from distmark.tables import create_all
+from tests.depth import DEPTH
 from tests.postgres import NoPostgres, PostgresServer
-from tests.prefect_server import prefect_api  # noqa: F401  (a fixture)
+from tests.prefect_server import prefect_api, start_if_needed, stop_if_started  # noqa: F401  (prefect_api is a fixture)
 
+ROOT = Path(__file__).resolve().parents[1]
 DATABASES = {"sqlite": ("sqlite",), "postgres": ("postgres",), "both": ("sqlite", "postgres")}
 KINDS = DATABASES[os.environ.get("DISTMARK_TEST_DATABASES", "both")]
+# Folders and files whose tests run on SQLite alone, and the marker that says the same of tests beside a Prefect server.
+ON_SQLITE_ALONE = (
+    "tests/web/",
+    "tests/integration/commands/",
+    "tests/integration/demo/",
+    "tests/integration/mailbox/",
+    "tests/integration/rehearsals/",
+)
+ON_BOTH = ("tests/web/test_routes.py",)
+CHEAPEST_HASH = Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1)
 TUESDAY_TEN_IN_TOKYO = datetime(2026, 11, 24, 1, 0, tzinfo=UTC)
+
+
+settings.register_profile("ci", max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+settings.register_profile("long", settings.get_profile("ci"), max_examples=50 * DEPTH)
+settings.load_profile("long" if DEPTH > 1 else "ci")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for a database once on each kind on which it must hold."""
+    for name in ("db", "empty_db"):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, kinds_of(metafunc.definition), indirect=True)
+
+
+def kinds_of(item: pytest.Item) -> Sequence[str]:
+    """Return the kinds of database on which a test runs."""
+    path = item.path.relative_to(ROOT).as_posix()
+    alone = path.startswith(ON_SQLITE_ALONE) and path not in ON_BOTH
+    beside_prefect = item.get_closest_marker("prefect") is not None
+    if (alone or beside_prefect) and item.get_closest_marker("both_databases") is None:
+        return ("sqlite",) if "sqlite" in KINDS else KINDS
+    return KINDS
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    start_if_needed(session)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    stop_if_started(config)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_passwords() -> Iterator[None]:
+    """Passwords are hashed at the lowest cost; `tests/unit/partners/test_partners_sign_in.py` holds what everybody else pays."""
+    real, partners._passwords = partners._passwords, PasswordHash((CHEAPEST_HASH,))
+    yield
+    partners._passwords = real
 
 
 @pytest.fixture
@@ -67,9 +127,9 @@ def postgres_database(postgres_server: PostgresServer) -> str:
     return url
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture
 def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """A database of our own with every table and no row; the test runs once on SQLite and once on Postgres."""
+    """A database of our own with every table and no row; of SQLite or of Postgres; see `kinds_of`."""
     if request.param == "sqlite":
         path = tmp_path / "distmark.sqlite3"
         shutil.copy(request.getfixturevalue("sqlite_template"), path)
@@ -83,7 +143,7 @@ def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
         server.empty(str(make_url(url).database))
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture
 def empty_db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """A database without any table, for migrations."""
     if request.param == "sqlite":

@@ -24,7 +24,7 @@ from tests.chaos.parts import Process, environment, process, wait_until
 from tests.driver import Stage
 from tests.prefect_server import free_port
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300), pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.chaos, pytest.mark.both_databases, pytest.mark.timeout(300), pytest.mark.filterwarnings("default")]
 
 PEOPLE, KILLS = 12, 4
 PATIENCE_SECONDS = 60.0

@@ -9,7 +9,13 @@ import pytest
 from distmark.db import Database
 from tests.chaos.parts import Installation, process
 
-pytestmark = [pytest.mark.chaos, pytest.mark.prefect, pytest.mark.timeout(900), pytest.mark.filterwarnings("default")]
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.both_databases,
+    pytest.mark.prefect,
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("default"),
+]
 
 PEOPLE, KILLS = 24, 6
 

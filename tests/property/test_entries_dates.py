@@ -18,6 +18,7 @@ from distmark.entries.table import Entrance
 from distmark.journeys.entry import Entry
 from distmark.journeys.times import Offset
 from distmark.tables import create_all
+from tests.depth import examples
 from tests.entry_stage import EntryStage
 
 ZONES = ("Asia/Tokyo", "America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "America/Santiago", "Pacific/Apia", "UTC")
@@ -93,7 +94,7 @@ gaps = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     birthdays=st.lists(days, min_size=1, max_size=4), zones=st.lists(st.sampled_from(ZONES), min_size=4, max_size=4), gaps=gaps, at=times
 )

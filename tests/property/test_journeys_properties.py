@@ -16,8 +16,9 @@ from distmark.journeys.program import Program, build_program
 from distmark.journeys.source import Source
 from distmark.journeys.times import Duration, TimeOfDay, Window, add, next_allowed, next_time, resolve
 from distmark.journeys.walk import EndlessLoop, Position, Walked, passed, start, walk
+from tests.depth import examples
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 ZONES = (
     "UTC",
     "Asia/Tokyo",

@@ -26,6 +26,7 @@ from distmark.messages.model import MessageStatus
 from distmark.messages.table import Message
 from distmark.sql import id_of
 from distmark.tables import create_all
+from tests.depth import examples
 from tests.driver import Stage
 from tests.factories import NOW
 from tests.integration.engine.test_version_moves import PHONE, key_of, next_version
@@ -236,5 +237,5 @@ class Acts(RuleBasedStateMachine):
 
 TestActs = pytest.mark.timeout(600)(Acts.TestCase)
 TestActs.settings = settings(
-    max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+    max_examples=examples(12), stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
 )

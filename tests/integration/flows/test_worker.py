@@ -202,6 +202,7 @@ async def test_paused_pool_holds_everybody_and_loses_nobody(shop: Shop) -> None:
     assert held == []
 
 
+@pytest.mark.both_databases
 async def test_runs_of_a_dead_worker_go_on_when_the_next_one_starts(shop: Shop) -> None:
     """L1, L2"""
     campaign, people = await shop.open(), [shop.stage.contact() for _ in range(3)]
@@ -238,6 +239,7 @@ async def test_claim_whose_answer_was_lost_goes_on(shop: Shop) -> None:
         await until(lambda: len(shop.stage.mail.accepted) == 1)
 
 
+@pytest.mark.both_databases
 async def test_launching_twice_makes_one_run(shop: Shop) -> None:
     campaign, hanako = await shop.open(), shop.stage.contact()
     shop.stage.enrol(campaign, hanako)
@@ -253,6 +255,7 @@ async def test_launching_twice_makes_one_run(shop: Shop) -> None:
     assert (created, shop.stage.enrollment(hanako).flow_run_id) == (1, first)
 
 
+@pytest.mark.both_databases
 async def test_only_one_worker_owns_a_queue(shop: Shop) -> None:
     """D1"""
     campaign, people = await shop.open("  - {id: first, send: email, message: one}\n", ""), [shop.stage.contact() for _ in range(10)]

@@ -20,6 +20,7 @@ from distmark.metrics.recount import recount
 from distmark.metrics.rollup import roll_up
 from distmark.metrics.service import metrics
 from distmark.metrics.table import Count, RollUp
+from tests.depth import examples
 from tests.metrics_rows import AT, ENROLLMENTS, MESSAGES, fill
 
 MINUTES = st.integers(0, 4 * 24 * 60)
@@ -104,7 +105,7 @@ def filled(db: Database) -> Database:
     return db
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(rounds=ROUNDS, batch=st.sampled_from([1, 2, 3, 7, 5000]))
 def test_any_order_and_any_batches_give_the_recount(filled: Database, rounds: list[list[dict[str, Any]]], batch: int) -> None:
     with filled.writing() as session:

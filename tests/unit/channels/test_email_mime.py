@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from distmark.channels.base import OutgoingMessage
 from distmark.channels.email.mime import address, build, make_message_id
 from distmark.errors import InvalidInput
+from tests.depth import examples
 
 LONG_URL = "https://mail.brand.example/u/" + "A1b2C3d4" * 20  # 189 characters, past the 78 at which the standard library encodes
 LONG_SUBJECT = "【重要】個人退職年金のご案内：これからの暮らしに備える三つの選択肢と、あなたの担当者 山田太郎 からのお知らせ（第2回）" * 3
@@ -165,7 +166,7 @@ def test_japanese_subject_is_one_encoded_text_of_short_words() -> None:
 visible = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=120)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(visible)
 @example("=?")
 @example("0 " * 50)
@@ -176,7 +177,7 @@ def test_any_subject_is_read_back_exactly(subject: str) -> None:
     assert max(map(len, lines(replace(MESSAGE, subject=subject)))) <= 78
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(visible)
 @example('Sato "the boss" \\ Co., Ltd. (Tokyo)')
 @example("山田太郎" * 20)
@@ -190,7 +191,7 @@ def test_any_display_name_is_read_back_exactly(name: str) -> None:
     assert mailbox(message["to"]) == (name.strip(), "hanako@customer.example")
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), min_size=1, max_size=400).filter(lambda text: text.strip())
 )

@@ -1,8 +1,11 @@
 """Signing in, sessions, and what a role may do."""
 
+import subprocess
+import sys
 from datetime import datetime, timedelta
 
 import pytest
+from pwdlib import PasswordHash
 from sqlmodel import select
 
 from distmark.db import Database
@@ -153,6 +156,14 @@ def test_ensuring_brand_partner_and_user_twice_makes_them_once_and_takes_changes
         assert partners.sign_in(session, "sato@mirai.example", "second password", now)[1].partner_id == partner.id
         with pytest.raises(NotAllowed):
             partners.sign_in(session, "sato@mirai.example", "first password", now)
+
+
+def test_outside_tests_passwords_are_hashed_at_the_recommended_cost() -> None:
+    code = "from distmark.partners.service import hash_password; print(hash_password('secret'))"
+    hashed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+    assert not PasswordHash.recommended().verify_and_update("secret", hashed)[1]  # it would hash again what costs less
+    assert int(hashed.split("m=")[1].split(",")[0]) >= 19_456  # KiB; the least that OWASP's cheat sheet of 2025 allows
 
 
 def test_ensuring_a_user_with_the_same_password_keeps_its_hash(db: Database, now: datetime):
