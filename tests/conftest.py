@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,6 +31,9 @@ from tests.postgres import NoPostgres, PostgresServer
 from tests.prefect_server import prefect_api, start_if_needed, stop_if_started  # noqa: F401  (prefect_api is a fixture)
 
 ROOT = Path(__file__).resolve().parents[1]
+if TYPE_CHECKING:
+    from tests.driver import Stage
+
 DATABASES = {"sqlite": ("sqlite",), "postgres": ("postgres",), "both": ("sqlite", "postgres")}
 KINDS = DATABASES[os.environ.get("DISTMARK_TEST_DATABASES", "both")]
 # Folders and files whose tests run on SQLite alone, and the marker that says the same of tests beside a Prefect server.
@@ -141,6 +145,14 @@ def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
         yield from _open(url)
     finally:
         server.empty(str(make_url(url).database))
+
+
+@pytest.fixture
+def stage(db: Database, clock: FixedClock) -> "Stage":
+    """A small brand with one partner and a journey to run through."""
+    from tests.driver import Stage  # the engine is loaded by tests that run it
+
+    return Stage(db, clock)
 
 
 @pytest.fixture

@@ -1,11 +1,14 @@
 """A small brand with one partner and a journey to run through, on a clock that the test moves."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlmodel import col, select
 
+from distmark.campaigns.service import add_members
 from distmark.campaigns.table import Campaign
+from distmark.channels.base import Channel
 from distmark.channels.memory import MemoryChannel
 from distmark.clock import FixedClock
 from distmark.contacts.service import record_consent
@@ -41,6 +44,7 @@ class Stage:
     mail: MemoryChannel = field(default_factory=MemoryChannel)
     sms: MemoryChannel = field(default_factory=MemoryChannel)
     worker: str = "default@test"
+    more_channels: Mapping[str, Channel] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         with self.db.writing() as session:
@@ -52,7 +56,9 @@ class Stage:
     @property
     def world(self) -> EngineContext:
         sender = Sender("https://mail.example", "hello@mirai.example", "mirai.example")
-        return EngineContext(self.db, self.clock, {"email": self.mail, "sms": self.sms}, sender, self.worker, in_threads=False)
+        return EngineContext(
+            self.db, self.clock, {**self.more_channels, "email": self.mail, "sms": self.sms}, sender, self.worker, in_threads=False
+        )
 
     def journey(self, steps: str, head: str = "", templates: dict[str, str] | None = None, **campaign: object) -> Campaign:
         """Register a journey of these steps (YAML, one list) and open a campaign for it. `head` adds top-level fields."""
@@ -75,6 +81,11 @@ class Stage:
     def enrol(self, campaign: Campaign, *contacts: Contact) -> list[EnrolResult]:
         with self.db.writing() as session:
             return enrol(session, self.viewer, campaign.id, [contact.id for contact in contacts], self.clock.now())
+
+    def add_member(self, campaign: Campaign, contact: Contact) -> None:
+        """Put the contact in the campaign, undecided."""
+        with self.db.writing() as session:
+            add_members(session, self.viewer, campaign.id, [contact.id], self.clock.now())
 
     async def run_for(self, span: timedelta) -> int:
         """Let everything happen that happens within `span`."""

@@ -1,6 +1,5 @@
 """`distmark doctor`: what is wrong with this installation, and how to mend it."""
 
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col, func, select
 
+from distmark.channels.registry import probes
 from distmark.clock import wall_now
 from distmark.commands.acting import Json
 from distmark.console import out, print_json
@@ -79,7 +79,7 @@ def examine(settings: Settings) -> Iterator[Diagnosis]:
     yield server
     if server.state is State.good:
         yield from _pools(settings)
-    yield _smtp(settings)
+    yield from _channels(settings)
 
 
 def _settings(settings: Settings) -> Diagnosis:
@@ -262,17 +262,9 @@ def _age(beat: str) -> timedelta:
     return wall_now() - datetime.fromisoformat(beat)
 
 
-def _smtp(settings: Settings) -> Diagnosis:
-    address = f"{settings.smtp_host}:{settings.smtp_port}"
-    mend = "Start the mail server or correct DISTMARK_SMTP_HOST and DISTMARK_SMTP_PORT; mail waits meanwhile and nothing is lost."
-    try:
-        with socket.create_connection((settings.smtp_host, settings.smtp_port), timeout=5) as connection:
-            greeting = b"" if settings.smtp_tls == "on" else connection.recv(512)
-    except OSError as error:
-        return Diagnosis("Mail server", State.bad, f"{address} does not answer ({error.strerror or error})", mend)
-    if settings.smtp_tls != "on" and not greeting.startswith(b"220"):
-        return Diagnosis("Mail server", State.bad, f"{address} does not greet as a mail server does", mend)
-    return Diagnosis("Mail server", State.good, f"{address} greets")
+def _channels(settings: Settings) -> Iterator[Diagnosis]:
+    for probe in probes(settings):
+        yield Diagnosis(probe.subject, State.bad if probe.mend else State.good, probe.found, probe.mend)
 
 
 def _some(items: list[str]) -> str:

@@ -11,6 +11,7 @@ from rich.text import Text
 from rich.tree import Tree
 from sqlmodel import Session
 
+from distmark.channels.registry import lacking
 from distmark.commands.acting import As, BrandKey, Json, brand_named, brand_of_journey, viewer_for
 from distmark.console import out, print_json, show
 from distmark.db import get_database
@@ -57,7 +58,7 @@ def check(
 
 
 def _check_one(path: Path) -> list[Finding]:
-    return check_source(load_source(path), now=get_settings().clock().now())
+    return check_source(load_source(path), now=get_settings().clock().now(), lacking=lacking(get_settings()))
 
 
 def _journeys_in(given: Path) -> list[Path]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
+from distmark.channels.registry import lacking
 from distmark.compliance.table import AuditEntry
 from distmark.errors import InvalidInput, NotAllowed, Refused
 from distmark.journeys.checks.run import check
@@ -18,6 +19,7 @@ from distmark.partners.model import Permission, Role, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.service import require
 from distmark.partners.table import User
+from distmark.settings import get_settings
 from distmark.sql import id_of
 
 MOST_ERRORS_TOLD = 20
@@ -51,7 +53,9 @@ def submit(session: Session, viewer: Viewer, version_id: int, now: datetime) -> 
     version = _in_hand(session, viewer, version_id, "submit")
     source = source_of(version)
     others = {journey.key for journey in list_journeys(session, viewer)}
-    errors = [found for found in check(source, now=now, journeys=others) if found.severity is Severity.error]
+    errors = [
+        found for found in check(source, now=now, journeys=others, lacking=lacking(get_settings())) if found.severity is Severity.error
+    ]
     if errors:
         raise CheckFailed(version.number, errors)
     version.status, version.submitted_at, version.content_hash = VersionStatus.submitted, now, source.content_hash

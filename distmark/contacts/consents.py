@@ -1,21 +1,35 @@
 """What contacts agreed to (append-only) and the addresses never written to again (kept as hashes). Neither is ever changed by an import."""
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import delete
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from distmark.contacts.fields import as_email, as_phone
+from distmark.channels.kind import AddressForm
+from distmark.channels.registry import CHANNELS
+from distmark.contacts.fields import as_email, as_phone, as_text
 from distmark.contacts.model import SuppressionReason, SuppressionScope, address_hash, address_key
 from distmark.contacts.table import Consent, Suppression
 from distmark.errors import InvalidInput
 from distmark.sql import batches, insert_into
 
-CHANNELS = ("email", "sms", "open_tracking", "click_tracking")
+TRACKING = ("open_tracking", "click_tracking")
 GROUNDS = ("opt_in", "business_card", "existing_customer", "published_address")
+
+
+READERS: Mapping[AddressForm, Callable[[object], str | None]] = {
+    AddressForm.email: as_email,
+    AddressForm.phone: as_phone,
+    AddressForm.identifier: as_text,
+}
+
+
+def consent_channels() -> tuple[str, ...]:
+    """Return everything that a contact may agree to or refuse: each channel, and having opens and clicks recorded."""
+    return (*(kind.consent for kind in CHANNELS.values()), *TRACKING)
 
 
 def record_consent(
@@ -34,8 +48,10 @@ def record_consent(
 
     Refusing what is refused already adds nothing. InvalidInput for an unknown channel or ground.
     """
-    if channel not in CHANNELS or ground not in GROUNDS:
-        raise InvalidInput(f"Consent for {channel!r} on the ground {ground!r} is unknown; use one of {CHANNELS} and one of {GROUNDS}.")
+    if channel not in consent_channels() or ground not in GROUNDS:
+        raise InvalidInput(
+            f"Consent for {channel!r} on the ground {ground!r} is unknown; use one of {consent_channels()} and one of {GROUNDS}."
+        )
     newest = session.exec(_of([contact_id], channel).order_by(col(Consent.at).desc(), col(Consent.id).desc())).first()
     if newest is not None and not newest.given and not given:
         return newest
@@ -128,9 +144,9 @@ def hash_of(brand_id: int, channel: str, address: str) -> str:
     """Return the hash under which an address is suppressed, however it was spelled: a bounce and a file write it differently."""
     if _USUAL.fullmatch(address_key(address)):
         return address_hash(brand_id, address)
-    read = as_email if channel == "email" else as_phone
+    form = CHANNELS[channel].form if channel in CHANNELS else AddressForm.identifier
     try:
-        usual = read(address) or address
+        usual = READERS[form](address) or address
     except ValueError:  # pydantic's errors are ValueErrors; an address that we would refuse can still be refused by its owner
         usual = address
     return address_hash(brand_id, usual)

@@ -12,10 +12,10 @@ from sqlmodel import Session, col, select
 
 from distmark.channels.base import Channel, OutgoingMessage
 from distmark.channels.email.mime import make_message_id
+from distmark.channels.registry import CHANNELS, address_of
 from distmark.clock import Clock
 from distmark.compliance.service import require_sendable
 from distmark.contacts import service as contacts
-from distmark.contacts.addresses import address_of
 from distmark.contacts.model import address_hash
 from distmark.contacts.table import Contact
 from distmark.delivery.policy import SEND, SendDecision, SendFacts, SendVerdict, counted_since, decide_send
@@ -261,9 +261,9 @@ def _scopes(batch: Batch, request: SendRequest) -> list[Scoped]:
     scopes = [(RateScope.partner, person.partner.key.lower())]
     if person.campaign is not None:
         scopes.append((RateScope.campaign, person.campaign.key.lower()))
-    if channel == "email":
-        sending, destination = person.brand.mail_from or batch.sender.mail_from, address_of(person.contact, channel) or ""
-        scopes += [(RateScope.sending_domain, _domain(sending)), (RateScope.destination_domain, _domain(destination))]
+    sending, destination = person.brand.mail_from or batch.sender.mail_from, address_of(person.contact, channel) or ""
+    domains = {RateScope.sending_domain: _domain(sending), RateScope.destination_domain: _domain(destination)}
+    scopes += [(scope, domain) for scope, domain in domains.items() if scope in CHANNELS[channel].rate_scopes]
     return [each for each in scopes if each[1]]
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlmodel import Session, select
 
+from distmark.channels.registry import address_of
 from distmark.contacts import service as contacts
-from distmark.contacts.addresses import address_of
 from distmark.contacts.model import SuppressionReason, SuppressionScope
 from distmark.contacts.table import Contact
 from distmark.engagement.events import MOST_EVENTS, NewEvent, RecordedEvent, record_events

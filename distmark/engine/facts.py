@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
-from distmark.contacts.addresses import address_of
+from distmark.channels.registry import address_of
 from distmark.contacts.fields import typed
 from distmark.contacts.model import SuppressionScope, address_hash
 from distmark.contacts.service import attributes_of

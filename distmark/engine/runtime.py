@@ -5,33 +5,12 @@ import socket
 import uuid
 from functools import cache
 
-from distmark.channels.base import Channel
-from distmark.channels.email.smtp import SmtpChannel
-from distmark.channels.sms.mailbox import MailboxSmsChannel
+from distmark.channels.registry import make_channels
 from distmark.db import get_database
 from distmark.delivery.service import Sender
 from distmark.engine.effects import integrations_of
 from distmark.engine.wake import EngineContext
-from distmark.mailbox.store import MailboxStore
-from distmark.settings import Mode, Settings, get_settings
-
-
-def make_channels(settings: Settings) -> dict[str, Channel]:
-    """Return the ways out by name. SMS goes to the mailbox page in a demo; elsewhere it needs a provider."""
-    channels: dict[str, Channel] = {
-        "email": SmtpChannel(
-            host=settings.smtp_host,
-            port=settings.smtp_port,
-            username=settings.smtp_username,
-            password=settings.smtp_password.get_secret_value(),
-            tls=settings.smtp_tls,
-            connections=settings.smtp_connections,
-            timeout_seconds=settings.smtp_timeout_seconds,
-        )
-    }
-    if settings.mode is not Mode.production:
-        channels["sms"] = MailboxSmsChannel(MailboxStore(settings.data_dir / "mailbox.sqlite3"))
-    return channels
+from distmark.settings import get_settings
 
 
 def worker_name(queue: str) -> str:
@@ -41,7 +20,7 @@ def worker_name(queue: str) -> str:
 
 @cache
 def get_engine_context() -> EngineContext:
-    """Return this process's world, made once."""
+    """Return this process's engine context, made once."""
     settings = get_settings()
     return EngineContext(
         db=get_database(),

@@ -12,9 +12,9 @@ from sqlmodel import Session, col, select
 
 from distmark.campaigns.attributes import campaign_attributes
 from distmark.campaigns.table import Campaign, Member, MemberStatus
+from distmark.channels.registry import address_of
 from distmark.compliance.service import require_sendable
 from distmark.contacts import service as contacts
-from distmark.contacts.addresses import address_of
 from distmark.contacts.attributes import attributes_of, zones_of
 from distmark.contacts.fields import typed
 from distmark.contacts.table import Contact

@@ -46,6 +46,9 @@ MESSAGES: Mapping[str, Wording] = {
     "bad-value": _error('The value "{value}" must be {expected}.', "値「{value}」は{expected_ja}にしてください。"),
     "empty-list": _error("The list is empty; give at least one.", "一覧が空です。一つ以上書いてください。"),
     "bad-choice": _error('The value "{value}" is not one of {allowed}.', "値「{value}」は使えません。使えるもの：{allowed}。"),
+    "channel-lacking": _error(
+        'This installation cannot send by "{channel}": it lacks {lacks}.', "このシステムでは「{channel}」で送信できません（不足：{lacks_ja}）。"
+    ),
     "bad-name": _error(
         'The name "{value}" may have small letters, digits, "-" and "_" only, and starts with a letter or digit.',
         "名前「{value}」に使えるのは小文字の英数字と「-」「_」だけです（先頭は英数字）。",

@@ -7,6 +7,7 @@ from jinja2 import Template, TemplateError, UndefinedError
 from jinja2.exceptions import SecurityError
 from markupsafe import Markup
 
+from distmark.channels.registry import CHANNELS
 from distmark.personalisation import links, markup, sandbox
 from distmark.personalisation.blocks import block_html, plain_text
 from distmark.personalisation.footer import FooterIncomplete, LegalFooter, legal_footer
@@ -25,7 +26,6 @@ from distmark.personalisation.model import (
 from distmark.personalisation.outline import Edit, Element, edited, last_end_tag, outline
 from distmark.personalisation.sandbox import SLOT_CLOSE, SLOT_OPEN, TAG_CLOSE, TAG_OPEN, Facts
 
-EMAIL = "email"
 MAX_SUBJECT_CHARACTERS = 200
 ONLY_IF = "only-if-"
 "An element of this CSS class is left out when the block named after the dash is empty."
@@ -40,8 +40,7 @@ class _Source:
 
 def template_files(message: str, lang: str, channel: str) -> tuple[str, ...]:
     """Return the names of the files that make up one message in one language on one channel."""
-    endings = ("subject.txt", "text.txt", "mjml") if channel == EMAIL else (f"{channel}.txt",)
-    return tuple(f"{message}.{lang}.{ending}" for ending in endings)
+    return tuple(f"{message}.{lang}.{ending}" for ending in CHANNELS[channel].parts)
 
 
 def compile_message(templates: Mapping[str, str], message: str, lang: str, channel: str, link_names: Mapping[str, str]) -> CompiledMessage:
@@ -50,20 +49,22 @@ def compile_message(templates: Mapping[str, str], message: str, lang: str, chann
     `templates` maps file names (`welcome.ja.mjml`; a folder in front is allowed) to their text, `link_names` the journey's named links to
     their URL templates. TemplateRefused names file and line of what is missing, not allowed or unknown.
     """
-    sources = [_source(templates, filename) for filename in template_files(message, lang, channel)]
+    kind = CHANNELS[channel]
+    files = {ending: _source(templates, f"{message}.{lang}.{ending}") for ending in kind.parts}
+    sources = list(files.values())
     targets = {name: links.url_template(link_names[name], f"links.{name}") for name in _linked(sources, link_names)}
     html = None
-    if channel == EMAIL:
-        _need_footer(sources)
-        html, found = _compiled_html(sources[2])
+    if kind.html:
+        _need_footer([files[kind.text], files[kind.html]])
+        html, found = _compiled_html(files[kind.html])
         targets |= found
-    text = sources[1 if channel == EMAIL else 0]
+    text, subject = files[kind.text], files.get(kind.subject)
     names = frozenset().union(*(source.names for source in sources))
     return CompiledMessage(
         message=message,
         lang=lang,
         channel=channel,
-        subject=sandbox.compiled_text(sources[0].text, sources[0].filename) if channel == EMAIL else None,
+        subject=sandbox.compiled_text(subject.text, subject.filename) if subject else None,
         text=sandbox.compiled_text(text.text, text.filename),
         html=html,
         link_targets=targets,
@@ -94,7 +95,7 @@ def _linked(sources: list[_Source], link_names: Mapping[str, str]) -> list[str]:
 
 
 def _need_footer(sources: list[_Source]) -> None:
-    for source in sources[1:]:
+    for source in sources:
         if "legal_footer" not in source.names:
             raise TemplateRefused(
                 source.filename, None, "lacks {{ legal_footer }}; sender, address and refusal must be shown in every message"
@@ -197,8 +198,8 @@ class _Rendering:
             "links": Facts("links", {name: tracked(name) for name in targets}),
             "unsubscribe_url": self._context.unsubscribe_url,
         }
-        is_mail = self._compiled.channel == EMAIL
-        text = self._text(footer.text if is_mail else footer.sms) if footer else self._text("")
+        short = CHANNELS[self._compiled.channel].short_footer
+        text = self._text(footer.sms if short else footer.text) if footer else self._text("")
         return RenderedMessage(self._subject(), text, self._html(footer), targets)
 
     def _targets(self) -> dict[str, str]:
@@ -233,7 +234,7 @@ class _Rendering:
 
     def _text(self, footer: str) -> str:
         facts = self._facts | {"blocks": self._plain_blocks(), "legal_footer": footer}
-        return self._filled(self._compiled.text, "text", facts).strip() + ("\n" if self._compiled.channel == EMAIL else "")
+        return self._filled(self._compiled.text, "text", facts).strip() + ("\n" if CHANNELS[self._compiled.channel].html else "")
 
     def _html(self, footer: LegalFooter | None) -> str:
         if self._compiled.html is None:

@@ -14,10 +14,10 @@ from threading import Lock, Thread
 from sqlmodel import Session
 
 from distmark.channels.base import Channel, OutgoingMessage, Receipt
+from distmark.channels.registry import CHANNELS, make_channels
 from distmark.clock import FixedClock, wall_now
 from distmark.db import Database
 from distmark.delivery.service import Sender
-from distmark.engine.runtime import make_channels
 from distmark.engine.wake import EngineContext, wake
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
@@ -165,7 +165,7 @@ class _Walk:
         self._clock = FixedClock(row.clock_at)
         self._began = wall_now()
         sender = replace(house.sender, base_url=f"{house.sender.base_url}/t/{row.key}")
-        channels = {"email": OwnInbox(house.mail, address), "sms": OwnInbox(house.mail, address, is_sms=True)}
+        channels = {key: OwnInbox(house.mail, address, is_sms=not kind.html) for key, kind in CHANNELS.items()}
         self._world = EngineContext(stage, self._clock, channels, sender, f"test@{row.key}")
 
     async def run(self) -> tuple[RehearsalStatus, str]:

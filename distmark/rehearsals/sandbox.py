@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from sqlmodel import Session, SQLModel, col, select
 
 from distmark.campaigns.table import Campaign, PartnerBlocks
+from distmark.contacts.consents import consent_channels
 from distmark.contacts.model import address_hash, address_key
 from distmark.contacts.service import record_consent
 from distmark.contacts.table import Contact
@@ -31,7 +32,6 @@ from distmark.sql import id_of
 from distmark.tables import create_all
 
 FOLDER = "tests"
-CHANNELS = ("email", "sms", "open_tracking", "click_tracking")
 NOBODYS_PHONE = "+819000000000"  # is never called: text messages of a test go to the tester's mail address
 BIRTHDAY = date(1985, 4, 1)
 _Row = TypeVar("_Row", bound=SQLModel)
@@ -150,7 +150,7 @@ def _contact(stage: Session, row: Rehearsal, part: Part, definition: JourneyDefi
     )
     stage.add(contact)
     stage.flush()
-    for channel in CHANNELS:
+    for channel in consent_channels():
         record_consent(stage, id_of(contact), channel, given=True, now=row.began_at, source="test")
     return contact
 

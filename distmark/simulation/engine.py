@@ -14,8 +14,8 @@ from typing import Any
 
 from sqlmodel import Session
 
+from distmark.channels.registry import address_of
 from distmark.clock import FixedClock
-from distmark.contacts.addresses import address_of
 from distmark.delivery.policy import SendFacts, SendVerdict, decide_send
 from distmark.delivery.service import Prepared, Readiness, SendRequest
 from distmark.engine.advance import (

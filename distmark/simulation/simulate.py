@@ -19,6 +19,7 @@ from sqlalchemy import insert
 from sqlmodel import Session, col, select
 
 from distmark.campaigns.table import Campaign
+from distmark.channels.registry import CHANNELS
 from distmark.clock import FixedClock, stopwatch
 from distmark.contacts.model import address_hash
 from distmark.contacts.service import import_contacts
@@ -33,7 +34,6 @@ from distmark.errors import InvalidInput
 from distmark.journeys.definition import JourneyDefinition, parse
 from distmark.journeys.service import program_of, source_of
 from distmark.journeys.source import Source
-from distmark.journeys.steps.send import CHANNELS
 from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
 from distmark.messages.compose import people_of
 from distmark.partners.model import Role, Viewer

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from distmark.campaigns.table import CampaignStatus, MemberStatus
+from distmark.channels.registry import CHANNELS
 from distmark.enrollments.model import EnrollmentStatus, EnrolVerdict, SuspensionKind
 from distmark.journeys.model import Outcome
 from distmark.journeys.table import VersionStatus
@@ -116,7 +117,7 @@ LAYER: dict[str, str] = {
     "member": N_("This person only"),
 }
 
-CHANNEL: dict[str, str] = {"email": N_("Mail"), "sms": N_("Text message")}
+CHANNEL: dict[str, str] = {key: kind.labels["en"] for key, kind in CHANNELS.items()} | {"email": N_("Mail"), "sms": N_("Text message")}
 
 GROUND: dict[str, str] = {
     "opt_in": N_("Agreed to receive messages"),

@@ -131,5 +131,13 @@ def test_make_knows_every_command_of_the_readme(target: str) -> None:
 def test_the_gate_calls_check_tests_and_the_demo() -> None:
     gate = (ROOT / ".ci" / "run").read_text()
 
-    calls = [line.split(" ||")[0] for line in gate.splitlines() if line.startswith("make ")]
-    assert calls == ["make check", "make test", "make demo ONCE=1"]
+    calls = [line.split(maxsplit=2)[2] for line in gate.splitlines() if line.startswith("part ")]
+    assert calls == ["make install packages", "make check", ".venv/bin/python .ci/gate.py", "make demo ONCE=1"]
+
+
+def test_no_test_file_imports_another_test_file() -> None:
+    imports = re.compile(
+        r"^\s*(?:from tests\.(?:\w+\.)*test_\w+ import|from tests[.\w]* import test_|import tests\.(?:\w+\.)*test_)", re.MULTILINE
+    )
+
+    assert [path.name for path in (ROOT / "tests").rglob("*.py") if imports.search(path.read_text(encoding="utf-8"))] == []

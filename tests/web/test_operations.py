@@ -3,6 +3,7 @@
 import re
 from datetime import timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlmodel import Session, select
@@ -24,9 +25,10 @@ from distmark.web.pages.operations import span_words
 from tests import factories as make
 from tests.factories import NOW
 from tests.web.conftest import World
-from tests.web.test_labels import TOKYO
 
 MINUTE = timedelta(minutes=1)
+
+TOKYO = ZoneInfo("Asia/Tokyo")
 
 
 def change(world: World, enrollment_id: int | None, **values: Any) -> None:

@@ -1,6 +1,6 @@
 """`distmark journeys check`: everything that can be found wrong with a journey before anybody is in it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 
 from distmark.journeys.checks.context import Checked, places_of
@@ -18,10 +18,17 @@ __all__ = ["Finding", "Severity", "check", "has_errors"]
 BREAKS_WAYS = {"unknown-step"}
 
 
-def check(source: Source, *, now: datetime | None = None, journeys: Collection[str] | None = None) -> list[Finding]:
+def check(
+    source: Source,
+    *,
+    now: datetime | None = None,
+    journeys: Collection[str] | None = None,
+    lacking: Mapping[str, Mapping[str, str]] | None = None,
+) -> list[Finding]:
     """Return what is wrong with a journey, by file and line; empty when nothing is.
 
-    `now` (aware) finds waits for days that are past, `journeys` are the keys that a journey step may enter; each is left out when None.
+    `now` (aware) finds waits for days that are past, `journeys` are the keys that a journey step may enter, `lacking` the
+    channels that this installation cannot send by, each with what it lacks; each is left out when None.
     """
     found = list(check_syntax(source))
     try:
@@ -30,10 +37,18 @@ def check(source: Source, *, now: datetime | None = None, journeys: Collection[s
         return _sorted([*found, *error.findings], source)
     checked = Checked(source, definition, document, build_program(definition), places_of(document), now)
     references = list(check_references(checked, frozenset(journeys) if journeys is not None else None))
-    found += [*references, *check_templates(checked)]
+    found += [*references, *check_templates(checked), *_lacking(checked, lacking or {})]
     if not any(item.code in BREAKS_WAYS and (item.field or "").endswith(("goto", "on_timeout")) for item in references):
         found += check_shape(checked)
     return _sorted(found, source)
+
+
+def _lacking(checked: Checked, lacking: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
+    for step in checked.sends():
+        if step.send in lacking:
+            yield checked.finding(
+                "channel-lacking", step.id, ("send",), channel=step.send, lacks=lacking[step.send]["en"], lacks_ja=lacking[step.send]["ja"]
+            )
 
 
 def _sorted(found: list[Finding], source: Source) -> list[Finding]:

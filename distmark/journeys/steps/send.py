@@ -1,27 +1,35 @@
 """Send a message through a channel."""
 
-from collections.abc import Mapping
-from typing import ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
 
+from distmark.channels.registry import CHANNELS
 from distmark.journeys.field_types import Identifier, Name
+from distmark.journeys.fields import problem
+from distmark.journeys.findings import closest
 from distmark.journeys.model import Act, Decision, IfHeld, SendMessage, Visit
 from distmark.journeys.steps.base import Defaults, Step, StepKind
 from distmark.journeys.wording import listed
 
-CHANNELS: Mapping[str, tuple[str, ...]] = {
-    "email": ("subject.txt", "text.txt", "mjml"),
-    "sms": ("sms.txt",),
-    "line": ("line.txt",),
-    "push": ("push.txt",),
-}
-CHANNEL_LABELS: Mapping[str, Mapping[str, str]] = {
-    "email": {"ja": "メール", "en": "Mail"},
-    "sms": {"ja": "SMS", "en": "SMS"},
-    "line": {"ja": "LINE", "en": "LINE"},
-    "push": {"ja": "プッシュ通知", "en": "Push"},
-}
+
+def _known(value: str) -> str:
+    if value not in CHANNELS:
+        near = closest(value, CHANNELS)
+        raise problem("bad-choice", value=value, allowed=", ".join(CHANNELS), **({"suggestion": near} if near else {}))
+    return value
+
+
+class _OfRegistry:
+    """The JSON Schema of a channel's name: the channels of the registry."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"type": "string", "enum": list(CHANNELS)}
+
+
+ChannelName = Annotated[str, AfterValidator(_known), _OfRegistry]
 
 
 class SendStep(Step):
@@ -29,7 +37,7 @@ class SendStep(Step):
 
     kind: ClassVar[str] = "send"
 
-    send: Literal["email", "sms", "line", "push"] = Field(description="The channel.")
+    send: ChannelName = Field(description="The channel.")
     message: Name = Field(description="The name of the files below messages/.")
     editable: tuple[Identifier, ...] = Field((), description="Blocks that the partner may change; all else is locked.")
     if_held: IfHeld | None = Field(None, description="What to do when quiet hours, a cap or a throttle hold the message.")
@@ -40,7 +48,7 @@ class SendStep(Step):
     @property
     def parts(self) -> tuple[str, ...]:
         """The template files that the channel needs, in each language."""
-        return CHANNELS[self.send]
+        return CHANNELS[self.send].parts
 
     def settled(self, defaults: Defaults) -> Self:
         purpose = self.purpose or ("transactional" if defaults.transactional else "marketing")
@@ -54,7 +62,7 @@ def decide(step: SendStep, visit: Visit) -> Decision:
 
 def describe(step: SendStep, lang: str) -> tuple[str, str]:
     """Return a title and a second line in `lang`."""
-    channel = CHANNEL_LABELS[step.send][lang]
+    channel = CHANNELS[step.send].labels[lang]
     title = f"{step.message} {channel}" if lang == "ja" else f"{channel}: {step.message}"
     notes = []
     if step.editable:

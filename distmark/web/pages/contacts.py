@@ -12,6 +12,7 @@ from itsdangerous import BadSignature
 from sqlmodel import Session
 from starlette.datastructures import FormData
 
+from distmark.channels.registry import CHANNELS
 from distmark.contacts import service as contacts
 from distmark.contacts.model import address_hash
 from distmark.contacts.service import ImportReport, read_contact
@@ -91,7 +92,7 @@ def agree(session: Session, visit: Visit, contact: Contact, ground: str, source:
     if ground not in GROUND:
         raise InvalidInput("No ground for writing to this person was chosen; choose one.")
     wording = visit.say(GROUND[ground])
-    for channel, address in (("email", contact.email), ("sms", contact.phone)):
+    for channel, address in ((kind.consent, kind.address(contact)) for kind in CHANNELS.values()):
         if address:
             contacts.record_consent(
                 session,
@@ -254,7 +255,7 @@ def record_consent(contact_id: int, visit: Visit = needs(Permission.write_contac
     with visit.writing() as session:
         contact = contacts.get_contact(session, visit.viewer, contact_id)
         if text(form, "given") == "no":
-            for channel in ("email", "sms"):
+            for channel in (kind.consent for kind in CHANNELS.values()):
                 contacts.record_consent(
                     session, contact_id, channel, given=False, now=visit.now, source="told the partner", by_user_id=visit.viewer.user_id
                 )

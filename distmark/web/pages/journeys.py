@@ -11,6 +11,7 @@ from markupsafe import Markup
 from sqlmodel import Session
 from starlette.datastructures import FormData, UploadFile
 
+from distmark.channels.registry import lacking
 from distmark.compliance import service as compliance
 from distmark.compliance.service import CheckFailed
 from distmark.enrollments import control
@@ -92,7 +93,7 @@ def journey_page(key: str, visit: Visit = needs(Permission.see_journeys), v: int
         versions = journeys.versions_of(session, id_of(journey))
         version = _chosen(versions, v)
         source = source_of(version)
-        findings = check(source, now=visit.now)
+        findings = check(source, now=visit.now, lacking=lacking(visit.site.settings))
         program = None if has_errors(findings) else journeys.program_of(session, id_of(version))
         here = enrollments.step_counts(session, visit.viewer, version_id=version.id)
         found = metrics.results(session, visit.viewer, key, version=version.number) if program and version.registered_at else None
@@ -205,7 +206,7 @@ def _source_from(form: FormData) -> Source:
 
 
 def _editor(visit: Visit, source: Source, journey: Journey | None, *, wrong: str = "", checked: bool = True, status: int = 200) -> Response:
-    findings = check(source, now=visit.now) if checked else []
+    findings = check(source, now=visit.now, lacking=lacking(visit.site.settings)) if checked else []
     missing = [found.values["file"].rpartition("/")[2] for found in findings if found.code == "missing-template" and "file" in found.values]
     return visit.page(
         "journeys/edit.html",

@@ -1,65 +1,23 @@
 """The command line on both databases: journeys, contacts, campaigns, enrolling, results, and what each mistake is answered with."""
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlmodel import select
 
-from distmark.cli import app
-from distmark.console import guarded
 from distmark.contacts.table import Contact
-from distmark.db import Database, get_database
+from distmark.db import Database
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.table import JourneyVersion, VersionStatus
 from distmark.partners.model import Role
 from distmark.partners.table import User
-from distmark.settings import ROOT, get_settings
+from distmark.settings import ROOT
 from distmark.sql import id_of
+from tests.command_line import Run
 from tests.factories import TEMPLATES, make_brand, make_campaign, make_contact, make_partner, make_source, make_user, make_version
 
 WELCOME = ROOT / "journey_defs" / "retirement-onboarding"
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def run(db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """Run the command line on this test's database, as its entry point does."""
-    monkeypatch.setenv("DISTMARK_DATABASE_URL", db.engine.url.render_as_string(hide_password=False))
-    monkeypatch.setenv("DISTMARK_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Ran:
-        for cached in (get_settings, get_database):
-            cached.cache_clear()
-        try:
-            code = guarded(lambda: app([str(each) for each in arguments]))
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        told = capsys.readouterr()
-        if get_database.cache_info().currsize:
-            get_database().close()
-        return Ran(code, told.out, told.err)
-
-    yield run
-    for cached in (get_settings, get_database):
-        cached.cache_clear()
 
 
 def write(folder: Path, key: str = "introduction", brand: str = "mirai-securities", journey: str | None = None) -> Path:
@@ -87,9 +45,6 @@ def staffed(db: Database) -> Database:
 def version_of(db: Database) -> JourneyVersion:
     with db.reading() as session:
         return session.exec(select(JourneyVersion)).one()
-
-
-# --- journeys -------------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_clean_journey_passes_the_check(run: Run, tmp_path: Path) -> None:
@@ -278,9 +233,6 @@ def test_a_question_that_cannot_be_answered_says_why(run: Run, arguments: tuple[
     assert says in ran.err
 
 
-# --- contacts, campaigns, enrolling, results ---------------------------------------------------------------------------------------------
-
-
 def test_contacts_come_in_and_the_broken_line_is_named(run: Run, staffed: Database, tmp_path: Path) -> None:
     lines = ["姓,名,メール,メール同意", *(f"佐藤,{n},person{n}@example.com,yes" for n in range(15)), "田中,壊れ,not-an-address,yes"]
     (tmp_path / "people.csv").write_bytes("\n".join(lines).encode("cp932"))
@@ -396,9 +348,6 @@ def test_results_of_an_unknown_journey_say_where_to_look(run: Run, offered: Data
 
     assert ran.code == 1
     assert "distmark journeys list" in ran.err
-
-
-# --- the installation --------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_wrong_setting_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ from distmark.contacts.table import Contact
 from distmark.db import Database
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.journeys.table import Journey
+from tests.command_line import Run
 from tests.driver import Stage
-from tests.integration.commands.test_cli_commands import Run, run  # noqa: F401  (a fixture)
 
 STEPS = "  - {id: rest, wait: {for: 3 days}}\n  - {id: first, send: email, message: one}\n"
 
@@ -44,7 +44,7 @@ def names(stage: Stage, campaign: Campaign, people: list[Contact]) -> dict[str, 
 @pytest.mark.parametrize(
     ("named", "count"), [("journey", 3), ("version", 3), ("campaign", 3), ("partner", 3), ("contact", 1), ("enrollment", 2)]
 )
-async def test_every_scope_is_paused_and_resumed_by_name(run: Run, inside: Any, named: str, count: int) -> None:  # noqa: F811
+async def test_every_scope_is_paused_and_resumed_by_name(run: Run, inside: Any, named: str, count: int) -> None:
     options = names(*inside)[named]
 
     paused = run("pause", *options, "--reason", "wrong rate", "--json")
@@ -60,7 +60,7 @@ async def test_every_scope_is_paused_and_resumed_by_name(run: Run, inside: Any, 
     assert {inside[0].enrollment(person).status for person in inside[2]} == {EnrollmentStatus.waiting}
 
 
-async def test_dry_runs_change_nothing(run: Run, inside: Any) -> None:  # noqa: F811
+async def test_dry_runs_change_nothing(run: Run, inside: Any) -> None:
     options = names(*inside)["campaign"]
 
     told = [run(command, *options, "--dry-run", "--json").rows[0] for command in ("pause", "stop", "drain")]
@@ -70,7 +70,7 @@ async def test_dry_runs_change_nothing(run: Run, inside: Any) -> None:  # noqa: 
     assert after == {"paused": 3, "dry_run": False}
 
 
-async def test_spread_is_shown_and_stop_ends_for_the_reason(run: Run, inside: Any) -> None:  # noqa: F811
+async def test_spread_is_shown_and_stop_ends_for_the_reason(run: Run, inside: Any) -> None:
     stage, _campaign, people = inside
     options = names(*inside)["campaign"]
     run("pause", *options)
@@ -93,14 +93,14 @@ async def test_spread_is_shown_and_stop_ends_for_the_reason(run: Run, inside: An
         (["resume", "--campaign", "spring", "--spread", "a while"], 'The time "a while" cannot be read; write it as 30m, 2h or 1d.'),
     ],
 )
-async def test_mistakes_are_answered_with_one_line(run: Run, inside: Any, arguments: list[str], says: str) -> None:  # noqa: F811
+async def test_mistakes_are_answered_with_one_line(run: Run, inside: Any, arguments: list[str], says: str) -> None:
     ran = run(*arguments)
 
     assert ran.code == 1
     assert says in ran.err.replace("\n", " ")
 
 
-async def test_version_that_is_not_there_is_refused_naming_those_there_are(run: Run, inside: Any) -> None:  # noqa: F811
+async def test_version_that_is_not_there_is_refused_naming_those_there_are(run: Run, inside: Any) -> None:
     ran = run("drain", *names(*inside)["journey"], "--version", 7)
 
     assert ran.code == 1

@@ -8,10 +8,10 @@ import pytest
 from distmark.clock import FixedClock, wall_now
 from distmark.db import Database
 from distmark.metrics.rollup import roll_up
+from tests.command_line import Run
 from tests.driver import Stage
-from tests.integration.commands.test_cli_commands import Run, run  # noqa: F401  (a fixture)
-from tests.integration.engine.test_version_moves import key_of
-from tests.integration.experiments.test_experiments_winner import _click, _test
+from tests.experiments import click_message, experiment_steps
+from tests.versions import key_of
 
 TEST = "metric: click, hold_out: 50%, evaluate_after: 2 days, winner: manual"
 
@@ -20,13 +20,13 @@ TEST = "metric: click, hold_out: 50%, evaluate_after: 2 days, winner: manual"
 async def journey(db: Database) -> tuple[Stage, str, Any]:
     """A test with three people in each arm, two waiting, and one click for "warm"."""
     stage = Stage(db, FixedClock(wall_now() - timedelta(hours=2)))
-    campaign, arms = _test(stage, TEST, held=2)
+    campaign, arms = experiment_steps(stage, TEST, held=2)
     await stage.run_for(timedelta(hours=1))
-    _click(stage, arms["warm"][:1])
+    click_message(stage, arms["warm"][:1])
     return stage, key_of(stage, campaign), arms
 
 
-async def test_shows_how_the_test_stands_and_changes_nothing(run: Run, journey: Any) -> None:  # noqa: F811
+async def test_shows_how_the_test_stands_and_changes_nothing(run: Run, journey: Any) -> None:
     _stage, key, _arms = journey
 
     ran = run("journeys", "decide", key, "subject", "--refresh", "--json")
@@ -39,7 +39,7 @@ async def test_shows_how_the_test_stands_and_changes_nothing(run: Run, journey: 
     assert row["sure"] == pytest.approx(0.781, abs=0.001)
 
 
-async def test_winner_is_chosen_and_told(run: Run, journey: Any) -> None:  # noqa: F811
+async def test_winner_is_chosen_and_told(run: Run, journey: Any) -> None:
     stage, key, arms = journey
     roll_up(stage.db, stage.clock.now())
 
@@ -54,7 +54,7 @@ async def test_winner_is_chosen_and_told(run: Run, journey: Any) -> None:  # noq
     assert (shown.rows[0]["winner"], shown.rows[0]["by"]) == ("warm", "hand")
 
 
-async def test_people_read_what_the_numbers_say(run: Run, journey: Any) -> None:  # noqa: F811
+async def test_people_read_what_the_numbers_say(run: Run, journey: Any) -> None:
     _stage, key, _arms = journey
 
     ran = run("journeys", "decide", key, "subject", "--refresh")
@@ -72,7 +72,7 @@ async def test_people_read_what_the_numbers_say(run: Run, journey: Any) -> None:
         ("subject", ["--version", 7], "has no such version"),
     ],
 )
-async def test_mistakes_are_answered_with_one_line(run: Run, journey: Any, step: str, options: list[Any], says: str) -> None:  # noqa: F811
+async def test_mistakes_are_answered_with_one_line(run: Run, journey: Any, step: str, options: list[Any], says: str) -> None:
     ran = run("journeys", "decide", journey[1], step, *options)
 
     assert ran.code == 1

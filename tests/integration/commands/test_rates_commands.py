@@ -12,8 +12,8 @@ from distmark.delivery.table import Pace
 from distmark.partners.model import Role
 from flows.upkeep import Cursor, UpkeepContext, _forget_slots
 from tests import factories
+from tests.command_line import Run
 from tests.driver import Stage
-from tests.integration.commands.test_cli_commands import Run, run  # noqa: F401  (a fixture)
 
 MAIL = "  - {id: mail, send: email, message: one}\n"
 
@@ -26,7 +26,7 @@ def stage(db: Database) -> Stage:
     return stage
 
 
-async def test_rate_is_set_listed_with_what_waits_and_removed(run: Run, stage: Stage) -> None:  # noqa: F811
+async def test_rate_is_set_listed_with_what_waits_and_removed(run: Run, stage: Stage) -> None:
     made = run("rates", "set", "partner", stage.partner.key, 60, "--burst", 2, "--json")
     run("rates", "set", "destination-domain", "*", 100000)
     stage.enrol(stage.journey(MAIL, contacts_per_run=10), *[stage.contact() for _person in range(5)])
@@ -63,18 +63,18 @@ async def test_rate_is_set_listed_with_what_waits_and_removed(run: Run, stage: S
         (("list", "--brand", "nowhere"), "nowhere"),
     ],
 )
-def test_mistake_changes_nothing_and_says_what_to_do(run: Run, stage: Stage, arguments: tuple[object, ...], said: str) -> None:  # noqa: F811
+def test_mistake_changes_nothing_and_says_what_to_do(run: Run, stage: Stage, arguments: tuple[object, ...], said: str) -> None:
     found = run("rates", *arguments)
 
     assert found.code == 1
     assert said in " ".join(found.err.split())
 
 
-def test_without_a_rate_the_list_says_what_that_means(run: Run, stage: Stage) -> None:  # noqa: F811
+def test_without_a_rate_the_list_says_what_that_means(run: Run, stage: Stage) -> None:
     assert "every message goes when it is due" in run("rates", "list").out
 
 
-def test_only_people_of_operations_change_rates(run: Run, stage: Stage) -> None:  # noqa: F811
+def test_only_people_of_operations_change_rates(run: Run, stage: Stage) -> None:
     with stage.db.writing() as session:
         factories.make_user(session, Role.marketer, session.merge(stage.brand), email="mari@mirai.example")
 

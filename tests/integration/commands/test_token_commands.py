@@ -3,17 +3,10 @@
 import pytest
 from sqlmodel import select
 
-from distmark.clock import FixedClock
-from distmark.db import Database
 from distmark.partners.table import ApiToken, User
 from distmark.partners.tokens import PREFIX, hash_of, holder_of
+from tests.command_line import Run
 from tests.driver import Stage
-from tests.integration.commands.test_cli_commands import Run, run  # noqa: F401  (a fixture)
-
-
-@pytest.fixture
-def stage(db: Database, clock: FixedClock) -> Stage:
-    return Stage(db, clock)
 
 
 def email_of(stage: Stage) -> str:
@@ -21,7 +14,7 @@ def email_of(stage: Stage) -> str:
         return session.get_one(User, stage.viewer.user_id).email
 
 
-def test_token_is_made_for_a_person_and_printed_once(run: Run, stage: Stage) -> None:  # noqa: F811
+def test_token_is_made_for_a_person_and_printed_once(run: Run, stage: Stage) -> None:
     made = run("token", "create", "booking system", "--as", email_of(stage), "--json")
     listed = run("token", "list", "--json")
 
@@ -36,13 +29,13 @@ def test_token_is_made_for_a_person_and_printed_once(run: Run, stage: Stage) -> 
         assert (holder[0].user_id, holder[0].partner_id) == (stage.viewer.user_id, stage.partner.id)
 
 
-def test_plain_answer_ends_with_the_token_alone_on_its_line(run: Run, stage: Stage) -> None:  # noqa: F811
+def test_plain_answer_ends_with_the_token_alone_on_its_line(run: Run, stage: Stage) -> None:
     made = run("token", "create", "booking system", "--as", email_of(stage))
 
     assert made.out.strip().splitlines()[-1].startswith(PREFIX)
 
 
-def test_revoked_token_opens_nothing(run: Run, stage: Stage) -> None:  # noqa: F811
+def test_revoked_token_opens_nothing(run: Run, stage: Stage) -> None:
     made = run("token", "create", "booking system", "--as", email_of(stage), "--json").rows[0]
 
     revoked = run("token", "revoke", made["id"])
@@ -57,7 +50,7 @@ def test_revoked_token_opens_nothing(run: Run, stage: Stage) -> None:  # noqa: F
     ("arguments", "said"),
     [(("create", "x", "--as", "nobody@example.com"), "nobody@example.com"), (("revoke", "99"), "no token 99")],
 )
-def test_mistake_is_answered_with_what_to_do(run: Run, stage: Stage, arguments: tuple[str, ...], said: str) -> None:  # noqa: F811
+def test_mistake_is_answered_with_what_to_do(run: Run, stage: Stage, arguments: tuple[str, ...], said: str) -> None:
     answer = run("token", *arguments)
 
     assert answer.code == 1

@@ -6,9 +6,9 @@ import pytest
 
 from distmark.clock import FixedClock, wall_now
 from distmark.db import Database
+from tests.command_line import Run
 from tests.driver import Stage
-from tests.integration.commands.test_cli_commands import Run, run  # noqa: F401  (a fixture)
-from tests.integration.engine.test_version_moves import OLD, inside, key_of, next_version, version_of
+from tests.versions import OLD, inside, key_of, next_version, version_of
 
 NEW = "  - {id: first, send: email, message: one}\n  - {id: pause, wait: {for: 9 days}}\n"
 
@@ -22,7 +22,7 @@ async def journey(db: Database) -> tuple[Stage, str, Any]:
     return stage, key_of(stage, campaign), people
 
 
-async def test_dry_run_then_move_then_undo(run: Run, journey: Any) -> None:  # noqa: F811
+async def test_dry_run_then_move_then_undo(run: Run, journey: Any) -> None:
     stage, key, people = journey
     options = (key, "--from", 1, "--to", 2, "--map", "rest=pause", "--json")
 
@@ -41,7 +41,7 @@ async def test_dry_run_then_move_then_undo(run: Run, journey: Any) -> None:  # n
     assert version_of(stage, stage.enrollment(people[0])) == 1
 
 
-async def test_people_read_who_goes_where_and_how_to_take_it_back(run: Run, journey: Any) -> None:  # noqa: F811
+async def test_people_read_who_goes_where_and_how_to_take_it_back(run: Run, journey: Any) -> None:
     _stage, key, _people = journey
 
     ran = run("journeys", "move", key, "--from", 1, "--to", 2, "--map", "rest=pause")
@@ -62,7 +62,7 @@ async def test_people_read_who_goes_where_and_how_to_take_it_back(run: Run, jour
         (["--undo", 999], "There is no move 999"),
     ],
 )
-async def test_mistakes_are_answered_with_one_line(run: Run, journey: Any, options: list[Any], says: str) -> None:  # noqa: F811
+async def test_mistakes_are_answered_with_one_line(run: Run, journey: Any, options: list[Any], says: str) -> None:
     ran = run("journeys", "move", journey[1], *options)
 
     assert ran.code == 1

@@ -7,8 +7,6 @@ from prefect.settings import Settings
 from sqlmodel import select
 
 from distmark.channels.memory import Fault
-from distmark.clock import FixedClock
-from distmark.db import Database
 from distmark.delivery.rates import set_rate
 from distmark.delivery.table import RateScope
 from distmark.engagement.service import record_event
@@ -29,11 +27,6 @@ from tests.driver import HEAD, Stage, _templates
 
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 TWO_MAILS = "  - {id: first, send: email, message: one}\n  - {id: rest, wait: {for: 3 days}}\n  - {id: second, send: email, message: two}\n"
-
-
-@pytest.fixture
-def stage(db: Database, clock: FixedClock) -> Stage:
-    return Stage(db, clock)
 
 
 # --- double sends -----------------------------------------------------------------------------------------------------------------------

@@ -23,8 +23,7 @@ from distmark.journeys.schema import json_schema
 from distmark.journeys.steps import Step, StepKind
 from distmark.sql import id_of
 from tests.driver import Stage
-from tests.unit.journeys.test_journeys_check import found_in
-from tests.unit.journeys.test_journeys_walk import program_of
+from tests.journeys import found_in, program_of
 
 # --- what the new file would hold --------------------------------------------------------------------------------------------------------
 

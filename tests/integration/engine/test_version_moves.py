@@ -6,10 +6,7 @@ import pytest
 from sqlmodel import col, select
 
 from distmark.campaigns.table import Campaign
-from distmark.clock import FixedClock
 from distmark.compliance.table import AuditEntry
-from distmark.contacts.table import Contact
-from distmark.db import Database
 from distmark.engagement.service import click
 from distmark.engine.facts import look
 from distmark.engine.table import EarlierPosition
@@ -21,39 +18,15 @@ from distmark.enrollments.table import Enrollment
 from distmark.errors import InvalidInput, NotAllowed, NotFound, Refused
 from distmark.journeys.service import newest_registered
 from distmark.journeys.source import Source
-from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
+from distmark.journeys.table import Journey, VersionStatus
 from distmark.partners.model import Role
 from distmark.sql import id_of
 from tests import factories
 from tests.driver import HEAD, Stage, _templates
+from tests.versions import HOUR, OLD, PHONE, inside, key_of, next_version, version_of
 
 DAY = timedelta(days=1)
-HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
-PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
-OLD = (
-    "  - {id: first, send: email, message: one}\n  - {id: rest, wait: {for: 3 days}}\n  - {id: second, send: email, message: two}\n"
-    "  - {id: end-rest, wait: {for: 3 days}}\n"
-)
-
-
-@pytest.fixture
-def stage(db: Database, clock: FixedClock) -> Stage:
-    return Stage(db, clock)
-
-
-def next_version(stage: Stage, campaign: Campaign, steps: str, head: str = "", status: VersionStatus = VersionStatus.registered) -> int:
-    """Write the next version of the campaign's journey and return its number."""
-    with stage.db.writing() as session:
-        journey = session.get_one(Journey, campaign.journey_id)
-        definition = HEAD.format(key=journey.key) + f"send_policy: {{caps: none}}\n{head}\nsteps:\n{steps}"
-        source = Source(definition, _templates(), path=journey.key)
-        return factories.make_version(session, journey=journey, source=source, status=status).number
-
-
-def key_of(stage: Stage, campaign: Campaign) -> str:
-    with stage.db.reading() as session:
-        return session.get_one(Journey, campaign.journey_id).key
 
 
 def dry_run(stage: Stage, campaign: Campaign, to: int = 2, **mapping: str) -> MovePlan:
@@ -69,18 +42,6 @@ def move_all(stage: Stage, campaign: Campaign, to: int = 2, start: int = 1, **ma
     with stage.db.writing() as session:
         act, _plan = move(session, stage.marketer, key, start, to, steps, stage.clock.now(), look)
         return id_of(act)
-
-
-async def inside(stage: Stage, steps: str = OLD, people: int = 1, head: str = "", **campaign: object) -> tuple[Campaign, list[Contact]]:
-    made, contacts = stage.journey(steps, head, **campaign), [stage.contact() for _ in range(people)]
-    stage.enrol(made, *contacts)
-    await stage.run_for(HOUR)
-    return made, contacts
-
-
-def version_of(stage: Stage, row: Enrollment) -> int:
-    with stage.db.reading() as session:
-        return session.get_one(JourneyVersion, row.version_id).number
 
 
 async def test_those_inside_stay_on_their_version_until_somebody_moves_them(stage: Stage) -> None:

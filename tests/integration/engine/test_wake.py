@@ -5,8 +5,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from distmark.channels.memory import Fault
-from distmark.clock import FixedClock
-from distmark.db import Database
 from distmark.engagement.service import click, open_pixel, record_event, unsubscribe
 from distmark.enrollments.control import pause, resume, stop
 from distmark.enrollments.model import EnrollmentStatus, EnrolVerdict, TimelineKind
@@ -16,11 +14,6 @@ from tests.driver import Stage
 
 DAY = timedelta(days=1)
 PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
-
-
-@pytest.fixture
-def stage(db: Database, clock: FixedClock) -> Stage:
-    return Stage(db, clock)
 
 
 async def test_contact_gets_each_message_once_and_completes(stage: Stage) -> None:

@@ -5,13 +5,10 @@ import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-import pytest
 from sqlalchemy import update
 
 from distmark.channels.memory import Fault
-from distmark.clock import FixedClock
 from distmark.contacts.service import record_consent
-from distmark.db import Database
 from distmark.engine.wake import wake
 from distmark.enrollments.model import TimelineKind
 from distmark.enrollments.table import Enrollment
@@ -27,11 +24,6 @@ ONE_SMS = "  - {id: text, send: sms, message: nudge}\n"
 ONE_A_DAY = "send_policy: {caps: 1 per day}"
 # The clock stands at Tuesday 24 November 2026, 10:00 in Tokyo.
 MIDNIGHT = datetime(2026, 11, 24, 15, 0, tzinfo=UTC)  # 25 November 00:00 in Tokyo
-
-
-@pytest.fixture
-def stage(db: Database, clock: FixedClock) -> Stage:
-    return Stage(db, clock)
 
 
 def in_other_book(stage: Stage, email: str):

@@ -6,8 +6,6 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from distmark.channels.memory import Fault
-from distmark.clock import FixedClock
-from distmark.db import Database
 from distmark.engine import wake as waking
 from distmark.enrollments.model import TimelineKind
 from distmark.messages.model import MessageStatus
@@ -15,11 +13,6 @@ from tests.driver import Stage
 
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
 STEPS = "  - {id: first, send: email, message: one}\n  - {id: pause, wait: {for: 1 day}}\n  - {id: second, send: email, message: two}\n"
-
-
-@pytest.fixture
-def stage(db: Database, clock: FixedClock) -> Stage:
-    return Stage(db, clock)
 
 
 class Away:

@@ -10,10 +10,8 @@ from sqlalchemy import event
 from sqlmodel import select
 
 from distmark.campaigns.table import Campaign
-from distmark.clock import FixedClock
 from distmark.contacts.service import record_consent
 from distmark.contacts.table import Contact
-from distmark.db import Database
 from distmark.engine.wake import wake
 from distmark.enrollments.control import pause, stop
 from distmark.enrollments.model import TimelineKind
@@ -31,11 +29,6 @@ EVENING = '  - {id: evening, wait: {until: "18:00"}}\n' + MAIL
 EVENING_AT = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)  # 18:00 in Tokyo
 MIDNIGHT = datetime(2026, 11, 24, 15, 0, tzinfo=UTC)  # 25 November 00:00 in Tokyo
 KEPT = 15 * MINUTE
-
-
-@pytest.fixture
-def stage(db: Database, clock: FixedClock) -> Stage:
-    return Stage(db, clock)
 
 
 def policy(priority: str = "normal", caps: str = "1 per day", more: str = "") -> str:

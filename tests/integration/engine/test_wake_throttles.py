@@ -9,9 +9,7 @@ import pytest
 from sqlmodel import select
 
 from distmark.channels.memory import Fault
-from distmark.clock import FixedClock
 from distmark.compliance.service import trail
-from distmark.db import Database
 from distmark.delivery.rates import forget_past_slots, list_rates, remove_rate, set_rate
 from distmark.delivery.table import Pace
 from distmark.delivery.throttle import RateScope
@@ -27,11 +25,6 @@ from tests.driver import Stage
 
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 ONE_MAIL = "  - {id: first, send: email, message: one}\n"
-
-
-@pytest.fixture
-def stage(db: Database, clock: FixedClock) -> Stage:
-    return Stage(db, clock)
 
 
 @pytest.fixture

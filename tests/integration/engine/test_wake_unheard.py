@@ -5,8 +5,6 @@ from datetime import timedelta
 import pytest
 
 import distmark.engine.wake as waking
-from distmark.clock import FixedClock
-from distmark.db import Database
 from distmark.engagement.service import record_event
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.recovery import release_queue
@@ -20,11 +18,6 @@ GOAL = "events: [booked]\ngoal: {when: \"converted('booked')\"}"
 
 class Killed(BaseException):
     """The process is gone."""
-
-
-@pytest.fixture
-def stage(db: Database, clock: FixedClock) -> Stage:
-    return Stage(db, clock)
 
 
 async def waiting_and_woken(stage: Stage):

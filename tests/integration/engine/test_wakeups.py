@@ -8,8 +8,6 @@ import pytest
 from sqlalchemy import update
 from sqlmodel import Session, col, select
 
-from distmark.clock import FixedClock
-from distmark.db import Database
 from distmark.delivery.rates import open_throttle_batch, remove_rate, set_rate
 from distmark.delivery.throttle import RateScope, throttle_rule
 from distmark.engagement.service import NewEvent, Reading, click, record_event, record_events, record_readings
@@ -24,11 +22,6 @@ from tests.driver import Stage
 
 PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
 WAITING = "  - {id: first, send: email, message: one}\n  - {id: booking, wait: {event: booked, timeout: 7 days}}\n"
-
-
-@pytest.fixture
-def stage(db: Database, clock: FixedClock) -> Stage:
-    return Stage(db, clock)
 
 
 @pytest.fixture

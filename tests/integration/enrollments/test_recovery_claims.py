@@ -6,20 +6,13 @@ import pytest
 from sqlalchemy import update
 from sqlmodel import col
 
-from distmark.clock import FixedClock
 from distmark.contacts.table import Contact
-from distmark.db import Database
 from distmark.enrollments.recovery import free_claims, long_claimed, overdue_runs
 from distmark.enrollments.table import Enrollment
 from tests.driver import Stage
 
 STEPS = "  - {id: rest, wait: {for: 400 days}}\n"
 LONG = timedelta(minutes=10)
-
-
-@pytest.fixture
-def stage(db: Database, clock: FixedClock) -> Stage:
-    return Stage(db, clock)
 
 
 def _enrolled(stage: Stage, many: int, per_run: int = 1) -> list[Contact]:

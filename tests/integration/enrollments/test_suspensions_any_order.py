@@ -29,7 +29,7 @@ from distmark.tables import create_all
 from tests.depth import examples
 from tests.driver import Stage
 from tests.factories import NOW
-from tests.integration.engine.test_version_moves import PHONE, key_of, next_version
+from tests.versions import PHONE, key_of, next_version
 
 HOUR = timedelta(hours=1)
 EVENTS = "events: [booked]"

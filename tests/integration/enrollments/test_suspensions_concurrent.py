@@ -10,9 +10,7 @@ from datetime import timedelta
 import pytest
 from sqlmodel import col, select
 
-from distmark.clock import FixedClock
 from distmark.contacts.table import Contact
-from distmark.db import Database
 from distmark.engine.wake import wake
 from distmark.enrollments.control import pause, resume, stop
 from distmark.enrollments.model import EnrollmentStatus
@@ -25,11 +23,6 @@ from flows.launch import _outbox
 from tests.driver import Stage
 
 MAILS = "".join(f"  - {{id: mail-{number}, send: email, message: one}}\n" for number in range(6))
-
-
-@pytest.fixture
-def stage(db: Database, clock: FixedClock) -> Stage:
-    return Stage(db, clock)
 
 
 def rows(stage: Stage) -> list[Enrollment]:

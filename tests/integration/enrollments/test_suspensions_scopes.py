@@ -6,9 +6,7 @@ import pytest
 from sqlmodel import col, select
 
 from distmark.campaigns.table import Campaign, CampaignStatus
-from distmark.clock import FixedClock
 from distmark.compliance.table import AuditEntry
-from distmark.db import Database
 from distmark.engagement.service import record_event
 from distmark.enrollments.control import drain, pause, plan_resume, resume, stop
 from distmark.enrollments.model import EnrollmentStatus, EnrolVerdict, SuspensionKind, TimelineKind
@@ -28,11 +26,6 @@ STEPS = (
     "  - {id: first, send: email, message: one}\n  - {id: rest, wait: {for: 3 days}}\n  - {id: second, send: email, message: two}\n"
     "  - {id: again, wait: {for: 3 days}}\n"
 )
-
-
-@pytest.fixture
-def stage(db: Database, clock: FixedClock) -> Stage:
-    return Stage(db, clock)
 
 
 def scopes(stage: Stage, campaign: Campaign, contact_id: int | None, enrollment_id: int | None) -> dict[str, Scope]:

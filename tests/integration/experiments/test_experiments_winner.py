@@ -9,69 +9,25 @@ import pytest
 from sqlmodel import col, select
 
 from distmark.campaigns.table import Campaign
-from distmark.clock import FixedClock
 from distmark.compliance.table import AuditEntry
 from distmark.contacts.table import Contact
-from distmark.db import Database
 from distmark.engagement.service import click, open_pixel, record_event
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
 from distmark.errors import InvalidInput, NotAllowed, NotFound, Refused
 from distmark.experiments.service import DecidedExperiments, ExperimentShown, decide_experiment, experiments_of
 from distmark.experiments.statistics import ArmNumbers, Confidence
-from distmark.journeys.steps.branch import draw
 from distmark.journeys.table import Journey, JourneyVersion
 from distmark.metrics.rollup import roll_up
 from distmark.metrics.service import count_and_decide
 from distmark.partners.model import Role
 from tests import factories
 from tests.driver import Stage
+from tests.experiments import PHONE, STEPS, click_message, experiment_steps
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
-PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
 MACHINE = "Mozilla/5.0 (compatible; Barracuda Sentinel)"
-STEPS = """
-  - id: subject
-    branch: {test: {TEST}}
-    arms:
-      - {name: plain, share: 50%, steps: [{id: in-plain, send: email, message: one}]}
-      - {name: warm, share: 50%, steps: [{id: in-warm, send: email, message: two}]}
-  - {id: rest, wait: {for: 40 days}}
-"""
 ENDING = STEPS.partition("  - {id: rest")[0]  # the same, over right after the test
-
-
-@pytest.fixture
-def stage(db: Database, clock: FixedClock) -> Stage:
-    return Stage(db, clock)
-
-
-def _test(
-    stage: Stage, test: str, head: str = "", *, steps: str = STEPS, plain: int = 3, warm: int = 3, held: int = 0
-) -> tuple[Campaign, dict[str, list[Contact]]]:
-    """A journey with this test that so many contacts entered just now, drawn for these arms; those of "held" wait for the winner."""
-    campaign = stage.journey(steps.replace("TEST", test), head)
-    arms = {name: [stage.contact() for _number in range(many)] for name, many in (("plain", plain), ("warm", warm), ("held", held))}
-    everybody = [(name, contact) for name, contacts in arms.items() for contact in contacts]
-    stage.enrol(campaign, *(contact for _name, contact in everybody))
-    with stage.db.writing() as session:
-        for name, contact in everybody:
-            row = session.exec(select(Enrollment).where(Enrollment.contact_id == contact.id)).one()
-            keys = (f"run-{contact.id}-{number}" for number in range(1000))
-            row.run_key = next(key for key in keys if _drawn(f"{key}:{contact.id}", 0.5 if held else 0.0) == name)
-    return campaign, arms
-
-
-def _drawn(random_key: str, hold_out: float) -> str:
-    if draw(random_key, "subject:hold_out") < hold_out:
-        return "held"
-    return "plain" if draw(random_key, "subject") < 0.5 else "warm"
-
-
-def _click(stage: Stage, contacts: Sequence[Contact], link: str = "link-1", agent: str = PHONE) -> None:
-    for contact in contacts:
-        with stage.db.writing() as session:
-            click(session, stage.messages(contact)[-1].token, link, agent, stage.clock.now())
 
 
 def _round(stage: Stage) -> DecidedExperiments:
@@ -99,10 +55,10 @@ def _messages(stage: Stage, contacts: Sequence[Contact]) -> Counter[str]:
 
 
 async def test_those_held_out_get_the_arm_that_more_people_clicked(stage: Stage) -> None:
-    campaign, arms = _test(stage, "metric: click, hold_out: 50%, evaluate_after: 2 days", held=3)
+    campaign, arms = experiment_steps(stage, "metric: click, hold_out: 50%, evaluate_after: 2 days", held=3)
     await stage.run_for(HOUR)
-    _click(stage, arms["warm"][:3])
-    _click(stage, arms["plain"][:1])
+    click_message(stage, arms["warm"][:3])
+    click_message(stage, arms["plain"][:1])
     early = _round(stage)
     await stage.run_for(2 * DAY - HOUR)
 
@@ -120,9 +76,9 @@ async def test_those_held_out_get_the_arm_that_more_people_clicked(stage: Stage)
 
 
 async def test_everybody_who_comes_after_the_decision_takes_the_winner_and_counts_for_nobody(stage: Stage) -> None:
-    campaign, arms = _test(stage, "metric: click, evaluate_after: 1 day")
+    campaign, arms = experiment_steps(stage, "metric: click, evaluate_after: 1 day")
     await stage.run_for(HOUR)
-    _click(stage, arms["plain"][:2])
+    click_message(stage, arms["plain"][:2])
     await stage.run_for(DAY)
     _round(stage)
     later = [stage.contact() for _number in range(6)]
@@ -138,24 +94,24 @@ async def test_everybody_who_comes_after_the_decision_takes_the_winner_and_count
 async def test_only_what_people_do_with_messages_of_the_test_counts(stage: Stage) -> None:
     """E2, E3: a click by a machine, of another link, before the split, or twice adds nothing."""
     steps = "  - {id: before, send: email, message: three}\n  - {id: pause, wait: {for: 1 day}}" + STEPS
-    campaign, arms = _test(stage, "metric: click, link: link-1, evaluate_after: 9 days", steps=steps)
+    campaign, arms = experiment_steps(stage, "metric: click, link: link-1, evaluate_after: 9 days", steps=steps)
     await stage.run_for(HOUR)
-    _click(stage, [*arms["plain"], *arms["warm"]])
+    click_message(stage, [*arms["plain"], *arms["warm"]])
     await stage.run_for(DAY)
     with stage.db.writing() as session:
         click(session, stage.messages(arms["warm"][0])[0].token, "link-1", PHONE, stage.clock.now())
         open_pixel(session, stage.messages(arms["warm"][0])[-1].token, PHONE, stage.clock.now())
-    _click(stage, arms["warm"], agent=MACHINE)
-    _click(stage, arms["plain"][:1])
+    click_message(stage, arms["warm"], agent=MACHINE)
+    click_message(stage, arms["plain"][:1])
     stage.clock.move_to(stage.clock.now() + HOUR)
-    _click(stage, arms["plain"][:1])
+    click_message(stage, arms["plain"][:1])
     roll_up(stage.db, stage.clock.now())
 
     assert _counts(_split(stage, campaign)) == {"plain": (len(arms["plain"]), 1), "warm": (len(arms["warm"]), 0)}
 
 
 async def test_opens_by_machines_decide_nothing(stage: Stage) -> None:
-    campaign, arms = _test(stage, "metric: open, evaluate_after: 2 days")
+    campaign, arms = experiment_steps(stage, "metric: open, evaluate_after: 2 days")
     await stage.run_for(HOUR)
     with stage.db.writing() as session:
         for contact in arms["plain"]:
@@ -171,7 +127,7 @@ async def test_opens_by_machines_decide_nothing(stage: Stage) -> None:
 
 
 async def test_revenue_counts_the_money_of_each_contact_even_after_the_journey(stage: Stage) -> None:
-    campaign, arms = _test(stage, "metric: revenue, event: bought, evaluate_after: 3 days", steps=ENDING)
+    campaign, arms = experiment_steps(stage, "metric: revenue, event: bought, evaluate_after: 3 days", steps=ENDING)
     await stage.run_for(HOUR)
     with stage.db.writing() as session:
         for contact, name, value in (
@@ -215,7 +171,7 @@ async def test_a_conversion_counts_for_the_arm_that_its_contact_entered_last(sta
 
 
 async def test_with_nothing_to_compare_the_test_waits_almost_a_week_until_the_arm_written_first_wins(stage: Stage) -> None:
-    campaign, arms = _test(stage, "metric: click, hold_out: 50%, evaluate_after: 1 day", held=2)
+    campaign, arms = experiment_steps(stage, "metric: click, hold_out: 50%, evaluate_after: 1 day", held=2)
     await stage.run_for(HOUR)
     held = arms["held"]
     _round(stage)
@@ -234,12 +190,12 @@ async def test_with_nothing_to_compare_the_test_waits_almost_a_week_until_the_ar
 
 
 async def test_something_to_compare_that_comes_late_decides_within_the_hour(stage: Stage) -> None:
-    campaign, arms = _test(stage, "metric: click, evaluate_after: 1 day")
+    campaign, arms = experiment_steps(stage, "metric: click, evaluate_after: 1 day")
     await stage.run_for(HOUR)
     _round(stage)
     await stage.run_for(2 * DAY)
     _round(stage)
-    _click(stage, arms["warm"][:1])
+    click_message(stage, arms["warm"][:1])
 
     assert _round(stage) == DecidedExperiments(0, 0)
     await stage.run_for(HOUR)
@@ -248,9 +204,9 @@ async def test_something_to_compare_that_comes_late_decides_within_the_hour(stag
 
 
 async def test_a_person_decides_before_the_rule_and_the_trail_says_who(stage: Stage) -> None:
-    campaign, arms = _test(stage, "metric: click, hold_out: 50%, evaluate_after: 5 days, winner: manual", held=2)
+    campaign, arms = experiment_steps(stage, "metric: click, hold_out: 50%, evaluate_after: 5 days, winner: manual", held=2)
     await stage.run_for(HOUR)
-    _click(stage, arms["warm"][:2])
+    click_message(stage, arms["warm"][:2])
     roll_up(stage.db, stage.clock.now())
     with stage.db.writing() as session:
         split = decide_experiment(session, stage.marketer, _key(stage, campaign), None, "subject", "plain", stage.clock.now())
@@ -270,9 +226,9 @@ async def test_a_person_decides_before_the_rule_and_the_trail_says_who(stage: St
 
 
 async def test_a_manual_test_is_never_decided_by_the_rule(stage: Stage) -> None:
-    campaign, arms = _test(stage, "metric: click, hold_out: 50%, evaluate_after: 1 day, winner: manual", held=2)
+    campaign, arms = experiment_steps(stage, "metric: click, hold_out: 50%, evaluate_after: 1 day, winner: manual", held=2)
     await stage.run_for(HOUR)
-    _click(stage, arms["warm"])
+    click_message(stage, arms["warm"])
     await stage.run_for(20 * DAY)
 
     decided = _round(stage)
@@ -283,7 +239,7 @@ async def test_a_manual_test_is_never_decided_by_the_rule(stage: Stage) -> None:
 
 
 async def test_a_person_may_decide_before_anybody_came(stage: Stage) -> None:
-    campaign, _arms = _test(stage, "metric: click, hold_out: 50%, evaluate_after: 1 day", plain=0, warm=0)
+    campaign, _arms = experiment_steps(stage, "metric: click, hold_out: 50%, evaluate_after: 1 day", plain=0, warm=0)
     with stage.db.writing() as session:
         decide_experiment(session, stage.marketer, _key(stage, campaign), 1, "subject", "warm", stage.clock.now())
     contacts = [stage.contact() for _number in range(8)]
@@ -295,7 +251,7 @@ async def test_a_person_may_decide_before_anybody_came(stage: Stage) -> None:
 
 
 async def test_a_decided_test_stays_decided(stage: Stage) -> None:
-    campaign, _arms = _test(stage, "metric: click, evaluate_after: 1 day")
+    campaign, _arms = experiment_steps(stage, "metric: click, evaluate_after: 1 day")
     key, now = _key(stage, campaign), stage.clock.now()
     with stage.db.writing() as session:
         decide_experiment(session, stage.marketer, key, None, "subject", "warm", now)
@@ -309,7 +265,7 @@ async def test_a_decided_test_stays_decided(stage: Stage) -> None:
 
 
 async def test_who_comes_to_rest_at_the_test_while_it_is_decided_is_woken_by_the_next_round(stage: Stage) -> None:
-    campaign, arms = _test(stage, "metric: click, hold_out: 50%, evaluate_after: 1 day", held=2)
+    campaign, arms = experiment_steps(stage, "metric: click, hold_out: 50%, evaluate_after: 1 day", held=2)
     await stage.run_for(HOUR)
     held = arms["held"]
     with stage.db.writing() as session:
@@ -326,9 +282,9 @@ async def test_who_comes_to_rest_at_the_test_while_it_is_decided_is_woken_by_the
 
 
 async def test_rolling_up_twice_or_in_small_batches_counts_each_contact_once(stage: Stage) -> None:
-    campaign, arms = _test(stage, "metric: click, evaluate_after: 5 days")
+    campaign, arms = experiment_steps(stage, "metric: click, evaluate_after: 5 days")
     await stage.run_for(HOUR)
-    _click(stage, arms["plain"][:2])
+    click_message(stage, arms["plain"][:2])
 
     for _again in range(3):
         roll_up(stage.db, stage.clock.now(), batch=3)
@@ -339,8 +295,8 @@ async def test_rolling_up_twice_or_in_small_batches_counts_each_contact_once(sta
 async def test_a_version_that_cannot_be_read_any_more_keeps_nobody_elses_results_from_being_counted(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken, _arms = _test(stage, "metric: click, evaluate_after: 1 day")
-    campaign, arms = _test(stage, "metric: click, evaluate_after: 1 day")
+    broken, _arms = experiment_steps(stage, "metric: click, evaluate_after: 1 day")
+    campaign, arms = experiment_steps(stage, "metric: click, evaluate_after: 1 day")
     await stage.run_for(HOUR)
     with stage.db.writing() as session:
         version = session.exec(select(JourneyVersion).where(JourneyVersion.journey_id == broken.journey_id)).one()
@@ -355,7 +311,7 @@ async def test_a_version_that_cannot_be_read_any_more_keeps_nobody_elses_results
 
 
 async def test_a_paused_contact_takes_the_winner_when_resumed(stage: Stage) -> None:
-    campaign, arms = _test(stage, "metric: click, hold_out: 50%, evaluate_after: 1 day", held=2)
+    campaign, arms = experiment_steps(stage, "metric: click, hold_out: 50%, evaluate_after: 1 day", held=2)
     await stage.run_for(HOUR)
     held = arms["held"]
     with stage.db.writing() as session:
@@ -375,7 +331,7 @@ async def test_a_paused_contact_takes_the_winner_when_resumed(stage: Stage) -> N
 
 
 async def test_deciding_is_refused_to_others_and_for_what_is_not_there(stage: Stage) -> None:
-    campaign, _arms = _test(stage, "metric: click, evaluate_after: 1 day", plain=1, warm=0)
+    campaign, _arms = experiment_steps(stage, "metric: click, evaluate_after: 1 day", plain=1, warm=0)
     key, now = _key(stage, campaign), stage.clock.now()
     with stage.db.writing() as session:
         other_brand = factories.make_viewer(session, Role.marketer, factories.make_brand(session))
@@ -398,7 +354,7 @@ async def test_deciding_is_refused_to_others_and_for_what_is_not_there(stage: St
 
 async def test_the_results_are_read_on_the_brands_wall_clock(stage: Stage) -> None:
     """3 days from 10:00 in Tokyo end at 10:00 in Tokyo."""
-    campaign, _arms = _test(stage, "metric: click, evaluate_after: 3 days")
+    campaign, _arms = experiment_steps(stage, "metric: click, evaluate_after: 3 days")
     began_at: datetime = stage.clock.now()
     await stage.run_for(HOUR)
     roll_up(stage.db, stage.clock.now())

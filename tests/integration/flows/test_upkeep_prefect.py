@@ -9,6 +9,7 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Completed, Suspended
 
+from distmark.clock import wall_now
 from distmark.contacts.table import Contact
 from distmark.enrollments.model import EnrollmentStatus, TimelineKind
 from distmark.enrollments.table import Enrollment
@@ -19,7 +20,7 @@ from flows.launch import launch
 from flows.queue_lock import QueueOwnership
 from flows.states import claiming, running, waiting
 from flows.upkeep import Cursor, Repaired, UpkeepContext, repair, upkeep
-from tests.integration.flows.test_worker import EVENTS, STEPS, Shop, shop, until, wall_now  # noqa: F401  (a fixture)
+from tests.shop import EVENTS, SHOP_STEPS, Shop, until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.filterwarnings("default")]
 
@@ -27,7 +28,7 @@ ONE_MAIL = "  - {id: first, send: email, message: one}\n"
 RARE = "  - {id: rest, wait: {for: 30 days}}\n  - {id: first, send: email, message: one}\n"
 
 
-async def keep_up(shop: Shop, rounds: Cursor | None = None) -> Repaired:  # noqa: F811
+async def keep_up(shop: Shop, rounds: Cursor | None = None) -> Repaired:
     """Do what the upkeep flow does, in this test's pool."""
 
     def once() -> Repaired:
@@ -37,7 +38,7 @@ async def keep_up(shop: Shop, rounds: Cursor | None = None) -> Repaired:  # noqa
     return await asyncio.to_thread(once)
 
 
-async def launched(shop: Shop, people: int = 1, steps: str = ONE_MAIL, **campaign: object) -> list[Contact]:  # noqa: F811
+async def launched(shop: Shop, people: int = 1, steps: str = ONE_MAIL, **campaign: object) -> list[Contact]:
     """Enrol people and create their runs, which nobody serves."""
     made, contacts = await shop.open(steps, EVENTS if "booked" in steps else "", **campaign), [shop.stage.contact() for _ in range(people)]
     shop.stage.enrol(made, *contacts)
@@ -45,22 +46,22 @@ async def launched(shop: Shop, people: int = 1, steps: str = ONE_MAIL, **campaig
     return contacts
 
 
-def run_id(shop: Shop, contact: Contact) -> uuid.UUID:  # noqa: F811
+def run_id(shop: Shop, contact: Contact) -> uuid.UUID:
     return uuid.UUID(shop.stage.enrollment(contact).flow_run_id or "")
 
 
-def mended(shop: Shop, contact: Contact) -> list[str]:  # noqa: F811
+def mended(shop: Shop, contact: Contact) -> list[str]:
     return [str(move.detail["mended"]) for move in shop.stage.moves(contact) if move.kind is TimelineKind.woken]
 
 
-async def test_nothing_is_mended_where_nothing_is_wrong(shop: Shop) -> None:  # noqa: F811
+async def test_nothing_is_mended_where_nothing_is_wrong(shop: Shop) -> None:
     await launched(shop, 3)
     shop.stage.clock.move(timedelta(hours=1))
 
     assert await keep_up(shop) == Repaired()
 
 
-async def test_deleted_run_is_launched_anew_under_the_same_key_and_goes_on(shop: Shop) -> None:  # noqa: F811
+async def test_deleted_run_is_launched_anew_under_the_same_key_and_goes_on(shop: Shop) -> None:
     """L6: whose run was swept away is not, and it is told."""
     (hanako,) = await launched(shop)
     before, key = run_id(shop, hanako), shop.stage.enrollment(hanako).run_key
@@ -76,7 +77,7 @@ async def test_deleted_run_is_launched_anew_under_the_same_key_and_goes_on(shop:
     assert (mended(shop, hanako), len(shop.stage.mail.accepted)) == (["run_gone"], 1)
 
 
-async def test_worker_that_finds_a_run_deleted_launches_it_anew_at_once(shop: Shop) -> None:  # noqa: F811
+async def test_worker_that_finds_a_run_deleted_launches_it_anew_at_once(shop: Shop) -> None:
     (hanako,) = await launched(shop)
     before = run_id(shop, hanako)
     await shop.client.delete_flow_run(before)
@@ -97,7 +98,7 @@ async def test_worker_that_finds_a_run_deleted_launches_it_anew_at_once(shop: Sh
     [Completed(), State(type=StateType.FAILED, name="Failed"), State(type=StateType.CRASHED, name="Crashed")],
     ids=["completed", "failed", "crashed"],
 )
-async def test_run_that_is_over_while_somebody_in_it_is_not_is_reopened(shop: Shop, state: State) -> None:  # noqa: F811
+async def test_run_that_is_over_while_somebody_in_it_is_not_is_reopened(shop: Shop, state: State) -> None:
     (hanako,) = await launched(shop)
     await shop.client.set_flow_run_state(run_id(shop, hanako), state)
     shop.stage.clock.move(timedelta(minutes=6))
@@ -109,7 +110,7 @@ async def test_run_that_is_over_while_somebody_in_it_is_not_is_reopened(shop: Sh
     assert (found, mended(shop, hanako)) == (Repaired(reopened=1), ["run_over"])
 
 
-async def test_run_that_sleeps_past_its_time_is_woken(shop: Shop) -> None:  # noqa: F811
+async def test_run_that_sleeps_past_its_time_is_woken(shop: Shop) -> None:
     """L2"""
     (hanako,) = await launched(shop)
     await shop.client.set_flow_run_state(run_id(shop, hanako), waiting(wall_now() + timedelta(days=3650), "asleep"))
@@ -121,7 +122,7 @@ async def test_run_that_sleeps_past_its_time_is_woken(shop: Shop) -> None:  # no
     assert (await shop.run_of(hanako)).next_scheduled_start_time <= wall_now()
 
 
-async def test_run_that_was_claimed_and_forgotten_goes_on(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+async def test_run_that_was_claimed_and_forgotten_goes_on(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.upkeep.wall_now", lambda: wall_now() + timedelta(minutes=6))
     pending, begun = await launched(shop, 2)
     await shop.client.set_flow_run_state(run_id(shop, pending), claiming())
@@ -135,7 +136,7 @@ async def test_run_that_was_claimed_and_forgotten_goes_on(shop: Shop, monkeypatc
     assert {(await shop.run_of(contact)).state_name for contact in (pending, begun)} == {"Waiting"}
 
 
-async def test_run_that_was_claimed_just_now_is_left_alone(shop: Shop) -> None:  # noqa: F811
+async def test_run_that_was_claimed_just_now_is_left_alone(shop: Shop) -> None:
     (hanako,) = await launched(shop)
     await shop.client.set_flow_run_state(run_id(shop, hanako), claiming())
     shop.stage.clock.move(timedelta(minutes=6))
@@ -144,7 +145,7 @@ async def test_run_that_was_claimed_just_now_is_left_alone(shop: Shop) -> None: 
     assert (await shop.run_of(hanako)).state_name == "Pending"
 
 
-async def test_run_suspended_by_ops_is_counted_and_left_to_them(shop: Shop) -> None:  # noqa: F811
+async def test_run_suspended_by_ops_is_counted_and_left_to_them(shop: Shop) -> None:
     (hanako,) = await launched(shop)
     for state in (claiming(), running(), Suspended(timeout_seconds=3600)):
         await shop.client.set_flow_run_state(run_id(shop, hanako), state)
@@ -153,7 +154,7 @@ async def test_run_suspended_by_ops_is_counted_and_left_to_them(shop: Shop) -> N
     assert await keep_up(shop) == Repaired(held=1)
 
 
-async def test_cancelling_many_sleeping_runs_ends_all_their_enrollments(shop: Shop) -> None:  # noqa: F811
+async def test_cancelling_many_sleeping_runs_ends_all_their_enrollments(shop: Shop) -> None:
     people = await launched(shop, 6, RARE)
     for person in people[:5]:
         await shop.client.set_flow_run_state(run_id(shop, person), Cancelled())
@@ -165,7 +166,7 @@ async def test_cancelling_many_sleeping_runs_ends_all_their_enrollments(shop: Sh
     assert "dashboard" in shop.stage.enrollment(people[0]).reason
 
 
-async def test_cohort_run_that_is_deleted_is_launched_anew_for_those_still_inside(shop: Shop) -> None:  # noqa: F811
+async def test_cohort_run_that_is_deleted_is_launched_anew_for_those_still_inside(shop: Shop) -> None:
     """L6"""
     people = await launched(shop, 4, contacts_per_run=10)
     with shop.stage.db.writing() as session:
@@ -182,7 +183,7 @@ async def test_cohort_run_that_is_deleted_is_launched_anew_for_those_still_insid
     assert len({run_id(shop, person) for person in people[1:]}) == 1
 
 
-async def test_run_without_an_enrollment_is_cancelled_and_one_being_launched_is_not(shop: Shop) -> None:  # noqa: F811
+async def test_run_without_an_enrollment_is_cancelled_and_one_being_launched_is_not(shop: Shop) -> None:
     lost, launching = await launched(shop, 2, RARE)
     orphan, early = run_id(shop, lost), run_id(shop, launching)
     with shop.stage.db.writing() as session:
@@ -200,7 +201,7 @@ async def test_run_without_an_enrollment_is_cancelled_and_one_being_launched_is_
     assert (await shop.client.read_flow_run(early)).state_name == "Enrolled"
 
 
-async def test_claims_of_a_dead_worker_are_let_go_and_those_of_a_living_one_are_only_told(shop: Shop) -> None:  # noqa: F811
+async def test_claims_of_a_dead_worker_are_let_go_and_those_of_a_living_one_are_only_told(shop: Shop) -> None:
     """L3"""
     (hanako,) = await launched(shop)
     with shop.stage.db.writing() as session:
@@ -220,7 +221,7 @@ async def test_claims_of_a_dead_worker_are_let_go_and_those_of_a_living_one_are_
     assert mended(shop, hanako) == ["claim_of_the_dead"]
 
 
-async def test_retrying_a_parked_run_in_the_dashboard_lets_its_step_be_tried_again(shop: Shop) -> None:  # noqa: F811
+async def test_retrying_a_parked_run_in_the_dashboard_lets_its_step_be_tried_again(shop: Shop) -> None:
     (hanako,) = await launched(shop)
     with shop.stage.db.writing() as session:
         row = session.get_one(Enrollment, shop.stage.enrollment(hanako).id)
@@ -241,7 +242,7 @@ async def test_retrying_a_parked_run_in_the_dashboard_lets_its_step_be_tried_aga
     assert any(move.kind is TimelineKind.resumed and move.detail.get("parked") for move in shop.stage.moves(hanako))
 
 
-async def test_trying_again_on_our_page_needs_nothing_in_the_dashboard(shop: Shop) -> None:  # noqa: F811
+async def test_trying_again_on_our_page_needs_nothing_in_the_dashboard(shop: Shop) -> None:
     (hanako,) = await launched(shop)
     with shop.stage.db.writing() as session:
         row = session.get_one(Enrollment, shop.stage.enrollment(hanako).id)
@@ -264,10 +265,10 @@ async def test_trying_again_on_our_page_needs_nothing_in_the_dashboard(shop: Sho
     assert (run_id(shop, hanako), row.outcome, row.tries, len(shop.stage.mail.accepted)) == (before, "completed", 0, 1)
 
 
-async def test_event_in_a_cohort_leaves_its_parked_member_parked(shop: Shop) -> None:  # noqa: F811
+async def test_event_in_a_cohort_leaves_its_parked_member_parked(shop: Shop) -> None:
     from distmark.engagement.service import record_event
 
-    parked, waiting_one = await launched(shop, 2, STEPS, contacts_per_run=10)
+    parked, waiting_one = await launched(shop, 2, SHOP_STEPS, contacts_per_run=10)
     async with shop.worker():
         await until(lambda: {shop.stage.enrollment(each).step_id for each in (parked, waiting_one)} == {"booking"})
         await until(lambda: shop.stage.enrollment(parked).claimed_by is None)
@@ -286,7 +287,7 @@ async def test_event_in_a_cohort_leaves_its_parked_member_parked(shop: Shop) -> 
     assert shop.stage.enrollment(parked).status is EnrollmentStatus.parked
 
 
-async def test_rounds_go_on_where_the_last_one_ended(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+async def test_rounds_go_on_where_the_last_one_ended(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.upkeep.MOST_OVERDUE", 2)
     monkeypatch.setattr("distmark.enrollments.recovery.MOST_OVERDUE", 2)
     people = await launched(shop, 3)
@@ -300,7 +301,7 @@ async def test_rounds_go_on_where_the_last_one_ended(shop: Shop, monkeypatch: py
     assert (first.recalled, second.recalled) == (2, 1)
 
 
-async def test_upkeep_flow_mends_and_its_alarms_are_events_in_prefect(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+async def test_upkeep_flow_mends_and_its_alarms_are_events_in_prefect(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     (hanako,) = await launched(shop)
     await shop.client.delete_flow_run(run_id(shop, hanako))
     shop.stage.clock.move(timedelta(minutes=6))

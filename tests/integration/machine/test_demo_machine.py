@@ -20,29 +20,7 @@ from distmark.machine import supervisor as machine_module
 from distmark.machine.processes import Mark, choose_port, is_the_same, mark_of
 from distmark.machine.supervisor import CLOCK_FILE, STATE_FILE, Machine, News, Part, as_environment, read_state, resume_time
 from distmark.settings import Mode, Settings
-
-SLEEPER = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *a: sys.exit(0))\nwhile True: time.sleep(0.05)"
-STUBBORN = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: time.sleep(0.05)"
-
-
-class SmallMachine(Machine):
-    """A machine whose parts are sleepers, so that a test need not start real servers."""
-
-    script = SLEEPER
-
-    def _part(self, name: str) -> Part:
-        return Part(name, (sys.executable, "-c", self.script, name, str(self.data_dir)), lambda: True)
-
-    def run_once(self, name: str, command: list[str]) -> None:
-        """Nothing is registered here."""
-
-    def _add_poll_index(self) -> None:
-        """There is no Prefect here."""
-
-
-def settings_of(folder: Path, **changes: Any) -> Settings:
-    ports = {"port": 18080, "prefect_api_url": "http://127.0.0.1:14200/api", "smtp_port": 11025}
-    return Settings(_env_file=None, mode=Mode.demo, data_dir=folder, **{**ports, **changes})
+from tests.small_machine import SLEEPER, STUBBORN, SmallMachine, settings_of
 
 
 @pytest.fixture
@@ -203,15 +181,12 @@ def test_no_secret_stands_in_the_file_that_other_commands_read(small: SmallMachi
     assert "hidden" not in (small.data_dir / STATE_FILE).read_text()
 
 
-# --- what is left of a machine that was killed -----------------------------------------------------------------------------------------
-
-
 def run_and_kill(folder: Path) -> dict[str, Any]:
     """Start a machine in a process of its own, kill -9 that process, and return what it had written down."""
     script = f"""
     import sys; sys.path.insert(0, {str(Path.cwd())!r})
     from pathlib import Path
-    from tests.integration.machine.test_demo_machine import SmallMachine, settings_of
+    from tests.small_machine import SmallMachine, settings_of
     SmallMachine.script = {STUBBORN!r}
     machine = SmallMachine(settings_of(Path({str(folder)!r}), port=18500))
     machine.start()
@@ -266,7 +241,7 @@ def test_processes_end_with_their_machine(tmp_path: Path) -> None:
     script = f"""
     import sys; sys.path.insert(0, {str(Path.cwd())!r})
     from pathlib import Path
-    from tests.integration.machine.test_demo_machine import SmallMachine, settings_of
+    from tests.small_machine import SmallMachine, settings_of
     machine = SmallMachine(settings_of(Path({str(tmp_path / "data")!r}), port=18700))
     machine.start()
     import time; time.sleep(0.5)
@@ -305,9 +280,6 @@ def test_starting_afresh_forgets_what_was_there(tmp_path: Path) -> None:
     machine.stop()
 
     assert not (tmp_path / "data" / "distmark.sqlite3").exists()
-
-
-# --- virtual time ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_virtual_time_begins_on_a_weekday_morning_in_tokyo(tmp_path: Path) -> None:

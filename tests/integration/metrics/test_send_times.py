@@ -7,9 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlmodel import col, select
 
-from distmark.clock import FixedClock
 from distmark.contacts.table import Contact
-from distmark.db import Database
 from distmark.engagement.model import EventKind, Verdict
 from distmark.engagement.service import click, open_pixel
 from distmark.engagement.table import Event
@@ -28,11 +26,6 @@ DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 TOKYO, NEW_YORK = ZoneInfo("Asia/Tokyo"), ZoneInfo("America/New_York")
 PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
 BEST = "  - {id: best, wait: {until: best_time, within: 24 hours}}\n  - {id: mail, send: email, message: one}\n"
-
-
-@pytest.fixture
-def stage(db: Database, clock: FixedClock) -> Stage:
-    return Stage(db, clock)
 
 
 def _opened(stage: Stage, contact: Contact, *times: datetime) -> None:

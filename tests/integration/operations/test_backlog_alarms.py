@@ -31,18 +31,13 @@ from distmark.sql import id_of
 from flows import alarms as flow_alarms
 from flows.alarms import News, sound, sound_alone
 from tests import factories
+from tests.command_line import Run
 from tests.driver import Stage
-from tests.integration.commands.test_cli_commands import Run, run  # noqa: F401  (a fixture)
 
 DAY = timedelta(days=1)
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
 WAIT = "  - {id: rest, wait: {for: 3 days}}\n  - {id: first, send: email, message: one}\n"
-
-
-@pytest.fixture
-def stage(db: Database, clock: FixedClock) -> Stage:
-    return Stage(db, clock)
 
 
 def looked(stage: Stage) -> AlarmChanges:
@@ -321,7 +316,7 @@ def test_every_alarm_has_its_words_in_both_languages(kind: AlarmKind, over: bool
     assert all("gym-new-year" in news.text(lang) for lang in ("en", "ja"))
 
 
-async def test_command_prints_steps_and_alarms(db: Database, run: Run) -> None:  # noqa: F811
+async def test_command_prints_steps_and_alarms(db: Database, run: Run) -> None:
     stage = Stage(db, FixedClock(wall_now() - timedelta(hours=1)))
     stage.enrol(stage.journey(WAIT), stage.contact())
     with db.writing() as session:

@@ -11,7 +11,6 @@ from sqlmodel import Session, col, select
 
 from distmark.campaigns.table import Campaign
 from distmark.channels.memory import Fault
-from distmark.clock import FixedClock
 from distmark.compliance.table import AuditEntry
 from distmark.contacts.table import Contact
 from distmark.db import Database
@@ -36,11 +35,6 @@ POISON = (
     "  - {id: first, send: email, message: one}\n"
 )
 AMOUNT = "contact_fields: {amount: number}"
-
-
-@pytest.fixture
-def stage(db: Database, clock: FixedClock) -> Stage:
-    return Stage(db, clock)
 
 
 async def poisoned(stage: Stage, people: int = 1) -> tuple[Campaign, list[Contact]]:

@@ -11,6 +11,7 @@ import pytest
 from sqlmodel import Session, col, func, select, update
 
 from distmark.channels.base import OutgoingMessage, Receipt
+from distmark.channels.registry import CHANNELS
 from distmark.clock import FixedClock
 from distmark.db import Database
 from distmark.delivery.service import Sender
@@ -22,7 +23,6 @@ from distmark.enrollments.table import Enrollment
 from distmark.entries.service import enrol
 from distmark.journeys.definition import parse
 from distmark.journeys.source import Source, load_source
-from distmark.journeys.steps.send import CHANNELS
 from distmark.messages.model import MessageStatus
 from distmark.messages.table import Message
 from distmark.simulation.engine import AcceptedMessage, SimulatedAction

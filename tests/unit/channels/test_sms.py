@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from distmark.channels.base import OutgoingMessage
-from distmark.channels.sms.mailbox import MailboxSmsChannel, sms_number
+from distmark.channels.sms.mailbox_sms import MailboxSmsChannel, sms_number
 from distmark.errors import InvalidInput, PermanentDeliveryError
 from distmark.mailbox.store import MailboxStore, MessageKind
 

@@ -11,39 +11,11 @@ import pytest
 
 from distmark.journeys.checks.run import check, has_errors
 from distmark.journeys.definition import parse
-from distmark.journeys.findings import MESSAGES, DefinitionError, Finding, Severity
+from distmark.journeys.findings import MESSAGES, DefinitionError, Severity
 from distmark.journeys.source import Source, load_source, scan
+from tests.journeys import HEAD, MAIL, SEND, WAIT, found_in
 
 NOW = datetime(2026, 11, 24, 1, 0, tzinfo=UTC)
-# Lines 1 to 15; the steps of a case begin in line 16.
-HEAD = """\
-key: sample
-name: {ja: 見本, en: Sample}
-brand: acme
-languages: [ja]
-kind: marketing
-entry: {reentry: after_exit, cooldown: 30 days}
-goal: {when: "converted('bought')", target: 12%}
-exit: [{when: "contact.is_client", reason: became a client}]
-send_policy: {quiet_hours: "21:00-08:00", days: weekdays, holidays: JP, caps: marketing}
-contact_fields: {is_client: bool, renewal_date: date, plan: text}
-journey_fields: {topic: text}
-events: [booked, bought]
-links: {plans: "https://example.com/plans?ref={{ partner.code }}", book: "https://example.com/book"}
-blocks: {note: {label: Note, kind: text, default: {ja: 一言}}}
-steps:
-"""
-SEND = "  - {id: welcome, send: email, message: welcome, editable: [note]}\n"
-WAIT = "  - {id: pause, wait: {for: 3 days, until: '09:00'}}\n"
-MAIL = {
-    "welcome.ja.subject.txt": "ようこそ {{ contact.first_name }}様",
-    "welcome.ja.text.txt": "{{ greeting }}\n{{ blocks.note }}\n{{ links.plans }} {{ links.book }}\n{{ legal_footer }}",
-    "welcome.ja.mjml": "<mjml><mj-body>{{ blocks.note }} {{ links.plans }} {{ links.book }}\n{{ legal_footer }}</mj-body></mjml>",
-}
-
-
-def found_in(steps: str = SEND, head: str = HEAD, templates: dict[str, str] | None = None, *, now: datetime | None = None) -> list[Finding]:
-    return check(Source(head + steps, MAIL if templates is None else templates, "sample"), now=now)
 
 
 def branch(when: str, *more: str) -> str:
@@ -421,7 +393,7 @@ def test_every_finding_of_the_table_is_tested_or_has_no_case_of_its_own() -> Non
     )
     elsewhere = {
         "bad-yaml", "not-a-mapping", "big-file", "missing-template", "unused-block", "link-not-in-message", "unknown-journey",
-        "not-text", "long-text", "no-expression", "long-expression",
+        "not-text", "long-text", "channel-lacking", "no-expression", "long-expression",
     }  # fmt: skip
 
     assert set(MESSAGES) - tested - elsewhere == set()

@@ -4,11 +4,9 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from textwrap import dedent
 
 import pytest
 
-from distmark.journeys.definition import parse
 from distmark.journeys.model import (
     Act,
     CallWebhook,
@@ -28,27 +26,13 @@ from distmark.journeys.model import (
     UpdateContact,
     Why,
 )
-from distmark.journeys.program import Program, build_program
-from distmark.journeys.source import Source
+from distmark.journeys.program import Program
 from distmark.journeys.walk import EndlessLoop, NoSuchStep, Position, leaving, passed, start, walk, zone_of
+from tests.journeys import WALKED_HEAD, program_of
 
-HEAD = """
-key: sample
-name: Sample
-brand: acme
-goal: {when: "converted('bought')", name: {ja: 購入, en: Purchase}}
-exit: [{when: "contact.is_client", reason: became a client}, {when: "in_segment('closed')", reason: closed}]
-contact_fields: {is_client: bool, renewal_date: date, plan: text, score: number}
-events: [booked, bought]
-links: {plans: "https://example.com/plans", book: "https://example.com/book"}
-"""
 TOKYO = {"zone": "Asia/Tokyo", "first_name": "恵", "phone": "+81"}
 # Tuesday 10:00 in Tokyo.
 NOW = datetime(2026, 11, 24, 1, 0, tzinfo=UTC)
-
-
-def program_of(steps: str, head: str = HEAD) -> Program:
-    return build_program(parse(Source(head + "steps:\n" + dedent(steps))))
 
 
 def facts_of(contact: Mapping[str, object] | None = None, **facts: object) -> Facts:
@@ -257,7 +241,7 @@ def test_an_exit_step_says_its_outcome() -> None:
 
 
 def test_sends_of_a_transactional_journey_are_transactional() -> None:
-    program = program_of("- {id: step, send: email, message: hi}", HEAD + "kind: transactional\nsend_policy: {if_held: skip}\n")
+    program = program_of("- {id: step, send: email, message: hi}", WALKED_HEAD + "kind: transactional\nsend_policy: {if_held: skip}\n")
 
     effect = walk(program, start(program, NOW), facts_of(), NOW).decision
 
@@ -319,9 +303,6 @@ def test_the_zone_is_the_contacts_then_the_partners_then_the_brands(
 ) -> None:
     """T6, T7."""
     assert str(zone_of(Facts(contact=contact, partner=partner, brand=brand))) == expected
-
-
-# --- waits -------------------------------------------------------------------------------------------------------------------------------
 
 
 def _due(wait: str, arrived: str, contact: Mapping[str, object] | None = None, visits: int = 1) -> Decision:
@@ -490,7 +471,9 @@ def test_the_best_time_is_the_hour_with_the_most_weight_in_reach(hours: dict[str
 
 
 def test_quiet_hours_come_before_the_best_time() -> None:
-    program = program_of("- {id: step, wait: {until: best_time, within: 24 hours}}", HEAD + "send_policy: {quiet_hours: '21:00-08:00'}\n")
+    program = program_of(
+        "- {id: step, wait: {until: best_time, within: 24 hours}}", WALKED_HEAD + "send_policy: {quiet_hours: '21:00-08:00'}\n"
+    )
     facts = facts_of(best_hours={"contact": {23: 1.0, 20: 0.4, 9: 0.1}})
 
     decision = walk(program, start(program, NOW), facts, NOW).decision
@@ -523,8 +506,6 @@ def test_an_event_lets_nobody_through_twice() -> None:
     assert walked.position == Position("pause", booked, {"pause": 2, "again": 1})
     assert walked.decision == Sleep(None, Why.event, (), "booked")
 
-
-# --- splits by shares --------------------------------------------------------------------------------------------------------------------
 
 RANDOM = """
 - {id: split, branch: {random: [{name: a, share: 50%, steps: [{id: in-a, exit: a}]}, {name: b, share: 30%, steps: [{id: in-b, exit: b}]}, {name: c, share: 20%}]}}

@@ -1,0 +1,31 @@
+"""A machine whose parts are sleepers, so that a test need not start real servers."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from distmark.machine.supervisor import Machine, Part
+from distmark.settings import Mode, Settings
+
+SLEEPER = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *a: sys.exit(0))\nwhile True: time.sleep(0.05)"
+STUBBORN = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: time.sleep(0.05)"
+
+
+class SmallMachine(Machine):
+    """A machine whose parts are sleepers, so that a test need not start real servers."""
+
+    script = SLEEPER
+
+    def _part(self, name: str) -> Part:
+        return Part(name, (sys.executable, "-c", self.script, name, str(self.data_dir)), lambda: True)
+
+    def run_once(self, name: str, command: list[str]) -> None:
+        """Nothing is registered here."""
+
+    def _add_poll_index(self) -> None:
+        """There is no Prefect here."""
+
+
+def settings_of(folder: Path, **changes: Any) -> Settings:
+    ports = {"port": 18080, "prefect_api_url": "http://127.0.0.1:14200/api", "smtp_port": 11025}
+    return Settings(_env_file=None, mode=Mode.demo, data_dir=folder, **{**ports, **changes})
