@@ -23,6 +23,7 @@ from distmark.commands import (
     watch,
 )
 from distmark.console import guarded, use_running_machine
+from distmark.demo import command as demo
 
 app = typer.Typer(
     help="Customer journeys written once by a brand, sent by the people who know the customer.",
@@ -40,6 +41,7 @@ app.add_typer(tokens.app, name="token")
 app.add_typer(rates.app, name="rates")
 for command, function, example in (
     *machine.COMMANDS,
+    *demo.COMMANDS,
     *enroll.COMMANDS,
     *results.COMMANDS,
     *doctor.COMMANDS,

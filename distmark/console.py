@@ -16,7 +16,9 @@ from rich.text import Text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from distmark.errors import DistmarkError
-from distmark.machine.supervisor import News, is_running, read_state
+from distmark.machine.parts import PartStatus
+from distmark.machine.state import is_running, read_state
+from distmark.settings import Mode, Settings
 
 WIDTH_IN_FILES = 140  # where no terminal says how wide it is
 
@@ -40,6 +42,8 @@ STATE_STYLE = {
     "stopped": "dim",
 }
 PART_TITLE = {
+    "data": "Tables and data",
+    "registration": "Registration with Prefect",
     "server": "Prefect server",
     "catcher": "Mailbox (SMTP)",
     "web": "Web",
@@ -79,9 +83,18 @@ def _plain(value: object) -> str:
     return "–" if value in (None, "") else str(value)
 
 
-def speak_of(news: News) -> str:
+def speak_of(news: PartStatus) -> str:
     """Return news of a process as one line."""
     return f"{PART_TITLE.get(news.part, news.part)}: {news.state}" + (f" ({news.detail})" if news.detail else "")
+
+
+def addresses(settings: Settings) -> Table:
+    """Return the table of the addresses at which an installation is reached."""
+    web = f"http://{settings.host}:{settings.port}"
+    rows = [("Web", web), ("Prefect dashboard", settings.dashboard_url)]
+    if settings.mode is not Mode.production:
+        rows += [("Mailbox", f"{web}/mailbox"), ("SMTP", f"{settings.smtp_host}:{settings.smtp_port}")]
+    return table(("What", "Where"), rows)
 
 
 class Board:
@@ -89,7 +102,7 @@ class Board:
 
     def __init__(self, console: Console = err) -> None:
         self.console = console
-        self._news: dict[str, News] = {}
+        self._news: dict[str, PartStatus] = {}
         self._note = ""
         self._lock = threading.Lock()
         self._live = (
@@ -105,7 +118,7 @@ class Board:
         if self._live is not None:
             self._live.stop()
 
-    def tell(self, news: News) -> None:
+    def tell(self, news: PartStatus) -> None:
         """Show news of a process."""
         with self._lock:
             self._news[news.part] = news

@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from distmark.machine.supervisor import Machine, Part
+from distmark.machine.parts import Part
+from distmark.machine.supervisor import Machine
 from distmark.settings import Mode, Settings
 
 SLEEPER = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *a: sys.exit(0))\nwhile True: time.sleep(0.05)"
@@ -21,9 +22,6 @@ class SmallMachine(Machine):
 
     def run_once(self, name: str, command: list[str]) -> None:
         """Nothing is registered here."""
-
-    def _add_poll_index(self) -> None:
-        """There is no Prefect here."""
 
 
 def settings_of(folder: Path, **changes: Any) -> Settings:

@@ -24,7 +24,7 @@ from distmark.journeys.model import Facts
 from distmark.journeys.program import Program, build_program
 from distmark.journeys.source import DEFINITION_SUFFIXES, Source, load_source, scan
 from distmark.journeys.table import Journey, JourneyVersion
-from distmark.machine.supervisor import point_prefect_here
+from distmark.machine.prefect import point_prefect_here
 from distmark.partners.model import Permission, Viewer
 from distmark.settings import get_settings
 from distmark.sql import id_of

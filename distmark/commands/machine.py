@@ -1,4 +1,4 @@
-"""`distmark up`, `demo` and `init`: an installation on this machine."""
+"""`distmark up` and `init`: an installation on this machine."""
 
 import sys
 from pathlib import Path
@@ -9,16 +9,16 @@ from rich.prompt import Prompt
 from rich.text import Text
 from sqlmodel import col, func, select
 
-from distmark.console import Board, err, out, table
+from distmark.console import Board, addresses, err, out
 from distmark.db import Database, get_database
 from distmark.errors import InvalidInput
-from distmark.machine.supervisor import Machine, MachineStopped, answers, point_prefect_here
+from distmark.machine.database import prepare_database
+from distmark.machine.parts import answers
+from distmark.machine.prefect import point_prefect_here
+from distmark.machine.supervisor import Machine, MachineStopped
 from distmark.partners.model import Role
 from distmark.partners.table import Brand, User
 from distmark.settings import Mode, Settings, get_settings
-
-DEMO_SECONDS_PER_DAY = 60.0
-SECONDS_PER_DAY = 86_400
 
 
 def up() -> None:
@@ -41,27 +41,6 @@ def up() -> None:
             raise typer.Exit(128 + (machine.signal_received or 0)) from None
         finally:
             machine.stop()
-
-
-def demo(
-    once: Annotated[
-        bool, typer.Option("--once", help="Without a person: enrol, wait until all have ended, print the results, stop.")
-    ] = False,
-    day: Annotated[
-        float | None, typer.Option("--day", metavar="SECONDS", help="How long a day of the journeys lasts; 60 when left out.")
-    ] = None,
-    audience: Annotated[bool, typer.Option("--audience", help="Enrol some contacts and simulate those who read the mail.")] = False,
-) -> None:
-    """Run everything with sample brands, partners, contacts, a mailbox that catches all mail, and time that runs faster.
-
-    With --once nobody is needed: a simulated audience reads the mail; the last line is one JSON object, and the exit code is 0 only if
-    nothing was lost or doubled.
-    """
-    from distmark.demo.run import run_demo, run_once
-
-    code = run_once(day) if once else run_demo(day or DEMO_SECONDS_PER_DAY, audience=audience)
-    if code:
-        raise typer.Exit(code)
 
 
 def init(
@@ -105,15 +84,6 @@ BRAND_QUESTIONS = {
     "address": "Its postal address (in every message's footer)",
     "contact": "Where questions and complaints go (phone or address)",
 }
-
-
-def prepare_database(settings: Settings) -> tuple[int, ...]:
-    """The database has every table at its newest revision. No journey version waits for its deployment."""
-    from distmark.migrations import upgrade
-
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    upgrade(settings.database)
-    return ()
 
 
 def _register_system_flows(settings: Settings) -> None:
@@ -168,22 +138,12 @@ def _how_to_begin(settings: Settings) -> str:
 
 def _say_where(machine: Machine, note: str) -> None:
     settings = machine.settings
-    out.print(addresses(machine))
+    out.print(addresses(machine.settings))
     out.print(Text(note))
     out.print(f"Data and logs are in {settings.data_dir}. Ctrl-C stops everything.")
 
 
-def addresses(machine: Machine) -> object:
-    """Return the table of where everything is reached."""
-    settings = machine.settings
-    rows = [("Web", f"http://{settings.host}:{settings.port}"), ("Prefect dashboard", settings.dashboard_url)]
-    if settings.mode is not Mode.production:
-        rows += [("Mailbox", f"http://{settings.host}:{settings.port}/mailbox"), ("SMTP", f"{settings.smtp_host}:{settings.smtp_port}")]
-    return table(("What", "Where"), rows)
-
-
 COMMANDS = (
     ("up", up, "distmark up"),
-    ("demo", demo, "distmark demo --once"),
     ("init", init, "distmark init --brand mirai-securities --brand-name Mirai --user ops@mirai.example"),
 )

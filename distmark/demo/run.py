@@ -7,9 +7,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sqlmodel import col, func, select
 
 from distmark.clock import stopwatch, wall_now
-from distmark.commands.machine import addresses, prepare_database
 from distmark.commands.results import print_results
-from distmark.console import Board, err, fail, out, print_json, table
+from distmark.console import Board, addresses, err, fail, out, print_json, table
 from distmark.db import Database
 from distmark.demo.audience import Audience, Booking
 from distmark.demo.brands import BRANDS, PASSWORD
@@ -19,7 +18,9 @@ from distmark.demo.samples import SignInCard, cards_of, load_samples, open_campa
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.table import JourneyVersion
-from distmark.machine.supervisor import MAILBOX_FILE, Machine, MachineStopped
+from distmark.machine.database import prepare_database
+from distmark.machine.state import MAILBOX_FILE
+from distmark.machine.supervisor import Machine, MachineStopped
 from distmark.mailbox.store import MailboxStore
 from distmark.metrics.service import journeys_with_results
 from distmark.partners.table import User
@@ -206,7 +207,7 @@ def _print_results(db: Database) -> None:
 
 
 def _say_hello(machine: Machine) -> None:
-    out.print(addresses(machine))
+    out.print(addresses(machine.settings))
     out.print()
     out.print(table(("Brand", "Role", "Name", "Sign in as"), [_card(card) for brand in BRANDS for card in cards_of(brand)]))
     out.print(

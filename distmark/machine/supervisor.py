@@ -5,109 +5,39 @@ a killed machine can be ended), the settings handed to the processes (so that ot
 """
 
 import fcntl
-import json
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
 import httpx2
-from pydantic import SecretStr
-from sqlalchemy import make_url
 
 from distmark.clock import Clock, wall_now
 from distmark.errors import DistmarkError, Refused, SettingsError
+from distmark.machine.parts import FIRST_PAUSE_SECONDS, Child, Part, PartStatus, answers, greets
+from distmark.machine.prefect import REGISTER, add_poll_index, has_tables, server_environment
 from distmark.machine.processes import Mark, choose_port, end_groups, is_the_same, mark_of, start_process
+from distmark.machine.state import CLOCK_FILE, LOCK_FILE, MAILBOX_FILE, STATE_FILE, as_environment, read_state, resume_time, write_json
 from distmark.settings import ROOT, Mode, Settings
 
-STATE_FILE = "machine.json"
-CLOCK_FILE = "clock.json"
-LOCK_FILE = "machine.lock"
-MAILBOX_FILE = "mailbox.sqlite3"
 START_SECONDS = 120.0
 STOP_SECONDS = {"worker": 12.0, "web": 5.0, "catcher": 3.0, "server": 8.0}
-FIRST_PAUSE_SECONDS = 0.5  # doubled with every death in a row
 LONGEST_PAUSE_SECONDS = 30.0
 STEADY_SECONDS = 60.0  # a process that lived this long starts again at once when it dies
-TOKYO = ZoneInfo("Asia/Tokyo")
-
-# PREFECT.md of the design names each; the dashboard, the events and the retention stay on.
-PREFECT_SETTINGS = {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_API_DEFAULT_LIMIT": "1000",
-    "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
-    "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_ENABLED": "false",
-    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "500",
-    "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P1D",
-    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-    "PREFECT_WORKER_QUERY_SECONDS": "2",
-    "PREFECT_WORKER_PREFETCH_SECONDS": "0",
-    "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
-    "PREFECT_LOGGING_TO_API_ENABLED": "false",
-    "PREFECT_CLI_PROMPT": "false",
-    "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",  # a server that is away is waited for, never replaced by one of its own
-}
-# Without statistics, which Prefect never gathers, SQLite would read every sleeping run at each poll.
-POLL_INDEX = "CREATE INDEX IF NOT EXISTS ix_flow_run__distmark_poll ON flow_run (state_type, next_scheduled_start_time)"
-
-
-# In a process of its own: importing Prefect here would cost the watcher 100 MB for as long as it lives.
-REGISTER = """
-import sys
-from deployments.register import register_system_flows, register_version
-from distmark.db import get_database
-register_system_flows()
-for version_id in sys.argv[1:]:
-    register_version(get_database(), int(version_id))
-"""
 
 
 class MachineStopped(DistmarkError):
     """Somebody asked the machine to stop while it was starting or at work."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One process: how it is started, how one knows that it answers, and where it can be reached."""
-
-    name: str
-    command: tuple[str, ...]
-    answers: Callable[[], bool]
-    address: str = ""
-
-
-@dataclass(slots=True)
-class Child:
-    """A part's process as it runs now."""
-
-    part: Part
-    process: "subprocess.Popen[bytes]"
-    started: float
-    pause: float = FIRST_PAUSE_SECONDS
-    restarts: int = 0
-    due: float | None = None  # when it is started again
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """Something about one process that a person should see."""
-
-    part: str
-    state: str  # starting | ready | ended | restarting | stopping | stopped
-    detail: str = ""
 
 
 @dataclass
@@ -117,7 +47,7 @@ class Machine:
     settings: Settings
     speed: float = 1.0
     afresh: bool = False  # forget everything in the data folder first
-    tell: Callable[[News], None] = lambda news: None
+    tell: Callable[[PartStatus], None] = lambda news: None
     children: dict[str, Child] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
     stop_asked: threading.Event = field(default_factory=threading.Event)
@@ -142,17 +72,20 @@ class Machine:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         try:
+            self._check_mode()
             self._end_leftovers()
             if self.afresh:
                 self._empty()
             self._choose()
             self._launch("server")
-            version_ids = meanwhile(self.settings)
+            with self._reported("data"):
+                version_ids = meanwhile(self.settings)
             for name in ("catcher", "web") if self.is_demo else ("web",):
                 self._launch(name)
             self._wait_for(*self.children)
-            self._add_poll_index()
-            self.run_once("registration", [sys.executable, "-c", REGISTER, *map(str, version_ids)])
+            add_poll_index(self.settings)
+            with self._reported("registration"):
+                self.run_once("registration", [sys.executable, "-c", REGISTER, *map(str, version_ids)])
             self._launch("worker")
             self._wait_for("worker")
         except BaseException:
@@ -168,12 +101,13 @@ class Machine:
             self._watcher.join(10)
         for name in reversed(list(self.children)):
             child = self.children[name]
-            self.tell(News(name, "stopping"))
+            self.tell(PartStatus(name, "stopping"))
             end_groups([child.process.pid], STOP_SECONDS[name], _is_over(child.process))
             del self.children[name]
-            self.tell(News(name, "stopped"))
+            self.tell(PartStatus(name, "stopped"))
         if self._lock_file is not None:
-            self._write_state()
+            if self.ports:  # a start that was refused leaves the folder as it found it
+                self._write_state()
             self._lock_file.close()
             self._lock_file = None
 
@@ -230,9 +164,9 @@ class Machine:
         marks = [Mark(**each) for each in read_state(self.data_dir).get("processes", {}).values()]
         ours = [mark.pid for mark in marks if is_the_same(mark)]
         if ours:
-            self.tell(News("leftovers", "stopping", ", ".join(map(str, ours))))
+            self.tell(PartStatus("leftovers", "stopping", ", ".join(map(str, ours))))
             end_groups(ours, 10.0)
-            self.tell(News("leftovers", "stopped"))
+            self.tell(PartStatus("leftovers", "stopped"))
 
     def _empty(self) -> None:
         for path in self.data_dir.iterdir():
@@ -243,13 +177,17 @@ class Machine:
 
     # --- ports, settings, time --------------------------------------------------------------------------------------------------------
 
-    def _choose(self) -> None:
+    def _check_mode(self) -> None:
+        """Refuse a folder of another mode before anything in it is touched: a demo must not run on data of production."""
         state = read_state(self.data_dir)
         if state and state.get("mode", self.settings.mode) != self.settings.mode:
             raise SettingsError(
                 f"The folder {self.data_dir} holds data of mode {state['mode']}, not {self.settings.mode}; "
                 "give DISTMARK_DATA_DIR another folder."
             )
+
+    def _choose(self) -> None:
+        state = read_state(self.data_dir)
         wanted = {"web": self.settings.port, "server": urlsplit(self.settings.prefect_api_url).port or 4200}
         if self.is_demo:
             wanted["catcher"] = self.settings.smtp_port
@@ -275,16 +213,8 @@ class Machine:
 
     def environment(self) -> dict[str, str]:
         """Return the environment of every process: all our settings spelled out, so that no file nearby says otherwise."""
-        home = self.data_dir / "prefect"
         inherited = {name: value for name, value in os.environ.items() if not (self.is_demo and name.startswith("PREFECT_"))}
-        prefect = {
-            **PREFECT_SETTINGS,
-            "PREFECT_HOME": str(home),
-            "PREFECT_API_URL": self.settings.prefect_api_url,
-            "PREFECT_UI_API_URL": self.settings.prefect_api_url,
-            "PREFECT_API_DATABASE_CONNECTION_URL": prefect_database(self.settings),
-        }
-        return {**inherited, **prefect, **as_environment(self.settings), "PYTHONUNBUFFERED": "1"}
+        return {**inherited, **server_environment(self.settings), **as_environment(self.settings), "PYTHONUNBUFFERED": "1"}
 
     # --- processes --------------------------------------------------------------------------------------------------------------------
 
@@ -293,7 +223,7 @@ class Machine:
         if name == "server":
             port, url = self.ports["server"], self.settings.prefect_api_url
             command: tuple[str, ...] = (python, "-m", "flows.server", "--host", host, "--port", str(port))
-            return Part(name, command, lambda: answers(f"{url}/health") and self._server_is_ours(), self.settings.dashboard_url)
+            return Part(name, command, lambda: answers(f"{url}/health") and has_tables(self.settings), self.settings.dashboard_url)
         if name == "catcher":
             port = self.ports["catcher"]
             store = str(self.data_dir / MAILBOX_FILE)
@@ -316,7 +246,7 @@ class Machine:
     def _launch(self, name: str) -> None:
         self.check_stop()
         part = self._part(name)
-        self.tell(News(name, "starting", part.address))
+        self.tell(PartStatus(name, "starting", part.address))
         self.children[name] = self._spawn(part)
         self._write_state()
 
@@ -338,10 +268,19 @@ class Machine:
                 self._refuse_dead(child)
             for name in [name for name in waiting if self.children[name].part.answers()]:
                 waiting.remove(name)
-                self.tell(News(name, "ready", self.children[name].part.address))
+                child = self.children[name]
+                self.tell(PartStatus(name, "ready", _after(child.part.address, child.started)))
             if waiting and time.monotonic() > until:
                 raise SettingsError(f"The {waiting[0]} did not answer within {START_SECONDS:.0f} seconds; see {self.log_of(waiting[0])}.")
             time.sleep(0.1 if waiting else 0)
+
+    @contextmanager
+    def _reported(self, name: str) -> Iterator[None]:
+        """Report the beginning and the end of work that is no process of its own."""
+        started = time.monotonic()
+        self.tell(PartStatus(name, "starting"))
+        yield
+        self.tell(PartStatus(name, "ready", _after("", started)))
 
     def _refuse_dead(self, child: Child) -> None:
         code, name = child.process.poll(), child.part.name
@@ -351,22 +290,6 @@ class Machine:
     def _last_words(self, name: str) -> str:
         lines = [line for line in self.log_of(name).read_text(errors="replace").splitlines() if line.strip()]
         return " / ".join(lines[-3:])
-
-    def _server_is_ours(self) -> bool:
-        """Whether our server has made its tables: another's may have taken the port a moment before ours, and answers too."""
-        url = make_url(prefect_database(self.settings))
-        if url.get_backend_name() != "sqlite" or not url.database:
-            return True
-        if not Path(url.database).exists():
-            return False
-        with sqlite3.connect(url.database, timeout=60) as connection:
-            return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'flow_run'").fetchone() is not None
-
-    def _add_poll_index(self) -> None:
-        url = make_url(prefect_database(self.settings))
-        if url.get_backend_name() == "sqlite" and url.database:
-            with sqlite3.connect(url.database, timeout=60) as connection:
-                connection.execute(POLL_INDEX)
 
     def run_once(self, name: str, command: list[str]) -> None:
         """Run a short command of ours with everybody's settings; raises SettingsError with its last words when it fails."""
@@ -392,13 +315,13 @@ class Machine:
             lived_long = now - child.started > STEADY_SECONDS
             child.pause = min((FIRST_PAUSE_SECONDS if lived_long else child.pause) * 2, LONGEST_PAUSE_SECONDS)
             child.due = now + child.pause
-            self.tell(News(name, "ended", f"{_how(code)}; starts again in {child.pause:.0f} s"))
+            self.tell(PartStatus(name, "ended", f"{_how(code)}; starts again in {child.pause:.0f} s"))
         elif child.due is not None and now >= child.due:
             fresh = self._spawn(child.part)
             fresh.pause, fresh.restarts = child.pause, child.restarts + 1
             self.children[name] = fresh
             self._write_state()
-            self.tell(News(name, "restarting", child.part.address))
+            self.tell(PartStatus(name, "restarting", child.part.address))
 
     def _keep_time(self) -> None:
         if self.speed != 1.0:
@@ -418,111 +341,14 @@ class Machine:
         )
 
 
-def read_state(data_dir: Path) -> dict[str, Any]:
-    """Return what the machine of this folder wrote down last; empty when it never ran."""
-    return read_json(data_dir / STATE_FILE)
-
-
-def is_running(data_dir: Path) -> bool:
-    """Say whether the machine of this folder runs."""
-    path = data_dir / LOCK_FILE
-    if not path.exists():
-        return False
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
-
-
-def resume_time(data_dir: Path) -> datetime:
-    """Return where virtual time goes on: where it was, or 10:00 in Tokyo on the next weekday."""
-    before = read_json(data_dir / CLOCK_FILE).get("virtual")
-    if before:
-        return datetime.fromisoformat(before)
-    tomorrow = wall_now().astimezone(TOKYO).replace(hour=10, minute=0, second=0, microsecond=0) + timedelta(days=1)
-    while tomorrow.weekday() > 4:
-        tomorrow += timedelta(days=1)
-    return tomorrow.astimezone(UTC)
-
-
-def prefect_database(settings: Settings) -> str:
-    """Return the address of Prefect's own database, with the driver that Prefect needs."""
-    home = settings.data_dir.absolute() / "prefect"
-    return settings.prefect_database_url.replace("+psycopg", "+asyncpg", 1) or f"sqlite+aiosqlite:///{home / 'prefect.db'}"
-
-
-def point_prefect_here(settings: Settings) -> None:
-    """What is imported of Prefect from now on in this process talks to our server. Its settings are read once, when it is imported.
-
-    Raises Refused when the server does not answer.
-    """
-    if not answers(f"{settings.prefect_api_url}/health"):
-        raise Refused(f"Prefect does not answer at {settings.prefect_api_url}; start it with `distmark up` and try again.")
-    for name, value in {**PREFECT_SETTINGS, "PREFECT_API_URL": settings.prefect_api_url}.items():
-        os.environ.setdefault(name, value)
-
-
-def as_environment(settings: Settings, *, secrets: bool = True) -> dict[str, str]:
-    """Return the settings as environment variables that give the same settings again."""
-    values: dict[str, str] = {}
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        hidden = isinstance(value, SecretStr) or _has_password(value)
-        if value is not None and (secrets or not hidden):
-            values[f"DISTMARK_{name.upper()}"] = _as_text(value)
-    return values
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, SecretStr):
-        return value.get_secret_value()
-    return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-def _has_password(value: object) -> bool:
-    return isinstance(value, str) and "://" in value and bool(urlsplit(value).password)
-
-
-def answers(url: str) -> bool:
-    """Say whether a web server answers there without an error of its own."""
-    try:
-        return httpx2.get(url, timeout=2, trust_env=False).status_code < 400
-    except httpx2.HTTPError:
-        return False
-
-
-def greets(host: str, port: int) -> bool:
-    """Say whether a mail server greets there."""
-    import socket
-
-    try:
-        with socket.create_connection((host, port), timeout=2) as connection:
-            return connection.recv(3) == b"220"
-    except OSError:
-        return False
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a file; empty when there is none, or when a power cut left half of one."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """The file holds `content`, whole: whoever reads sees the old or the new."""
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
-    fresh.replace(path)
-
-
 def _is_over(process: "subprocess.Popen[bytes]") -> Callable[[int], bool]:
     """Return whether our own child has ended; asking also takes it off the system's list."""
     return lambda pid: process.poll() is not None
+
+
+def _after(address: str, started: float) -> str:
+    """Return an address with the seconds that have passed since `started`, on the monotonic clock."""
+    return f"{address} after {time.monotonic() - started:.0f} s".strip()
 
 
 def _how(code: int) -> str:

@@ -26,7 +26,7 @@ from distmark.contacts.model import address_hash
 from distmark.contacts.table import Consent, Contact
 from distmark.db import Database
 from distmark.journeys.source import Source, load_source
-from distmark.machine.supervisor import POLL_INDEX, PREFECT_SETTINGS
+from distmark.machine.prefect import POLL_INDEX, PREFECT_SETTINGS
 from distmark.sql import id_of
 from distmark.tables import create_all
 from tests.driver import Stage

@@ -18,7 +18,7 @@ from distmark.enrollments.table import Enrollment
 from distmark.journeys.service import newest_registered
 from distmark.journeys.source import Source
 from distmark.journeys.table import Journey
-from distmark.machine.supervisor import PREFECT_SETTINGS
+from distmark.machine.prefect import PREFECT_SETTINGS
 from distmark.messages.model import MessageStatus
 from distmark.partners.model import Role
 from distmark.partners.table import Brand

@@ -16,20 +16,22 @@ from typing import Any
 import pytest
 
 from distmark.errors import Refused, SettingsError
-from distmark.machine import supervisor as machine_module
+from distmark.machine import state, supervisor
+from distmark.machine.parts import Part, PartStatus
 from distmark.machine.processes import Mark, choose_port, is_the_same, mark_of
-from distmark.machine.supervisor import CLOCK_FILE, STATE_FILE, Machine, News, Part, as_environment, read_state, resume_time
+from distmark.machine.state import CLOCK_FILE, STATE_FILE, as_environment, read_state, resume_time
+from distmark.machine.supervisor import Machine
 from distmark.settings import Mode, Settings
 from tests.small_machine import SLEEPER, STUBBORN, SmallMachine, settings_of
 
 
 @pytest.fixture
-def news() -> list[News]:
+def news() -> list[PartStatus]:
     return []
 
 
 @pytest.fixture
-def small(tmp_path: Path, news: list[News]) -> Iterator[SmallMachine]:
+def small(tmp_path: Path, news: list[PartStatus]) -> Iterator[SmallMachine]:
     made = SmallMachine(settings_of(tmp_path / "data"), tell=news.append)
     yield made
     made.stop()
@@ -46,26 +48,26 @@ def pids(machine: Machine) -> dict[str, int]:
     return {name: child.process.pid for name, child in machine.children.items()}
 
 
-def test_every_process_starts_in_order_and_stops_the_other_way_round(small: SmallMachine, news: list[News]) -> None:
+def test_every_process_starts_in_order_and_stops_the_other_way_round(small: SmallMachine, news: list[PartStatus]) -> None:
     small.start()
     running = pids(small)
     small.stop()
 
-    assert [each.part for each in news if each.state == "starting"] == ["server", "catcher", "web", "worker"]
+    assert [each.part for each in news if each.state == "starting"] == ["server", "data", "catcher", "web", "registration", "worker"]
     assert [each.part for each in news if each.state == "stopped"] == ["worker", "web", "catcher", "server"]
     assert all(mark_of(pid) is None for pid in running.values())
 
 
-def test_an_installation_without_demo_catches_no_mail(tmp_path: Path, news: list[News]) -> None:
+def test_an_installation_without_demo_catches_no_mail(tmp_path: Path, news: list[PartStatus]) -> None:
     machine = SmallMachine(settings_of(tmp_path / "data").model_copy(update={"mode": Mode.production}), tell=news.append)
 
     machine.start()
     machine.stop()
 
-    assert [each.part for each in news if each.state == "starting"] == ["server", "web", "worker"]
+    assert [each.part for each in news if each.state == "starting"] == ["server", "data", "web", "registration", "worker"]
 
 
-def test_a_process_that_is_killed_is_started_again_and_it_is_said(small: SmallMachine, news: list[News]) -> None:
+def test_a_process_that_is_killed_is_started_again_and_it_is_said(small: SmallMachine, news: list[PartStatus]) -> None:
     """Once it is said to be starting again, what other commands read names the new process: it is written down first."""
     small.start()
     before = pids(small)
@@ -82,7 +84,7 @@ def test_a_process_that_is_killed_is_started_again_and_it_is_said(small: SmallMa
 
 def test_a_process_that_does_not_listen_is_killed(small: SmallMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     small.script = STUBBORN
-    monkeypatch.setattr(machine_module, "STOP_SECONDS", dict.fromkeys(("server", "catcher", "web", "worker"), 0.2))
+    monkeypatch.setattr(supervisor, "STOP_SECONDS", dict.fromkeys(("server", "catcher", "web", "worker"), 0.2))
     small.start()
     time.sleep(0.5)
     running = pids(small)
@@ -107,7 +109,7 @@ def test_a_folder_of_another_mode_is_refused(small: SmallMachine, tmp_path: Path
         SmallMachine(settings_of(tmp_path / "data").model_copy(update={"mode": Mode.production})).start()
 
 
-def test_a_process_that_ends_as_it_starts_is_an_error_with_its_last_words(tmp_path: Path, news: list[News]) -> None:
+def test_a_process_that_ends_as_it_starts_is_an_error_with_its_last_words(tmp_path: Path, news: list[PartStatus]) -> None:
     class Broken(SmallMachine):
         script = "import sys; print('no such table', file=sys.stderr); sys.exit(3)"
 
@@ -204,7 +206,7 @@ def run_and_kill(folder: Path) -> dict[str, Any]:
     return state
 
 
-def test_processes_left_by_a_killed_machine_are_ended_and_the_next_one_goes_on(tmp_path: Path, news: list[News]) -> None:
+def test_processes_left_by_a_killed_machine_are_ended_and_the_next_one_goes_on(tmp_path: Path, news: list[PartStatus]) -> None:
     left = [Mark(**each) for each in run_and_kill(tmp_path / "data")["processes"].values()]
     assert all(is_the_same(mark) for mark in left)  # they ignore SIGTERM, so the death of their parent did not end them
 
@@ -285,7 +287,7 @@ def test_starting_afresh_forgets_what_was_there(tmp_path: Path) -> None:
 def test_virtual_time_begins_on_a_weekday_morning_in_tokyo(tmp_path: Path) -> None:
     begins = resume_time(tmp_path)
 
-    local = begins.astimezone(machine_module.TOKYO)
+    local = begins.astimezone(state.TOKYO)
     assert (local.hour, local.minute, local.weekday() < 5) == (10, 0, True)
     assert timedelta() < begins - datetime.now(UTC) < timedelta(days=4)
 
@@ -303,3 +305,20 @@ def test_virtual_time_goes_on_where_it_was(tmp_path: Path) -> None:
     second.stop()
 
     assert begun_at == stopped_at
+
+
+def test_demo_that_is_refused_in_a_folder_of_production_leaves_it_as_it_was(tmp_path: Path) -> None:
+    production = small_machine_of(tmp_path, Mode.production)
+    production.start()
+    production.stop()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+
+    for _try in range(2):  # the second one found "mode: demo" written by the first, and ran
+        with pytest.raises(SettingsError, match="holds data of mode production"):
+            small_machine_of(tmp_path, Mode.demo, afresh=True).start()
+
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def small_machine_of(folder: Path, mode: Mode, *, afresh: bool = False) -> SmallMachine:
+    return SmallMachine(settings_of(folder, port=18700).model_copy(update={"mode": mode}), afresh=afresh)

@@ -1,0 +1,87 @@
+"""Prefect's server on this machine: its settings, its database, and what this project adds to them."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+from sqlalchemy import make_url
+
+from distmark.errors import Refused
+from distmark.machine.parts import answers
+from distmark.settings import Settings
+
+# PREFECT.md of the design names each; the dashboard, the events and the retention stay on.
+PREFECT_SETTINGS = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_API_DEFAULT_LIMIT": "1000",
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "500",
+    "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P1D",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_WORKER_QUERY_SECONDS": "2",
+    "PREFECT_WORKER_PREFETCH_SECONDS": "0",
+    "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",  # a server that is away is waited for, never replaced by one of its own
+}
+# Without statistics, which Prefect never gathers, SQLite would read every sleeping run at each poll.
+POLL_INDEX = "CREATE INDEX IF NOT EXISTS ix_flow_run__distmark_poll ON flow_run (state_type, next_scheduled_start_time)"
+# In a process of its own: importing Prefect here would cost the watcher 100 MB for as long as it lives.
+REGISTER = """
+import sys
+from deployments.register import register_system_flows, register_version
+from distmark.db import get_database
+register_system_flows()
+for version_id in sys.argv[1:]:
+    register_version(get_database(), int(version_id))
+"""
+
+
+def prefect_database(settings: Settings) -> str:
+    """Return the address of Prefect's own database, with the driver that Prefect needs."""
+    home = settings.data_dir.absolute() / "prefect"
+    return settings.prefect_database_url.replace("+psycopg", "+asyncpg", 1) or f"sqlite+aiosqlite:///{home / 'prefect.db'}"
+
+
+def server_environment(settings: Settings) -> dict[str, str]:
+    """Return Prefect's settings for every process of this machine."""
+    return {
+        **PREFECT_SETTINGS,
+        "PREFECT_HOME": str(settings.data_dir.absolute() / "prefect"),
+        "PREFECT_API_URL": settings.prefect_api_url,
+        "PREFECT_UI_API_URL": settings.prefect_api_url,
+        "PREFECT_API_DATABASE_CONNECTION_URL": prefect_database(settings),
+    }
+
+
+def has_tables(settings: Settings) -> bool:
+    """Return whether Prefect's server has made its tables: another's may have taken the port a moment before ours, and answers too."""
+    url = make_url(prefect_database(settings))
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return True
+    if not Path(url.database).exists():
+        return False
+    with sqlite3.connect(url.database, timeout=60) as connection:
+        return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'flow_run'").fetchone() is not None
+
+
+def add_poll_index(settings: Settings) -> None:
+    """Add the index by which Prefect finds due runs in its SQLite database."""
+    url = make_url(prefect_database(settings))
+    if has_tables(settings) and url.get_backend_name() == "sqlite" and url.database:
+        with sqlite3.connect(url.database, timeout=60) as connection:
+            connection.execute(POLL_INDEX)
+
+
+def point_prefect_here(settings: Settings) -> None:
+    """What is imported of Prefect from now on in this process talks to our server. Its settings are read once, when it is imported.
+
+    Raises Refused when the server does not answer.
+    """
+    if not answers(f"{settings.prefect_api_url}/health"):
+        raise Refused(f"Prefect does not answer at {settings.prefect_api_url}; start it with `distmark up` and try again.")
+    for name, value in {**PREFECT_SETTINGS, "PREFECT_API_URL": settings.prefect_api_url}.items():
+        os.environ.setdefault(name, value)
