@@ -11,11 +11,12 @@ from distmark.compliance import service as compliance
 from distmark.errors import DistmarkError, InvalidInput
 from distmark.journeys import service as journeys
 from distmark.journeys.definition import JourneyDefinition, parse
-from distmark.journeys.service import source_of
+from distmark.journeys.service import journeys_by_id, source_of
 from distmark.journeys.table import JourneyVersion, VersionStatus
 from distmark.partners.model import Permission
+from distmark.partners.service import names_of_users
 from distmark.sql import id_of
-from distmark.web import errors, queries
+from distmark.web import errors
 from distmark.web.forms import text, the_form
 from distmark.web.i18n import N_
 from distmark.web.pages.journeys import changes_between
@@ -31,8 +32,8 @@ def approval_list(visit: Visit = needs(Permission.approve_journeys)) -> Response
     """What waits, the longest waiting first."""
     with visit.reading() as session:
         waiting = compliance.waiting_approvals(session, visit.viewer)
-        known = queries.journeys_by_id(session, visit.viewer)
-        names = queries.names_of_users(session, visit.viewer, [row.author_id for row in waiting])
+        known = journeys_by_id(session, visit.viewer)
+        names = names_of_users(session, visit.viewer, [row.author_id for row in waiting])
     return visit.page("approvals/list.html", waiting=waiting, journeys=known, names=names)
 
 
@@ -45,11 +46,11 @@ def approval_page(version_id: int, visit: Visit = needs(Permission.approve_journ
 def _page(visit: Visit, version_id: int, *, wrong: str = "", note: str = "", status: int = 200) -> Response:
     with visit.reading() as session:
         version = journeys.get_version(session, visit.viewer, version_id)
-        journey = queries.journeys_by_id(session, visit.viewer)[version.journey_id]
+        journey = journeys_by_id(session, visit.viewer)[version.journey_id]
         before = _before(session, version)
         definition = journeys.program_of(session, id_of(version)).definition
         changes = changes_between(session, visit, before, version) if before else None
-        names = queries.names_of_users(session, visit.viewer, [version.author_id, version.decided_by_id])
+        names = names_of_users(session, visit.viewer, [version.author_id, version.decided_by_id])
         trail = compliance.trail(session, visit.viewer, "journey_version", version_id)
     return visit.page(
         "approvals/page.html",

@@ -12,10 +12,13 @@ from sqlmodel import Session
 from starlette.datastructures import FormData
 
 from distmark.campaigns import service as campaigns
+from distmark.campaigns.member_list import contacts_to_enrol, member_with_contact, neighbours, pending_by_campaign
+from distmark.campaigns.service import partners_with_blocks
 from distmark.campaigns.table import Campaign, CampaignStatus, Member, MemberStatus
 from distmark.contacts.table import Contact
 from distmark.enrollments import control
 from distmark.enrollments import service as enrollments
+from distmark.enrollments.live_counts import live_by_campaign
 from distmark.enrollments.model import EnrolVerdict
 from distmark.enrollments.suspensions import Scope
 from distmark.enrollments.table import Enrollment
@@ -23,13 +26,15 @@ from distmark.entries import service
 from distmark.errors import InvalidInput, NotFound, Refused
 from distmark.journeys import service as journeys
 from distmark.journeys.program import Program
+from distmark.journeys.service import journeys_by_id, newest_by_journey
 from distmark.journeys.steps.send import SendStep
 from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
 from distmark.messages import service as messages
+from distmark.messages.first_message import first_message_time
 from distmark.messages.service import Preview
 from distmark.partners.model import Permission
 from distmark.sql import id_of
-from distmark.web import errors, queries
+from distmark.web import errors
 from distmark.web.forms import numbers, text, the_form, whole
 from distmark.web.i18n import N_
 from distmark.web.labels import MEMBER
@@ -86,9 +91,9 @@ def campaign_list(visit: Visit = needs(Permission.see_campaigns)) -> Response:
         found = campaigns.list_campaigns(session, visit.viewer)
         page: dict[str, Any] = {
             "campaigns": sorted(found, key=lambda row: (row.status is not CampaignStatus.open, row.name)),
-            "journeys": queries.journeys_by_id(session, visit.viewer),
-            "pending": queries.pending_by_campaign(session, visit.viewer),
-            "live": queries.live_by_campaign(session, visit.viewer),
+            "journeys": journeys_by_id(session, visit.viewer),
+            "pending": pending_by_campaign(session, visit.viewer),
+            "live": live_by_campaign(session, visit.viewer),
         }
     return visit.page("campaigns/list.html", **page)
 
@@ -119,8 +124,8 @@ def _new_page(visit: Visit, values: Mapping[str, str], wrong: str, status: int =
     from distmark.partners.service import partners_of
 
     with visit.reading() as session:
-        published = queries.newest_by_journey(session, visit.viewer, (VersionStatus.registered,))
-        known = queries.journeys_by_id(session, visit.viewer)
+        published = newest_by_journey(session, visit.viewer, (VersionStatus.registered,))
+        known = journeys_by_id(session, visit.viewer)
         partners = partners_of(session, visit.viewer)
     choices = [known[journey_id] for journey_id in published]
     return visit.page("campaigns/new.html", status=status, values=values, wrong=wrong, choices=choices, partners=partners)
@@ -196,11 +201,11 @@ def _page(
 def desk_of(session: Session, visit: Visit, campaign_id: int) -> Desk:
     """Return the campaign with its journey and the version that people enter now; NotFound outside the viewer's rows."""
     campaign = campaigns.get_campaign(session, visit.viewer, campaign_id)
-    journey = queries.journeys_by_id(session, visit.viewer)[campaign.journey_id]
+    journey = journeys_by_id(session, visit.viewer)[campaign.journey_id]
     version = journeys.newest_registered(session, campaign.journey_id)
     program = journeys.program_of(session, id_of(version)) if version else None
     sends = [step for step in program.steps.values() if isinstance(step, SendStep)] if program else []
-    return Desk(campaign, journey, version, program, sends, queries.partners_with_words(session, campaign_id))
+    return Desk(campaign, journey, version, program, sends, partners_with_blocks(session, campaign_id))
 
 
 def _programs(session: Session, rows: Any, desk: Desk) -> dict[int, Program]:
@@ -243,11 +248,11 @@ def _shown(
     if not rows and contact_id is None:
         return None
     wanted = contact_id or id_of(rows[0].contact)
-    pair = queries.member_with_contact(session, visit.viewer, id_of(desk.campaign), wanted)
+    pair = member_with_contact(session, visit.viewer, id_of(desk.campaign), wanted)
     if pair is None:
         raise NotFound(f"Contact {wanted} is not a member of this campaign.")
     member, contact = pair
-    beside = queries.neighbours(session, visit.viewer, member, status, q)
+    beside = neighbours(session, visit.viewer, member, status, q)
     preview, problem = _preview(session, visit, desk, wanted, step_id, lang)
     return Shown(
         contact=contact,
@@ -283,7 +288,7 @@ def _first_at(session: Session, visit: Visit, desk: Desk, rows: Sequence[Row]) -
     waiting = next((row for row in rows if row.member.status is MemberStatus.pending), None)
     if waiting is None or desk.program is None:
         return None
-    return queries.first_message(session, desk.program, waiting.contact, visit.now)
+    return first_message_time(session, desk.program, waiting.contact, visit.now)
 
 
 @router.get("/campaigns/{campaign_id}/preview.html")
@@ -313,7 +318,7 @@ def save_blocks(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts
             if everybody:
                 campaigns.save_partner_blocks(session, visit.viewer, campaign_id, blocks, visit.now)
             else:
-                pair = queries.member_with_contact(session, visit.viewer, campaign_id, contact_id)
+                pair = member_with_contact(session, visit.viewer, campaign_id, contact_id)
                 if pair is None:
                     raise NotFound(f"Contact {contact_id} is not a member of this campaign.")
                 campaigns.save_member_blocks(session, visit.viewer, id_of(pair[0]), blocks, visit.now)
@@ -349,7 +354,7 @@ def confirm_page(campaign_id: int, visit: Visit = needs(Permission.enrol_contact
     asked = whole(visit.request.query_params.getlist("member"))
     with visit.reading() as session:
         desk = desk_of(session, visit, campaign_id)
-        people = queries.contacts_waiting(session, visit.viewer, campaign_id, asked, SEND_AT_ONCE)
+        people = contacts_to_enrol(session, visit.viewer, campaign_id, asked, SEND_AT_ONCE)
         cohort = _cohort(session, visit, desk.campaign, sum(campaigns.member_counts(session, visit.viewer, campaign_id).values()))
         problem, sending = "", Sending([], [], None)
         try:
@@ -376,7 +381,7 @@ def _sending(session: Session, visit: Visit, desk: Desk, people: Sequence[Contac
         for result in results
         if result.verdict is not EnrolVerdict.enrolled
     ]
-    times = [queries.first_message(session, desk.program, contact, visit.now) for contact in begin[:20]] if desk.program else []
+    times = [first_message_time(session, desk.program, contact, visit.now) for contact in begin[:20]] if desk.program else []
     return Sending(begin, left_out, min((at for at in times if at), key=lambda at: at[0], default=None))
 
 

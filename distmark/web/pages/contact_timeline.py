@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlmodel import Session
 
 from distmark.engagement.model import Verdict
+from distmark.engagement.reactions import events_of
 from distmark.engagement.table import Event
 from distmark.enrollments import service as enrollments
 from distmark.enrollments.model import TimelineKind
@@ -16,7 +17,6 @@ from distmark.journeys.program import Program
 from distmark.messages import service as messages
 from distmark.messages.table import Message
 from distmark.sql import id_of
-from distmark.web import queries
 from distmark.web.i18n import N_, Tongue
 from distmark.web.labels import EVENT, MESSAGE, OUTCOME
 from distmark.web.status_text import event_name, retry_words, rule_words, step_name
@@ -59,7 +59,7 @@ def story_of(session: Session, visit: Visit, contact_id: int, rows: Sequence[Enr
             told.extend(_of_move(move, programs[row.version_id], visit.tongue))
     for message in messages.messages_of(session, visit.viewer, contact_id=contact_id):
         told.append(of_message(message, visit.tongue))
-    for event in queries.events_of(session, visit.viewer, contact_id):
+    for event in events_of(session, visit.viewer, contact_id):
         told.append(_of_event(event, programs, visit.tongue))
     return sorted(told, key=lambda item: item.at, reverse=True)[:SHOWN]
 

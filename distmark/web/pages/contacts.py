@@ -12,7 +12,9 @@ from itsdangerous import BadSignature
 from sqlmodel import Session
 from starlette.datastructures import FormData
 
+from distmark.campaigns.service import campaigns_by_id
 from distmark.contacts import service as contacts
+from distmark.contacts.consents import suppressions_of
 from distmark.contacts.model import address_hash
 from distmark.contacts.service import ImportReport, read_contact
 from distmark.contacts.table import Contact
@@ -21,11 +23,12 @@ from distmark.enrollments import service as enrollments
 from distmark.enrollments.suspensions import Scope
 from distmark.errors import InvalidInput, NotFound, Refused
 from distmark.journeys import service as journeys
+from distmark.journeys.service import journeys_by_id
 from distmark.partners.model import Permission
-from distmark.partners.service import get_partner, partners_of
+from distmark.partners.service import get_partner, names_of_users, partners_of
 from distmark.sql import id_of
 from distmark.tasks import service
-from distmark.web import errors, queries
+from distmark.web import errors
 from distmark.web.forms import numbers, text, the_form, upload
 from distmark.web.i18n import N_
 from distmark.web.labels import GROUND
@@ -212,15 +215,15 @@ def contact_page(contact_id: int, visit: Visit = needs(Permission.see_contacts))
         page: dict[str, Any] = {
             "contact": contact,
             "consents": consents,
-            "suppressions": queries.suppressions_of(session, contact.brand_id, hashes),
+            "suppressions": suppressions_of(session, contact.brand_id, hashes),
             "email_agreed": contacts.consent_state(session, [contact_id], "email")[contact_id],
             "enrollments": [(row, standing(row, programs[row.version_id], visit.tongue)) for row in rows],
-            "journeys": queries.journeys_by_id(session, visit.viewer),
-            "campaigns": queries.campaigns_by_id(session, visit.viewer),
+            "journeys": journeys_by_id(session, visit.viewer),
+            "campaigns": campaigns_by_id(session, visit.viewer),
             "story": story_of(session, visit, contact_id, rows, programs),
             "tasks": service.tasks_of(session, visit.viewer, contact_id=contact_id),
             "restrained": control.kinds_on(session, visit.viewer, Scope(contact_id=contact_id)),
-            "names": queries.names_of_users(session, visit.viewer, [row.by_user_id for row in consents]),
+            "names": names_of_users(session, visit.viewer, [row.by_user_id for row in consents]),
         }
     return visit.page("contacts/page.html", **page)
 

@@ -14,6 +14,7 @@ from distmark.campaigns.table import CampaignStatus
 from distmark.contacts.service import get_contact
 from distmark.enrollments import control
 from distmark.enrollments.control import ResumePlan, Stand
+from distmark.enrollments.live_counts import live_by_partner
 from distmark.enrollments.model import SuspensionKind, TimelineKind
 from distmark.enrollments.service import enrollment_of
 from distmark.enrollments.suspensions import PARTS, Scope, suspensions
@@ -23,10 +24,10 @@ from distmark.journeys import service as journeys
 from distmark.journeys.program import Program
 from distmark.journeys.table import Journey, JourneyVersion
 from distmark.partners.model import Permission, Viewer
-from distmark.partners.service import get_partner, partners_of
+from distmark.partners.service import get_partner, names_of_users, partners_of
 from distmark.partners.table import Partner
 from distmark.sql import id_of
-from distmark.web import errors, queries
+from distmark.web import errors
 from distmark.web.forms import LONGEST_NUMBER, text, the_form
 from distmark.web.i18n import N_, person_name
 from distmark.web.permissions import needs
@@ -222,7 +223,7 @@ def control_enrollment(enrollment_id: int, visit: Visit = needs(Permission.enrol
 def partner_list(visit: Visit = needs(Permission.see_campaigns)) -> Response:
     """The partners with how many people are on their way in their name, and whether they are held."""
     with visit.reading() as session:
-        live = queries.live_by_partner(session, visit.viewer)
+        live = live_by_partner(session, visit.viewer)
         held = [(row.partner_id, row.kind) for row in suspensions(session, visit.viewer) if set(_given(row)) == {"partner_id"}]
         partners = partners_of(session, visit.viewer)
     kinds = {partner.id: [kind for kind in SuspensionKind if (partner.id, kind) in held] for partner in partners}
@@ -380,7 +381,7 @@ def _since(visit: Visit, hold: Hold) -> str:
 
 def _holds(session: Session, visit: Visit, stand: Stand) -> tuple[list[Hold], list[Hold], list[Hold]]:
     groups = stand.own, stand.around, stand.within
-    names = queries.names_of_users(session, visit.viewer, [row.by_id for group in groups for row in group])
+    names = names_of_users(session, visit.viewer, [row.by_id for group in groups for row in group])
     own, around, within = ([_hold(session, visit, row, names) for row in group] for group in groups)
     return own, around, within
 
@@ -432,6 +433,6 @@ def _paused_alone(session: Session, visit: Visit, subject: Subject, stand: Stand
     move = session.exec(paused.order_by(col(TimelineEntry.id).desc()).limit(1)).first()
     if move is None:
         return None
-    names = queries.names_of_users(session, visit.viewer, [move.detail.get("by")])
+    names = names_of_users(session, visit.viewer, [move.detail.get("by")])
     who = names.get(move.detail.get("by") or 0, visit.say(N_("the system")))
     return Hold(SuspensionKind.paused, move.at, who, str(move.detail.get("reason") or ""))

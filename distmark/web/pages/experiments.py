@@ -12,7 +12,7 @@ from distmark.experiments.service import ExperimentShown
 from distmark.experiments.statistics import ArmNumbers, Confidence
 from distmark.journeys.steps.branch import METRICS
 from distmark.partners.model import Permission
-from distmark.web import queries
+from distmark.partners.service import names_of_users
 from distmark.web.forms import text, the_form
 from distmark.web.i18n import N_
 from distmark.web.labels import Said
@@ -73,7 +73,7 @@ class ShownSplit:
 def splits_shown(session: Session, visit: Visit, version_id: int) -> list[ShownSplit]:
     """Return the tests of a version in words, in the order written."""
     splits = service.experiments_of(session, visit.viewer, version_id)
-    names = queries.names_of_users(session, visit.viewer, [split.decided_by_id for split in splits])
+    names = names_of_users(session, visit.viewer, [split.decided_by_id for split in splits])
     return [_shown(split, visit, names) for split in splits]
 
 

@@ -15,6 +15,7 @@ from distmark.compliance import service as compliance
 from distmark.compliance.service import CheckFailed
 from distmark.enrollments import control
 from distmark.enrollments import service as enrollments
+from distmark.enrollments.live_counts import live_by_journey, partners_using
 from distmark.enrollments.suspensions import Scope
 from distmark.errors import DistmarkError, InvalidInput, NotFound, Refused
 from distmark.journeys import service as journeys
@@ -23,15 +24,16 @@ from distmark.journeys.describe import describe_policy
 from distmark.journeys.diagram import StepCounts, diagram, outline
 from distmark.journeys.findings import DefinitionError, Finding
 from distmark.journeys.program import Program
-from distmark.journeys.service import source_of
+from distmark.journeys.service import newest_by_journey, source_of
 from distmark.journeys.source import DEFINITION_FILE, Source
 from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
 from distmark.metrics import service as metrics
 from distmark.metrics.model import Metric, Results, rate
 from distmark.operations.held_sends import Held, held_sends
 from distmark.partners.model import Permission
+from distmark.partners.service import names_of_users
 from distmark.sql import id_of
-from distmark.web import charts, errors, queries
+from distmark.web import charts, errors
 from distmark.web.forms import text, the_form
 from distmark.web.i18n import N_
 from distmark.web.mail_frame import mail_document
@@ -65,9 +67,9 @@ def journey_list(visit: Visit = needs(Permission.see_journeys)) -> Response:
     """Every journey of the brand with its newest and its published version."""
     with visit.reading() as session:
         found = journeys.list_journeys(session, visit.viewer)
-        newest = queries.newest_by_journey(session, visit.viewer, tuple(VersionStatus))
-        published = queries.newest_by_journey(session, visit.viewer, (VersionStatus.registered,))
-        live = queries.live_by_journey(session, visit.viewer)
+        newest = newest_by_journey(session, visit.viewer, tuple(VersionStatus))
+        published = newest_by_journey(session, visit.viewer, (VersionStatus.registered,))
+        live = live_by_journey(session, visit.viewer)
     return visit.page("journeys/list.html", journeys=found, newest=newest, published=published, live=live)
 
 
@@ -98,13 +100,13 @@ def journey_page(key: str, visit: Visit = needs(Permission.see_journeys), v: int
         found = metrics.results(session, visit.viewer, key, version=version.number) if program and version.registered_at else None
         rows = step_rows(visit, found, program, here) if found else []
         page: dict[str, Any] = {
-            "numbers": queries.partners_using(session, visit.viewer, id_of(journey), visit.now - timedelta(days=30)),
+            "numbers": partners_using(session, visit.viewer, id_of(journey), visit.now - timedelta(days=30)),
             "restrained": control.kinds_on(session, visit.viewer, Scope(version_id=version.id)) if version.registered_at else [],
             "splits": experiments.splits_shown(session, visit, id_of(version)) if found else [],
             "bar": charts.bar,
             "held": [_hold(visit, each, program) for each in held_sends(session, visit.viewer, version.id)],
             "policy": describe_policy(program.definition.send_policy, visit.language) if program else "",
-            "names": queries.names_of_users(session, visit.viewer, [who for row in versions for who in (row.author_id, row.decided_by_id)]),
+            "names": names_of_users(session, visit.viewer, [who for row in versions for who in (row.author_id, row.decided_by_id)]),
         }
     counts = people_at(found, here) if found else None
     return visit.page(

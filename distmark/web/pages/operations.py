@@ -9,6 +9,7 @@ from fastapi.responses import Response
 from sqlmodel import Session
 from starlette.datastructures import FormData
 
+from distmark.contacts.service import contacts_by_id
 from distmark.contacts.table import Contact
 from distmark.enrollments.model import AlarmKind
 from distmark.journeys import service as journeys
@@ -23,7 +24,7 @@ from distmark.operations.uncertain import uncertain as uncertain_messages
 from distmark.partners.model import Permission
 from distmark.partners.service import partners_of
 from distmark.sql import id_of
-from distmark.web import charts, queries
+from distmark.web import charts
 from distmark.web.forms import numbers, text, the_form
 from distmark.web.i18n import N_, Tongue
 from distmark.web.permissions import needs
@@ -292,7 +293,7 @@ def _cases(session: Session, visit: Visit, names: Names, shown: Sequence[Parked 
     """Return each with its names. Only who may see contacts is told who it is: a marketer sees whose contact it is."""
     subjects = [each.enrollment if isinstance(each, Parked) else each.message for each in shown]
     may_see = visit.viewer.may(Permission.see_contacts)
-    people = queries.contacts_of(session, visit.viewer, [subject.contact_id for subject in subjects]) if may_see else {}
+    people = contacts_by_id(session, visit.viewer, [subject.contact_id for subject in subjects]) if may_see else {}
     return [
         Case(
             shown=each,

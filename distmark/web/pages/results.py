@@ -12,13 +12,14 @@ from distmark.enrollments import service as enrollments
 from distmark.errors import NotFound
 from distmark.journeys import service as journeys
 from distmark.journeys.program import Program
+from distmark.journeys.service import newest_by_journey
 from distmark.journeys.table import Journey, VersionStatus
 from distmark.metrics import service as metrics
 from distmark.metrics.definitions import outcome_name
 from distmark.metrics.model import Metric, Results, StepResults, rate
 from distmark.partners.model import Permission
 from distmark.sql import id_of
-from distmark.web import charts, queries
+from distmark.web import charts
 from distmark.web.charts import Series
 from distmark.web.i18n import N_
 from distmark.web.permissions import needs
@@ -67,7 +68,7 @@ def results_list(visit: Visit = needs(Permission.see_results)) -> Response:
 
 
 def _journeys(session: Session, visit: Visit) -> list[Journey]:
-    published = queries.newest_by_journey(session, visit.viewer, (VersionStatus.registered, VersionStatus.retired))
+    published = newest_by_journey(session, visit.viewer, (VersionStatus.registered, VersionStatus.retired))
     return [journey for journey in journeys.list_journeys(session, visit.viewer) if journey.id in published]
 
 

@@ -9,16 +9,21 @@ from fastapi.responses import Response
 from sqlmodel import Session
 
 from distmark.campaigns import service as campaigns
+from distmark.campaigns.member_list import pending_by_campaign
 from distmark.campaigns.table import Campaign, CampaignStatus
 from distmark.compliance import service as compliance
+from distmark.contacts.service import contacts_by_id
+from distmark.engagement.reactions import recent_reactions
+from distmark.enrollments.live_counts import live_by_campaign
+from distmark.journeys.service import journeys_by_id, newest_by_journey
 from distmark.journeys.table import Journey, VersionStatus
 from distmark.metrics import service as metrics
 from distmark.operations.alarms import alarm_count
+from distmark.operations.open_cases import OpenCases, open_cases
 from distmark.partners.model import Permission
 from distmark.sql import id_of
 from distmark.tasks import service
 from distmark.tasks.table import Task
-from distmark.web import queries
 from distmark.web.i18n import N_
 from distmark.web.permissions import needs, signed_in
 from distmark.web.visit import Visit
@@ -44,8 +49,8 @@ def today(visit: Visit = signed_in, q: str = "") -> Response:
         return _of_brand(visit)
     with visit.reading() as session:
         tasks = service.tasks_of(session, visit.viewer)
-        reactions = queries.recent_reactions(session, visit.viewer)
-        people = queries.contacts_of(session, visit.viewer, [task.contact_id for task in tasks])
+        reactions = recent_reactions(session, visit.viewer)
+        people = contacts_by_id(session, visit.viewer, [task.contact_id for task in tasks])
         offers = offers_of(session, visit, q)
         everything = offers_of(session, visit, "") if q else offers
     waiting = sum(offer.pending for offer in everything)
@@ -70,17 +75,17 @@ def finish_task(task_id: int, visit: Visit = needs(Permission.see_contacts)) -> 
     if visit.request.headers.get("hx-request") == "true":
         with visit.reading() as session:
             tasks = service.tasks_of(session, visit.viewer)
-            people = queries.contacts_of(session, visit.viewer, [task.contact_id for task in tasks])
+            people = contacts_by_id(session, visit.viewer, [task.contact_id for task in tasks])
         return visit.page("today.html", tasks=tasks, people=people)
     return visit.go("/", N_("Done. The journey goes on."))
 
 
 def offers_of(session: Session, visit: Visit, q: str) -> list[Offer]:
     """Return the open campaigns whose name, journey or "when to pick it" contains every word of `q`; those in use come first."""
-    journeys = queries.journeys_by_id(session, visit.viewer)
-    published = queries.newest_by_journey(session, visit.viewer, (VersionStatus.registered,))
-    pending = queries.pending_by_campaign(session, visit.viewer)
-    live = queries.live_by_campaign(session, visit.viewer)
+    journeys = journeys_by_id(session, visit.viewer)
+    published = newest_by_journey(session, visit.viewer, (VersionStatus.registered,))
+    pending = pending_by_campaign(session, visit.viewer)
+    live = live_by_campaign(session, visit.viewer)
     offers = [
         Offer(row, journeys[row.journey_id], pending.get(id_of(row), 0), live.get(id_of(row), 0))
         for row in campaigns.list_campaigns(session, visit.viewer)
@@ -121,29 +126,29 @@ def _of_brand(visit: Visit) -> Response:
     with visit.reading() as session:
         numbers = metrics.home_numbers(session, viewer, (visit.now - timedelta(days=30)).date())
         approvals = compliance.waiting_approvals(session, viewer)
-        journeys = queries.journeys_by_id(session, viewer)
-        drafts = queries.newest_by_journey(session, viewer, (VersionStatus.draft, VersionStatus.sent_back, VersionStatus.approved))
-        published = queries.newest_by_journey(session, viewer, (VersionStatus.registered,))
-        failing = queries.failing(session, viewer)
+        journeys = journeys_by_id(session, viewer)
+        drafts = newest_by_journey(session, viewer, (VersionStatus.draft, VersionStatus.sent_back, VersionStatus.approved))
+        published = newest_by_journey(session, viewer, (VersionStatus.registered,))
+        cases = open_cases(session, viewer)
         alarms = alarm_count(session, viewer) if viewer.may(Permission.publish_campaigns) else 0
     work = [version for version in drafts.values() if version.number > getattr(published.get(version.journey_id), "number", 0)]
     return visit.page(
         "today_brand.html",
-        sentence=_brand_sentence(visit, len(approvals), failing, len(work), alarms),
+        sentence=_brand_sentence(visit, len(approvals), cases, len(work), alarms),
         numbers=numbers,
         approvals=approvals if viewer.may(Permission.approve_journeys) else [],
         journeys=journeys,
         work=work if viewer.may(Permission.write_journeys) else [],
         published=published,
-        failing=failing,
+        cases=cases,
         alarms=alarms,
     )
 
 
-def _brand_sentence(visit: Visit, approvals: int, failing: dict[str, int], work: int, alarms: int) -> str:
+def _brand_sentence(visit: Visit, approvals: int, cases: OpenCases, work: int, alarms: int) -> str:
     count = visit.tongue.count
-    if failing["parked"] and visit.viewer.may(Permission.publish_campaigns):
-        return count("%(n)s person is stuck in a journey.", "%(n)s people are stuck in journeys.", failing["parked"])
+    if cases.parked and visit.viewer.may(Permission.publish_campaigns):
+        return count("%(n)s person is stuck in a journey.", "%(n)s people are stuck in journeys.", cases.parked)
     if approvals and visit.viewer.may(Permission.approve_journeys):
         return count("%(n)s journey version waits for your approval.", "%(n)s journey versions wait for your approval.", approvals)
     if work and visit.viewer.may(Permission.write_journeys):

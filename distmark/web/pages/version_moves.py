@@ -17,8 +17,9 @@ from distmark.journeys import service as journeys
 from distmark.journeys.program import Program
 from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
 from distmark.partners.model import Permission
+from distmark.partners.service import names_of_users
 from distmark.sql import id_of
-from distmark.web import errors, queries
+from distmark.web import errors
 from distmark.web.forms import LONGEST_NUMBER, text, the_form
 from distmark.web.i18n import N_
 from distmark.web.permissions import needs
@@ -99,7 +100,7 @@ def _page(visit: Visit, key: str, number: int, to: str, mapping: Mapping[str, st
                 wrong = wrong or errors.explain(error, visit.language)
         rows = _rows(session, visit, way, mapping, plan)
         moves = [each for each in version_moves.moves_of(session, visit.viewer, id_of(way.journey)) if each.from_version_id == way.old.id]
-        names = queries.names_of_users(session, visit.viewer, [each.by_id for each in moves])
+        names = names_of_users(session, visit.viewer, [each.by_id for each in moves])
         numbers = {each.id: each.number for each in journeys.versions_of(session, id_of(way.journey))}
     return visit.page(
         "control/move.html",
