@@ -47,7 +47,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class World:
+class PartnerPair:
     """Two partners of one brand, and another brand beside it. `here` is the partner that clients act for, `there` the other one."""
 
     app: FastAPI
@@ -94,7 +94,7 @@ def guest(app: FastAPI) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def world(app: FastAPI, db: Database) -> World:
+def pair(app: FastAPI, db: Database) -> PartnerPair:
     with db.writing() as session:
         brand = make.make_brand(session, key="mirai-securities", tokens={"brand": "#0b6e69"})
         version = make.make_version(session, brand)
@@ -114,7 +114,7 @@ def world(app: FastAPI, db: Database) -> World:
         client.cookies.set("distmark", token)
         return client
 
-    return World(app, db, brand, journey, version, campaign, here, there, foreign, as_)
+    return PartnerPair(app, db, brand, journey, version, campaign, here, there, foreign, as_)
 
 
 def _hashed(token: str) -> str:

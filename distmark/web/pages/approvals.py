@@ -1,4 +1,4 @@
-"""Approvals: exactly what changed and what will be sent; approve, or send back with a reason. Never one's own text."""
+"""Approvals: the changes and messages of a submitted version, and approving it or sending it back. Authors never approve their own."""
 
 from collections.abc import Mapping
 
@@ -29,7 +29,7 @@ router = APIRouter()
 
 @router.get("/approvals")
 def approval_list(visit: Visit = needs(Permission.approve_journeys)) -> Response:
-    """What waits, the longest waiting first."""
+    """List the versions that wait for approval, the longest waiting first."""
     with visit.reading() as session:
         waiting = compliance.waiting_approvals(session, visit.viewer)
         known = journeys_by_id(session, visit.viewer)
@@ -39,7 +39,7 @@ def approval_list(visit: Visit = needs(Permission.approve_journeys)) -> Response
 
 @router.get("/approvals/{version_id}")
 def approval_page(version_id: int, visit: Visit = needs(Permission.approve_journeys)) -> Response:
-    """The version against the one that people enter now: what changed, and every message old and new."""
+    """Show the version beside the one that contacts enter now: the changes, and every message old and new."""
     return _page(visit, version_id)
 
 
@@ -71,7 +71,7 @@ def _page(visit: Visit, version_id: int, *, wrong: str = "", note: str = "", sta
 
 
 def _before(session: Session, version: JourneyVersion) -> JourneyVersion | None:
-    """Return what people get now: the newest published version before this one, else the one before it."""
+    """Return the version to compare with: the newest published version before this one, else the version before it."""
     older = [row for row in journeys.versions_of(session, version.journey_id) if row.number < version.number]
     return next((row for row in older if row.status is VersionStatus.registered), older[0] if older else None)
 
@@ -79,7 +79,7 @@ def _before(session: Session, version: JourneyVersion) -> JourneyVersion | None:
 def _pairs(
     visit: Visit, definition: JourneyDefinition, version: JourneyVersion, before: JourneyVersion | None, changes: object
 ) -> list[Mapping[str, object]]:
-    """Return each message and language with its subjects old and new and whether its templates changed, the changed ones first."""
+    """Return one item per message and language, the changed ones first: its old and new subject, and whether its templates changed."""
     touched = {tuple(change.name.split(".")[:2]) for change in getattr(changes, "templates", ())}
     pairs: list[Mapping[str, object]] = [
         {
@@ -96,7 +96,7 @@ def _pairs(
 
 
 def _subject(visit: Visit, version: JourneyVersion | None, message: str, lang: str) -> str:
-    """Return the message's subject for a made-up person; "" where this version has no such message, or none that can be made."""
+    """Return the message's subject for a made-up contact; "" when the version has no such message, or one that cannot be rendered."""
     if version is None or visit.brand is None:
         return ""
     try:
@@ -108,7 +108,7 @@ def _subject(visit: Visit, version: JourneyVersion | None, message: str, lang: s
 
 @router.post("/approvals/{version_id}/approve")
 def approve(version_id: int, visit: Visit = needs(Permission.approve_journeys), form: FormData = the_form) -> Response:
-    """Agree to exactly this text."""
+    """Approve this version."""
     with visit.writing() as session:
         compliance.approve(session, visit.viewer, version_id, text(form, "note"), visit.now)
     return visit.go("/approvals", N_("Approved. A marketer can publish it now."))
@@ -116,7 +116,7 @@ def approve(version_id: int, visit: Visit = needs(Permission.approve_journeys), 
 
 @router.post("/approvals/{version_id}/send-back")
 def send_back(version_id: int, visit: Visit = needs(Permission.approve_journeys), form: FormData = the_form) -> Response:
-    """Return the text to its author with the reason."""
+    """Send the version back to its author with a reason."""
     try:
         with visit.writing() as session:
             compliance.send_back(session, visit.viewer, version_id, text(form, "note"), visit.now)

@@ -1,4 +1,4 @@
-"""The start page: one sentence that says what matters now, and what to do about it."""
+"""The start page: a sentence about the most urgent matter, and below it tasks, reactions and campaigns, or the brand's numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,8 +33,8 @@ OFFERS_SHOWN = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """A campaign that may be used now, with its journey's words on when to pick it."""
+class CampaignOffer:
+    """A campaign that the partner can use now, with its journey and the numbers of pending members and live enrollments."""
 
     campaign: Campaign
     journey: Journey
@@ -44,7 +44,7 @@ class Offer:
 
 @router.get("/")
 def today(visit: Visit = signed_in, q: str = "") -> Response:
-    """The start page of a partner, or of someone of the brand."""
+    """Show the start page of a partner's user, or of a user of the brand."""
     if visit.viewer.partner_id is None:
         return _of_brand(visit)
     with visit.reading() as session:
@@ -69,7 +69,7 @@ def today(visit: Visit = signed_in, q: str = "") -> Response:
 
 @router.post("/tasks/{task_id}/done")
 def finish_task(task_id: int, visit: Visit = needs(Permission.see_contacts)) -> Response:
-    """Mark the task done; the journey goes on at once."""
+    """Finish the task; the enrollment goes on at once."""
     with visit.writing() as session:
         service.finish_task(session, visit.viewer, task_id, visit.now)
     if visit.request.headers.get("hx-request") == "true":
@@ -80,14 +80,14 @@ def finish_task(task_id: int, visit: Visit = needs(Permission.see_contacts)) -> 
     return visit.go("/", N_("Done. The journey goes on."))
 
 
-def offers_of(session: Session, visit: Visit, q: str) -> list[Offer]:
-    """Return the open campaigns whose name, journey or "when to pick it" contains every word of `q`; those in use come first."""
+def offers_of(session: Session, visit: Visit, q: str) -> list[CampaignOffer]:
+    """Return the open campaigns whose name, key or journey texts contain every word of `q`; those with most members come first."""
     journeys = journeys_by_id(session, visit.viewer)
     published = newest_by_journey(session, visit.viewer, (VersionStatus.registered,))
     pending = pending_by_campaign(session, visit.viewer)
     live = live_by_campaign(session, visit.viewer)
     offers = [
-        Offer(row, journeys[row.journey_id], pending.get(id_of(row), 0), live.get(id_of(row), 0))
+        CampaignOffer(row, journeys[row.journey_id], pending.get(id_of(row), 0), live.get(id_of(row), 0))
         for row in campaigns.list_campaigns(session, visit.viewer)
         if row.status is CampaignStatus.open and row.journey_id in published
     ]
@@ -95,26 +95,26 @@ def offers_of(session: Session, visit: Visit, q: str) -> list[Offer]:
     return sorted(found, key=lambda offer: (-offer.pending, -offer.live, offer.campaign.name))
 
 
-def _searchable(offer: Offer) -> str:
+def _searchable(offer: CampaignOffer) -> str:
     texts = [offer.campaign.name, offer.campaign.key, *offer.journey.name.values(), *offer.journey.description.values()]
     return " ".join(texts).lower()
 
 
 def _sentence(visit: Visit, tasks: Sequence[Task], waiting: int, reactions: int) -> str:
-    """Say the one thing that matters most now: what is late, else due today, else who waits, else what came back."""
-    count = visit.tongue.count
+    """Return the sentence about the most urgent matter: late tasks, else tasks due today, else pending members, else reactions."""
+    ngettext = visit.translator.ngettext
     late = [task for task in tasks if task.due_at and task.due_at < visit.now]
     due = [task for task in tasks if task not in late and _is_today(visit, task.due_at)]
     if late:
-        text = count("%(n)s task is late.", "%(n)s tasks are late.", len(late))
-        return visit.tongue.joined(text, visit.say("Most urgent: %(title)s", title=late[0].title))
+        text = ngettext("%(n)s task is late.", "%(n)s tasks are late.", len(late))
+        return visit.translator.joined(text, visit.gettext("Most urgent: %(title)s", title=late[0].title))
     if due:
-        return count("%(n)s task is due today.", "%(n)s tasks are due today.", len(due))
+        return ngettext("%(n)s task is due today.", "%(n)s tasks are due today.", len(due))
     if waiting:
-        return count("%(n)s person waits for you to send.", "%(n)s people wait for you to send.", waiting)
+        return ngettext("%(n)s person waits for you to send.", "%(n)s people wait for you to send.", waiting)
     if reactions:
-        return visit.say("Nothing is due. See below what your contacts did with your messages.")
-    return visit.say("Nothing is due. Who did you talk to today?")
+        return visit.gettext("Nothing is due. See below what your contacts did with your messages.")
+    return visit.gettext("Nothing is due. Who did you talk to today?")
 
 
 def _is_today(visit: Visit, at: datetime | None) -> bool:
@@ -146,11 +146,11 @@ def _of_brand(visit: Visit) -> Response:
 
 
 def _brand_sentence(visit: Visit, approvals: int, cases: OpenCases, work: int, alarms: int) -> str:
-    count = visit.tongue.count
+    ngettext = visit.translator.ngettext
     if cases.parked and visit.viewer.may(Permission.publish_campaigns):
-        return count("%(n)s person is stuck in a journey.", "%(n)s people are stuck in journeys.", cases.parked)
+        return ngettext("%(n)s person is stuck in a journey.", "%(n)s people are stuck in journeys.", cases.parked)
     if approvals and visit.viewer.may(Permission.approve_journeys):
-        return count("%(n)s journey version waits for your approval.", "%(n)s journey versions wait for your approval.", approvals)
+        return ngettext("%(n)s journey version waits for your approval.", "%(n)s journey versions wait for your approval.", approvals)
     if work and visit.viewer.may(Permission.write_journeys):
-        return count("%(n)s journey version is in your hands.", "%(n)s journey versions are in your hands.", work)
-    return visit.say("Nothing else waits for you.") if alarms else visit.say("Everything is running.")
+        return ngettext("%(n)s journey version is in your hands.", "%(n)s journey versions are in your hands.", work)
+    return visit.gettext("Nothing else waits for you.") if alarms else visit.gettext("Everything is running.")
