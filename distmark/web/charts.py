@@ -39,7 +39,7 @@ def top_of(series: Sequence[Series]) -> int:
 
 
 def lines(series: Sequence[Series]) -> Markup:
-    """Return lines over days on one axis from 0 to `top_of`. Names and numbers stand around the chart in HTML, where they stay readable."""
+    """Return lines over days on one axis from 0 to `top_of`. Names and numbers are around the chart in HTML, where they stay readable."""
     top = top_of(series)
     drawn = Markup("").join(_line(line, number, top) for number, line in enumerate(series[: len(LETTERS)]))
     grid = Markup("").join(
@@ -60,7 +60,7 @@ def _line(line: Series, number: int, top: int) -> Markup:
 
 
 def key(number: int) -> Markup:
-    """Return the short line of the legend that stands before a series' name."""
+    """Return the short line of the legend before a series' name."""
     return Markup(
         '<svg class="chart key" viewBox="0 0 28 8" width="28" height="8" aria-hidden="true">'
         '<line class="line-{}" x1="0" x2="28" y1="4" y2="4" stroke-width="2.5" stroke-dasharray="{}"/></svg>'

@@ -11,7 +11,7 @@ MOST_FILES = 200  # a journey with its templates in a few languages
 LONGEST_NUMBER = 18  # digits: what both databases take as a key
 
 
-async def _read_form(request: Request) -> AsyncIterator[FormData]:
+async def _read_posted_form(request: Request) -> AsyncIterator[FormData]:
     form = await request.form(max_files=MOST_FILES, max_fields=5000, max_part_size=2 * 1024 * 1024)
     try:
         yield form
@@ -19,7 +19,7 @@ async def _read_form(request: Request) -> AsyncIterator[FormData]:
         await form.close()
 
 
-async def _read_any_form(request: Request) -> AsyncIterator[FormData]:
+async def _read_lenient_form(request: Request) -> AsyncIterator[FormData]:
     """Yield the form, or an empty one when the body is no form: a mail provider's one-click unsubscribe counts whatever its body."""
     try:
         form = await request.form(max_files=0, max_fields=20)
@@ -31,8 +31,8 @@ async def _read_any_form(request: Request) -> AsyncIterator[FormData]:
         await form.close()
 
 
-the_form: Any = Depends(_read_form)
-any_form: Any = Depends(_read_any_form)
+posted_form: Any = Depends(_read_posted_form)
+lenient_form: Any = Depends(_read_lenient_form)
 
 
 def text(form: FormData, name: str) -> str:

@@ -18,7 +18,7 @@ from babel.messages.pofile import read_po, write_po
 from babel.numbers import format_decimal, format_percent
 
 LANGUAGES = ("ja", "en")
-CJK_FROM = "\u2e80"  # everything from here on is East Asian
+CJK_FROM = "\u2e80"  # letters from here on are East Asian
 NAMES = {"ja": "日本語", "en": "English"}
 HERE = Path(__file__).parent
 LOCALE_DIR = HERE / "locale"

@@ -117,7 +117,7 @@ def _ended(enrollment: Enrollment, translator: Translator) -> StatusText:
 
 
 def step_name(step: Step, translator: Translator) -> str:
-    """Return a step's name for readers: its own name, else its description; for a task without a name just "Task", as its title holds slots."""
+    """Return a step's name for readers: its own name, else its description; for a task without a name "Task", as its title holds slots."""
     if step.kind == "task" and not step.name:
         return translator.gettext(STEP[step.kind])
     return describe_step(step, translator.language)[0]

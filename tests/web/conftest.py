@@ -1,4 +1,4 @@
-"""A small brand with two partners, and clients signed in as each kind of person."""
+"""A small brand with two partners, and test clients signed in with each role."""
 
 import hashlib
 import secrets
@@ -35,7 +35,7 @@ SAME_SITE = {"sec-fetch-site": "same-origin"}
 
 @dataclass(frozen=True)
 class Side:
-    """One partner with everything that is theirs."""
+    """One partner with its rows: contacts, member, enrollment, task and message."""
 
     partner: Partner
     contact: Contact
@@ -69,7 +69,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def registered() -> list[int]:
-    """What was handed to Prefect."""
+    """The ids of the versions that were registered with Prefect."""
     return []
 
 
@@ -88,7 +88,7 @@ def app(settings: Settings, db: Database, clock: FixedClock, registered: list[in
 
 @pytest.fixture
 def guest(app: FastAPI) -> Iterator[TestClient]:
-    """A browser in which nobody is signed in."""
+    """A test client without a signed-in user."""
     with TestClient(app, headers=SAME_SITE, follow_redirects=False, raise_server_exceptions=RAISE) as client:
         yield client
 

@@ -1,4 +1,4 @@
-"""The events API: who may post, what is taken, and that a repeat is harmless."""
+"""The events API: its permission, its verdicts, and harmless repeats."""
 
 import pytest
 from sqlmodel import select

@@ -1,4 +1,4 @@
-"""Pausing, resuming, stopping and draining by the REST API: who may, what is answered, and that a dry run changes nothing."""
+"""Pausing, resuming, stopping and draining by the REST API: permissions, answers, and dry runs that change nothing."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -28,7 +28,7 @@ DAYS = timedelta(days=5)
 
 @pytest.fixture
 def post(pair: PartnerPair, guest: TestClient) -> Post:
-    """Send a body to /api/v1/control/... with the token of somebody of this role, from no page of ours."""
+    """Return a function that posts a body to /api/v1/control/... with the token of a user of this role, from no page of ours."""
     del guest.headers["sec-fetch-site"]
 
     def send(act: str, body: Any, role: Role = Role.marketer) -> Response:
@@ -47,14 +47,14 @@ def rows(pair: PartnerPair) -> list[Enrollment]:
 
 
 def state(pair: PartnerPair) -> tuple[list[str], int, int]:
-    """Return the statuses of both partners' people, how many restraints stand, and how many acts are in the trail."""
+    """Return the statuses of both partners' enrollments, the number of suspensions, and the number of acts in the audit trail."""
     with pair.db.reading() as session:
         standing = session.exec(select(Suspension).where(col(Suspension.lifted_at).is_(None))).all()
         return [str(row.status) for row in rows(pair)], len(standing), len(session.exec(select(AuditEntry)).all())
 
 
 def scopes(pair: PartnerPair) -> dict[str, tuple[dict[str, Any], int]]:
-    """Every way to say what is meant, and how many people it means."""
+    """Return each way to name a scope, with the number of enrollments in it."""
     return {
         "journey": ({"journey": pair.journey.key}, 2),
         "version": ({"journey": pair.journey.key, "version": 1}, 2),

@@ -1,4 +1,4 @@
-"""The campaign page and the way from a phone call to a message."""
+"""The campaign page: members, previews, blocks and sending, from a phone call to a message."""
 
 import re
 
@@ -330,7 +330,7 @@ def test_campaign_with_a_taken_key_comes_back_with_the_reason(pair: PartnerPair)
 
 
 def _grown(pair: PartnerPair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Count a campaign of more than one member as one of many, and let nobody have been sent anything."""
+    """Lower the limit so that the campaign counts as one with many members, and make its members pending."""
     monkeypatch.setattr("distmark.campaigns.service.MANY_MEMBERS", 1)
     with pair.db.writing() as session:
         for member in session.exec(select(Member).where(Member.campaign_id == pair.campaign.id)):

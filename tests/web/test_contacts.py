@@ -1,4 +1,4 @@
-"""Contacts: searching, changing, importing, consent, and one person's whole story."""
+"""Contacts: searching, changing, importing, consent, and a contact's timeline."""
 
 from datetime import timedelta
 
@@ -78,7 +78,7 @@ def test_file_without_addresses_is_refused_in_words(pair: PartnerPair):
 
 
 def test_import_never_subscribes_again(pair: PartnerPair):
-    """U8: who said no stays at no, whatever a file says."""
+    """U8: a contact that refused stays unsubscribed, whatever a file says."""
     client = pair.as_()
     client.post(f"/contacts/{pair.here.contact.id}/consent", data={"given": "no"})
     text = f"姓,名,メールアドレス,同意\n鈴木,花子,{pair.here.contact.email},はい\n"
@@ -96,7 +96,7 @@ def test_search_finds_by_name_without_the_space(pair: PartnerPair):
     assert f'href="/contacts/{pair.here.contact.id}"' in page
 
 
-def test_contact_page_tells_the_whole_story(pair: PartnerPair):
+def test_contact_page_shows_the_whole_timeline(pair: PartnerPair):
     with pair.db.writing() as session:
         until = (NOW + timedelta(days=3)).isoformat()
         detail = {"until": until, "rules": ["quiet_hours:21:00-08:00"]}
@@ -131,7 +131,7 @@ def test_partner_pauses_and_stops_one_persons_journey(pair: PartnerPair, action:
         assert session.get_one(Enrollment, pair.here.enrollment.id).status == status
 
 
-def test_paused_journey_goes_on_when_told(pair: PartnerPair):
+def test_paused_journey_goes_on_when_it_is_resumed(pair: PartnerPair):
     client, data = pair.as_(), {"enrollment": str(pair.here.enrollment.id)}
 
     client.post(f"/contacts/{pair.here.enrolled.id}/stop", data=data | {"action": "pause"})
@@ -175,7 +175,7 @@ def test_taken_mail_address_comes_back_with_the_reason(pair: PartnerPair):
     assert "はすでに登録されています" in answer.text
 
 
-def test_no_more_messages_is_recorded_with_who_was_told(pair: PartnerPair):
+def test_no_more_messages_is_recorded_with_the_partner_as_source(pair: PartnerPair):
     pair.as_().post(f"/contacts/{pair.here.contact.id}/consent", data={"given": "no"})
 
     with pair.db.reading() as session:

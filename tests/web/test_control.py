@@ -1,4 +1,4 @@
-"""Pausing, resuming, draining and stopping on the web: what the pages say and do, for whom, and that a repeat is harmless."""
+"""Pausing, resuming, draining and stopping on the web: pages, acts and permissions of each scope, and harmless repeats."""
 
 import re
 from datetime import timedelta
@@ -38,7 +38,7 @@ def paths(pair: PartnerPair, side: Side | None = None) -> dict[str, str]:
 
 
 LEVELS = ("journey", "version", "campaign", "contact", "enrollment", "partner")
-BOTH = ("journey", "version", "campaign")  # both partners have somebody in these
+BOTH = ("journey", "version", "campaign")  # both partners have a contact in these
 
 
 def enrollment(pair: PartnerPair, side: Side) -> Enrollment:
@@ -50,7 +50,7 @@ def statuses(pair: PartnerPair) -> tuple[str, str]:
     return str(enrollment(pair, pair.here).status), str(enrollment(pair, pair.there).status)
 
 
-def restraints(pair: PartnerPair) -> list[Suspension]:
+def suspensions_now(pair: PartnerPair) -> list[Suspension]:
     with pair.db.reading() as session:
         return list(session.exec(select(Suspension).where(col(Suspension.lifted_at).is_(None)).order_by(col(Suspension.id))))
 
@@ -77,7 +77,7 @@ def test_each_level_is_paused_says_so_and_goes_on(pair: PartnerPair, level: str)
     assert "Paused since" in page
     assert "Reason: wrong rate." in page
     assert resumed.status_code == 303
-    assert (statuses(pair), restraints(pair)) == (("waiting", "waiting"), [])
+    assert (statuses(pair), suspensions_now(pair)) == (("waiting", "waiting"), [])
     assert "Paused since" not in client.get(path).text
 
 
@@ -86,12 +86,12 @@ def test_stop_shows_how_many_it_ends_before_it_does_and_ends_them_with_the_reaso
     client, path = pair.as_(Role.ops, "en"), paths(pair)[level]
     number = 2 if level in BOTH else 1
 
-    asked = client.post(path, data=STOP)
+    confirmation = client.post(path, data=STOP)
     before = statuses(pair)
     client.post(path, data=STOP | {"sure": "yes"})
 
-    assert (asked.status_code, before) == (200, ("waiting", "waiting"))
-    assert f"<b>{number}</b> p" in asked.text
+    assert (confirmation.status_code, before) == (200, ("waiting", "waiting"))
+    assert f"<b>{number}</b> p" in confirmation.text
     ended = enrollment(pair, pair.here)
     assert (ended.status, ended.outcome, ended.reason) == (EnrollmentStatus.ended, "stopped", "利率の誤り")
     assert (enrollment(pair, pair.there).status == "ended") == (level in BOTH)
@@ -106,11 +106,11 @@ def test_drained_level_says_so_keeps_those_inside_and_lets_people_in_again(pair:
     page = client.get(path).text
 
     assert statuses(pair) == ("waiting", "waiting")
-    assert [row.kind for row in restraints(pair)] == ["draining"]
+    assert [row.kind for row in suspensions_now(pair)] == ["draining"]
     assert "nobody new is let in" in page
     assert "Let nobody new in" not in page
     client.post(path, data={"action": "resume"})
-    assert restraints(pair) == []
+    assert suspensions_now(pair) == []
 
 
 def test_one_enrollment_offers_no_draining(pair: PartnerPair):
@@ -123,8 +123,8 @@ def test_one_enrollment_offers_no_draining(pair: PartnerPair):
 # --- resuming -----------------------------------------------------------------------------------------------------------------------------
 
 
-def later(pair: PartnerPair, clock: FixedClock, time: timedelta) -> None:
-    """Let time go by, and keep everybody signed in."""
+def advance(pair: PartnerPair, clock: FixedClock, time: timedelta) -> None:
+    """Advance the clock, and keep all users signed in."""
     clock.move(time)
     with pair.db.writing() as session:
         session.execute(update(SignIn).values(expires_at=clock.now() + DAY))
@@ -132,7 +132,7 @@ def later(pair: PartnerPair, clock: FixedClock, time: timedelta) -> None:
 
 def paused_over_the_due_time(pair: PartnerPair, clock: FixedClock, client: Any) -> None:
     client.post(paths(pair)["campaign"], data={"action": "pause"})
-    later(pair, clock, 5 * DAY)  # both were due after 3
+    advance(pair, clock, 5 * DAY)  # both were due after 3
 
 
 @pytest.mark.parametrize(("clock_choice", "due_after"), [("keep", timedelta(0)), ("extend", ANEW)])
@@ -227,14 +227,14 @@ def test_pressing_twice_does_no_more_than_once(pair: PartnerPair, clock: FixedCl
     for _ in range(2):
         client.post(path, data={"action": "pause", "reason": "誤り"})
     paused_at = enrollment(pair, pair.here).paused_at
-    later(pair, clock, 5 * DAY)
-    assert (len(restraints(pair)), paused_at) == (1, NOW)
+    advance(pair, clock, 5 * DAY)
+    assert (len(suspensions_now(pair)), paused_at) == (1, NOW)
     for _ in range(2):
         client.post(path, data={"action": "resume", "clock": "extend"})
         assert enrollment(pair, pair.here).due_at == clock.now() + ANEW
     for _ in range(2):
         assert client.post(path, data=STOP | {"sure": "yes"}).status_code == 303
-        later(pair, clock, DAY)
+        advance(pair, clock, DAY)
 
     assert enrollment(pair, pair.here).ended_at == clock.now() - 2 * DAY
     assert [entry["count"] for entry in audited(pair, "stopped")] == [2, 0]
@@ -294,7 +294,7 @@ def foreign_contact(session: Any, pair: PartnerPair) -> Any:
 
 @pytest.mark.parametrize("level", ["campaign", "partner"])
 @pytest.mark.parametrize("action", ["pause", "resume", "drain", "stop"])
-def test_approver_sees_how_it_stands_and_changes_nothing(pair: PartnerPair, level: str, action: str):
+def test_approver_sees_the_control_page_and_changes_nothing(pair: PartnerPair, level: str, action: str):
     client, path = pair.as_(Role.approver, "en"), paths(pair)[level]
 
     page = client.get(path)
@@ -303,7 +303,7 @@ def test_approver_sees_how_it_stands_and_changes_nothing(pair: PartnerPair, leve
     assert '<button class="btn' not in page.text[page.text.index("<main") :]
     for sure in ("", "yes"):
         assert client.post(path, data={"action": action, "reason": "x", "sure": sure}).status_code == 403
-    assert (statuses(pair), restraints(pair)) == (("waiting", "waiting"), [])
+    assert (statuses(pair), suspensions_now(pair)) == (("waiting", "waiting"), [])
 
 
 def test_partner_sees_that_the_brand_paused_and_cannot_lift_it(pair: PartnerPair):
@@ -334,14 +334,14 @@ def test_brand_sees_what_a_partner_paused_and_lifts_it_there(pair: PartnerPair):
     assert "Parts of it that are held by themselves" in page
     assert "Paused since" in narrowed
     assert f"only of {pair.here.partner.name}" in narrowed
-    assert (statuses(pair), restraints(pair)) == (("waiting", "waiting"), [])
+    assert (statuses(pair), suspensions_now(pair)) == (("waiting", "waiting"), [])
 
 
 # --- mistakes and empty states ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "explanation"),
     [
         ({"action": "stop", "reason": " "}, "理由がありません"),
         ({"action": "stop", "reason": " ", "sure": "yes"}, "理由がありません"),
@@ -352,12 +352,12 @@ def test_brand_sees_what_a_partner_paused_and_lifts_it_there(pair: PartnerPair):
         ({}, "何をするかが選ばれていません"),
     ],
 )
-def test_mistake_is_told_in_words_and_changes_nothing(pair: PartnerPair, data: dict[str, str], said: str):
+def test_mistake_is_explained_and_changes_nothing(pair: PartnerPair, data: dict[str, str], explanation: str):
     answer = pair.as_(Role.ops).post(paths(pair)["campaign"], data=data)
 
     assert answer.status_code == 422
-    assert said in answer.text
-    assert (statuses(pair), restraints(pair)) == (("waiting", "waiting"), [])
+    assert explanation in answer.text
+    assert (statuses(pair), suspensions_now(pair)) == (("waiting", "waiting"), [])
 
 
 def test_page_with_nobody_inside_says_so_and_offers_nothing_to_stop(pair: PartnerPair):
@@ -405,7 +405,7 @@ def test_state_is_a_chip_beside_the_name(pair: PartnerPair, level: str, role: Ro
 
 
 def name_of(html: str, address: str) -> str:
-    """The heading, or on the list of partners all of it."""
+    """Return the heading of the page; for the list of partners the whole page."""
     return html if address == "/partners" else "".join(re.findall(r"<h1>.*?</h1>", html))
 
 

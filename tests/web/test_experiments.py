@@ -1,4 +1,4 @@
-"""Tests on a journey's page: each arm with its numbers, how sure they are, and the button that chooses a winner."""
+"""Experiments on a journey's page: the arms with their numbers, the confidence, and the button that chooses a winner."""
 
 import pytest
 from sqlmodel import select
@@ -23,8 +23,8 @@ STEPS = """steps:
 """
 
 
-def with_test(pair: PartnerPair, winner: str = "auto", entered: tuple[int, int] = (4, 2), waiting: int = 1) -> Journey:
-    """A registered journey with a test that so many entered, and for whose winner so many wait."""
+def with_experiment(pair: PartnerPair, winner: str = "auto", entered: tuple[int, int] = (4, 2), waiting: int = 1) -> Journey:
+    """Return a registered journey with an experiment: `entered` contacts in each arm, and `waiting` ones that wait for the winner."""
     definition = make.JOURNEY.partition("steps:")[0] + STEPS.replace("WINNER", winner).replace("{", "{{").replace("}", "}}")
     with pair.db.writing() as session:
         source = make.make_source("two-subjects", pair.brand.key, journey=definition)
@@ -53,7 +53,7 @@ def page_of(pair: PartnerPair, journey: Journey, role: Role = Role.marketer, lan
     return answer.text
 
 
-def run_of(pair: PartnerPair) -> Experiment:
+def experiment_of(pair: PartnerPair) -> Experiment:
     with pair.db.reading() as session:
         return session.exec(select(Experiment)).one()
 
@@ -84,8 +84,8 @@ def run_of(pair: PartnerPair) -> Experiment:
         ),
     ],
 )
-def test_page_shows_each_test_with_its_arms_and_numbers(pair: PartnerPair, language: str, words: list[str]):
-    journey = with_test(pair)
+def test_page_shows_each_experiment_with_its_arms_and_numbers(pair: PartnerPair, language: str, words: list[str]):
+    journey = with_experiment(pair)
 
     page = page_of(pair, journey, language=language)
 
@@ -96,13 +96,13 @@ def test_page_shows_each_test_with_its_arms_and_numbers(pair: PartnerPair, langu
     assert section.count("<button") == 2
 
 
-def test_marketer_chooses_an_arm_and_who_waits_is_woken(pair: PartnerPair):
-    journey = with_test(pair, "manual")
+def test_marketer_chooses_an_arm_and_waiting_contacts_are_woken(pair: PartnerPair):
+    journey = with_experiment(pair, "manual")
 
     answer = pair.as_(Role.marketer).post(f"/journeys/{journey.key}/1/splits/subject", data={"arm": "warm"})
 
     assert answer.headers["location"] == f"/journeys/{journey.key}?v=1#test-subject"
-    run = run_of(pair)
+    run = experiment_of(pair)
     assert (run.arm, run.decided_by_id is not None) == ("warm", True)
     assert run.numbers["arms"][0] == {"arm": "plain", "contacts": 4, "hits": 0, "money": 0.0, "squares": 0.0}
     with pair.db.reading() as session:
@@ -110,8 +110,8 @@ def test_marketer_chooses_an_arm_and_who_waits_is_woken(pair: PartnerPair):
     assert woken == ["winner:subject"]
 
 
-def test_decided_test_says_who_chose_and_offers_no_button(pair: PartnerPair):
-    journey = with_test(pair)
+def test_decided_experiment_says_who_chose_and_offers_no_button(pair: PartnerPair):
+    journey = with_experiment(pair)
     pair.as_(Role.marketer).post(f"/journeys/{journey.key}/1/splits/subject", data={"arm": "warm"})
 
     section = page_of(pair, journey).partition('id="test-subject"')[2].partition("</section>")[0]
@@ -122,7 +122,7 @@ def test_decided_test_says_who_chose_and_offers_no_button(pair: PartnerPair):
 
 
 def test_choosing_twice_is_refused_in_the_readers_language(pair: PartnerPair):
-    journey = with_test(pair)
+    journey = with_experiment(pair)
     client = pair.as_(Role.marketer)
     client.post(f"/journeys/{journey.key}/1/splits/subject", data={"arm": "warm"})
 
@@ -130,7 +130,7 @@ def test_choosing_twice_is_refused_in_the_readers_language(pair: PartnerPair):
 
     assert answer.status_code == 409
     assert "すでに「warm」に決まっています" in answer.text
-    assert run_of(pair).arm == "warm"
+    assert experiment_of(pair).arm == "warm"
 
 
 @pytest.mark.parametrize(
@@ -144,30 +144,30 @@ def test_choosing_twice_is_refused_in_the_readers_language(pair: PartnerPair):
     ],
 )
 def test_nothing_is_chosen_by_others_or_by_mistake(pair: PartnerPair, role: Role, step: str, arm: str, status: int):
-    journey = with_test(pair)
+    journey = with_experiment(pair)
 
     answer = pair.as_(role).post(f"/journeys/{journey.key}/1/splits/{step}", data={"arm": arm})
 
     assert answer.status_code == status
-    assert run_of(pair).arm is None
+    assert experiment_of(pair).arm is None
 
 
 def test_approver_sees_the_numbers_and_no_button(pair: PartnerPair):
-    section = page_of(pair, with_test(pair), Role.approver).partition('id="test-subject"')[2].partition("</section>")[0]
+    section = page_of(pair, with_experiment(pair), Role.approver).partition('id="test-subject"')[2].partition("</section>")[0]
 
     assert "warm" in section
     assert "<button" not in section
 
 
-def test_test_that_nobody_entered_says_so(pair: PartnerPair):
-    page = page_of(pair, with_test(pair, entered=(0, 0), waiting=0), language="en")
+def test_experiment_that_nobody_entered_says_so(pair: PartnerPair):
+    page = page_of(pair, with_experiment(pair, entered=(0, 0), waiting=0), language="en")
 
     assert "Nobody has entered an arm yet." in page
     assert "Not begun" in page
 
 
-def test_whoever_waits_for_a_winner_is_said_to(pair: PartnerPair):
-    journey = with_test(pair)
+def test_number_of_contacts_that_wait_for_a_winner_is_shown(pair: PartnerPair):
+    journey = with_experiment(pair)
     with pair.db.reading() as session:
         row = session.exec(select(Enrollment).where(Enrollment.awaits == "winner:subject")).one()
         version = session.get_one(JourneyVersion, row.version_id)

@@ -1,4 +1,4 @@
-"""Journeys: writing, checking, submitting, approving by four eyes, publishing; and every message to look at."""
+"""Journeys: writing, checking, submitting, approving by a second person, publishing, and looking at every message."""
 
 import pytest
 from sqlmodel import select

@@ -1,4 +1,4 @@
-"""Every word a person sees exists in Japanese and English; dates, numbers and colours are written as they should be."""
+"""The texts of pages in Japanese and English, the forms of dates and numbers, and readable colours."""
 
 import ast
 import re
@@ -64,7 +64,7 @@ def test_no_template_holds_words_outside_a_translation():
 
 
 def raised() -> list[str]:
-    """Every text with which a room that pages reach refuses something; {} stands for what is filled in."""
+    """Return the text of every error of the rooms that pages call; {} stands for a filled-in value."""
     found = []
     for room in REACHED:
         for path in (ROOMS / room).rglob("*.py"):
@@ -106,9 +106,9 @@ def test_every_value_of_a_closed_set_has_words(values: type[StrEnum], words: dic
 
 
 def test_refusal_keeps_what_was_filled_in():
-    said = in_japanese("The text is 320 characters long; at most 300 fit here. Shorten it by 20.")
+    translated = in_japanese("The text is 320 characters long; at most 300 fit here. Shorten it by 20.")
 
-    assert said == "320 字あります。ここに入るのは 300 字までです。20 字減らしてください。"
+    assert translated == "320 字あります。ここに入るのは 300 字までです。20 字減らしてください。"
 
 
 def test_unknown_refusal_is_shown_as_it_is():

@@ -1,4 +1,4 @@
-"""The page of operations: one sentence on top, who is late and held where, who is stuck and tries again, and who may see it."""
+"""The page of operations: its sentence, late and held enrollments, parked enrollments and retrying them, and its permission."""
 
 import re
 from datetime import timedelta
@@ -65,12 +65,12 @@ def test_page_is_for_those_who_may_pause_and_resume_journeys(pair: PartnerPair, 
 
 
 @pytest.mark.parametrize(
-    ("language", "said"), [("en", "Everything that is due is on its way."), ("ja", "予定どおり、すべて進んでいます。")]
+    ("language", "shown_sentence"), [("en", "Everything that is due is on its way."), ("ja", "予定どおり、すべて進んでいます。")]
 )
-def test_all_is_well_says_so_in_one_sentence(pair: PartnerPair, language: str, said: str):
+def test_all_is_well_says_so_in_one_sentence(pair: PartnerPair, language: str, shown_sentence: str):
     html = page(pair, language=language)
 
-    assert sentence(html) == said
+    assert sentence(html) == shown_sentence
     assert pair.journey.name[language] in html
 
 
@@ -179,7 +179,7 @@ def test_try_again_lets_the_step_be_tried_now_and_says_so(pair: PartnerPair):
         assert [entry.action for entry in session.exec(select(AuditEntry))] == ["tried_again"]
 
 
-def test_everybody_at_a_step_can_try_again_together(pair: PartnerPair):
+def test_all_parked_at_a_step_can_be_retried_together(pair: PartnerPair):
     for side in (pair.here, pair.there):
         park(pair, side.enrollment.id)
     client = pair.as_(Role.ops, "en")
@@ -210,8 +210,8 @@ def test_paused_journey_keeps_its_people_and_the_page_says_why(pair: PartnerPair
 def test_nobody_of_another_brand_is_reached_or_shown(pair: PartnerPair):
     """S5"""
     with pair.db.writing() as session:
-        theirs = _foreign_enrollment(session)
-        version_id, key, enrollment_id = theirs.version_id, theirs.error, theirs.id
+        foreign = _foreign_enrollment(session)
+        version_id, key, enrollment_id = foreign.version_id, foreign.error, foreign.id
     client = pair.as_(Role.ops)
 
     html = client.get("/operations").text

@@ -1,4 +1,4 @@
-"""The page of send rates: who may, what it shows, and what it says of mistakes."""
+"""The page of send rates: its permission, its rows, and the answers to mistakes."""
 
 import re
 from datetime import timedelta
@@ -101,7 +101,7 @@ def test_change_fills_the_form_and_remove_takes_the_rate_away(pair: PartnerPair)
 
 
 @pytest.mark.parametrize(
-    ("form", "said"),
+    ("form", "explanation"),
     [
         ({"scope": "partner", "key": "nobody", "per_hour": "5"}, "「nobody」という短い名前の担当者はありません"),
         ({"scope": "campaign", "key": "nothing", "per_hour": "5"}, "「nothing」という短い名前のキャンペーンはありません"),
@@ -112,11 +112,11 @@ def test_change_fills_the_form_and_remove_takes_the_rate_away(pair: PartnerPair)
         ({"scope": "planet", "key": "", "per_hour": "5"}, "何の速度かが選ばれていません"),
     ],
 )
-def test_mistake_is_told_in_words_beside_what_was_written(pair: PartnerPair, form: dict[str, str], said: str):
+def test_mistake_is_explained_beside_the_values_that_were_typed(pair: PartnerPair, form: dict[str, str], explanation: str):
     answer = pair.as_(Role.ops).post("/rates", data=form)
 
     assert answer.status_code == 422
-    assert said in answer.text
+    assert explanation in answer.text
     assert f'value="{form["per_hour"]}"' in answer.text
     assert stored(pair) == []
 

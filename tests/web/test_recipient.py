@@ -1,4 +1,4 @@
-"""What recipients meet: pixel, links, unsubscribing. Looking never changes anything; a POST acts at once."""
+"""The routes of recipients: pixel, links, unsubscribing. A GET of a page changes nothing; a POST acts at once."""
 
 import pytest
 from fastapi.testclient import TestClient
@@ -87,7 +87,7 @@ def test_fetching_the_unsubscribe_address_stops_nothing(guest: TestClient, pair:
 
 
 def test_one_click_acts_at_once_without_cookie_origin_or_redirect(pair: PartnerPair, token: str):
-    """U2: RFC 8058; the mail provider's request looks like no browser's."""
+    """U2: RFC 8058; a mail provider's request does not look like a browser's."""
     provider = TestClient(pair.app, follow_redirects=False, headers={"user-agent": "python-requests/2.0 bot"})
 
     answer = provider.post(f"/u/{token}", data={"List-Unsubscribe": "One-Click"})

@@ -1,4 +1,4 @@
-"""Testing a journey on oneself: the form, the page that tells where the test stands, and the links in its messages."""
+"""Rehearsals: the form, the page with the state of a rehearsal, and the links in its messages."""
 
 import asyncio
 import re
@@ -29,7 +29,7 @@ PHONE = {"user-agent": "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) A
 
 @pytest.fixture
 def begun(pair: PartnerPair) -> list[int]:
-    """The tests that were handed over to be walked."""
+    """The ids of the rehearsals that were handed over to run."""
     ids: list[int] = []
     pair.app.state.site.rehearse = ids.append
     return ids
@@ -49,16 +49,16 @@ def begin(pair: PartnerPair, client: TestClient, **changes: str) -> Rehearsal:
 
 
 def walk(pair: PartnerPair, settings: Settings, row: Rehearsal) -> MemoryChannel:
-    """Walk the test until its first message is out and it waits; what it sent is in the channel."""
+    """Run the rehearsal until its first message is sent and it waits; return the channel with the message."""
     inbox = MemoryChannel()
-    house = RunnerContext(pair.db, settings.data_dir, inbox, Sender(HERE, "hello@mirai.example", "mirai.example"))
+    context = RunnerContext(pair.db, settings.data_dir, inbox, Sender(HERE, "hello@mirai.example", "mirai.example"))
 
     def waits() -> bool:
         with pair.db.reading() as session:
             return bool(inbox.accepted) and session.get_one(Rehearsal, row.id).next_at is not None
 
     async def for_a_while() -> None:
-        task = asyncio.create_task(rehearse(house, id_of(row)))
+        task = asyncio.create_task(rehearse(context, id_of(row)))
         for _ in range(600):
             await asyncio.sleep(0.05)
             if task.done() or waits():
@@ -70,7 +70,7 @@ def walk(pair: PartnerPair, settings: Settings, row: Rehearsal) -> MemoryChannel
     return inbox
 
 
-def test_journey_page_leads_to_the_form_and_the_form_begins_a_test(pair: PartnerPair, begun: list[int]):
+def test_journey_page_leads_to_the_form_and_the_form_begins_a_rehearsal(pair: PartnerPair, begun: list[int]):
     client = pair.as_(Role.marketer)
 
     assert f"/journeys/{pair.journey.key}/1/test" in client.get(f"/journeys/{pair.journey.key}").text
@@ -81,7 +81,7 @@ def test_journey_page_leads_to_the_form_and_the_form_begins_a_test(pair: Partner
     assert (row.seconds_per_wait, row.language, row.partner_id) == (2, "ja", pair.here.partner.id)
 
 
-def test_approver_may_test_and_a_partners_person_may_not(pair: PartnerPair, begun: list[int]):
+def test_approver_may_rehearse_and_a_partners_user_may_not(pair: PartnerPair, begun: list[int]):
     path = f"/journeys/{pair.journey.key}/1/test"
 
     assert pair.as_(Role.approver).get(path).status_code == 200
@@ -90,7 +90,7 @@ def test_approver_may_test_and_a_partners_person_may_not(pair: PartnerPair, begu
 
 
 @pytest.mark.parametrize("changes", [{"seconds": "1"}, {"seconds": "61"}, {"language": "fr"}, {"partner": ""}])
-def test_wish_that_cannot_be_is_refused_beside_the_form(pair: PartnerPair, begun: list[int], changes: dict[str, str]):
+def test_impossible_option_is_refused_beside_the_form(pair: PartnerPair, begun: list[int], changes: dict[str, str]):
     answer = pair.as_(Role.marketer).post(f"/journeys/{pair.journey.key}/1/test", data=form_of(pair, **changes))
 
     assert answer.status_code == 422
@@ -107,7 +107,7 @@ def test_partner_or_campaign_of_another_brand_cannot_be_named(pair: PartnerPair,
     assert begun == []
 
 
-def test_page_tells_where_the_test_stands_and_asks_again_by_itself(pair: PartnerPair, begun: list[int], settings: Settings):
+def test_page_shows_the_state_of_the_rehearsal_and_reloads_by_itself(pair: PartnerPair, begun: list[int], settings: Settings):
     client = pair.as_(Role.marketer)
     row = begin(pair, client)
     walk(pair, settings, row)
@@ -122,15 +122,15 @@ def test_page_tells_where_the_test_stands_and_asks_again_by_itself(pair: Partner
     assert block.lstrip().startswith('<div id="live"')
 
 
-def test_story_tells_what_happened_in_its_order_newest_first(pair: PartnerPair, begun: list[int], settings: Settings):
+def test_timeline_is_in_order_newest_first(pair: PartnerPair, begun: list[int], settings: Settings):
     client = pair.as_(Role.marketer)
     row = begin(pair, client)
     walk(pair, settings, row)
 
     page = client.get(f"/tests/{row.key}").text
 
-    told = [page.index(words) for words in ("待機：", "メール「", "ジャーニーを開始")]
-    assert told == sorted(told)
+    places = [page.index(words) for words in ("待機：", "メール「", "ジャーニーを開始")]
+    assert places == sorted(places)
 
 
 def _wait_longer(pair: PartnerPair, row: Rehearsal) -> None:
@@ -141,7 +141,7 @@ def _wait_longer(pair: PartnerPair, row: Rehearsal) -> None:
         session.add(stored)
 
 
-def test_link_in_a_message_of_a_test_leads_to_its_target_and_is_recorded_on_the_stage_alone(
+def test_link_in_a_message_of_a_rehearsal_leads_to_its_target_and_is_recorded_in_the_sandbox_alone(
     pair: PartnerPair, begun: list[int], settings: Settings
 ):
     client = pair.as_(Role.marketer)
@@ -163,15 +163,15 @@ def test_link_in_a_message_of_a_test_leads_to_its_target_and_is_recorded_on_the_
     assert "クリック" in client.get(f"/tests/{row.key}").text
 
 
-def test_unsubscribing_in_a_test_stops_the_test_and_nothing_else(pair: PartnerPair, begun: list[int], settings: Settings):
+def test_unsubscribing_in_a_rehearsal_stops_the_rehearsal_and_nothing_else(pair: PartnerPair, begun: list[int], settings: Settings):
     row = begin(pair, pair.as_(Role.marketer))
     path = walk(pair, settings, row).accepted[0].unsubscribe_url.removeprefix(HERE)
     stranger = TestClient(pair.app, follow_redirects=False)
 
-    asked = stranger.get(path)
+    page = stranger.get(path)
     done = stranger.post(path, data={"List-Unsubscribe": "One-Click"}, headers={"sec-fetch-site": "cross-site"})
 
-    assert f'action="{path}"' in asked.text
+    assert f'action="{path}"' in page.text
     assert done.status_code == 200
     with pair.db.reading() as session:
         assert session.exec(select(Suppression)).all() == []
@@ -183,7 +183,7 @@ def test_unknown_key_in_a_link_is_answered_as_a_page_that_is_not_there(pair: Par
     assert TestClient(pair.app).get("/t/nobodys/c/token/link").status_code == 404
 
 
-def test_messages_of_a_test_hold_the_words_of_the_campaigns_partner(pair: PartnerPair, begun: list[int], settings: Settings):
+def test_messages_of_a_rehearsal_hold_the_words_of_the_campaigns_partner(pair: PartnerPair, begun: list[int], settings: Settings):
     with pair.db.writing() as session:
         words = {"personal_note": "いつもの窓口でお待ちしています。"}
         of: dict[str, object] = {"campaign_id": pair.campaign.id, "partner_id": pair.here.partner.id}
@@ -195,7 +195,7 @@ def test_messages_of_a_test_hold_the_words_of_the_campaigns_partner(pair: Partne
     assert "いつもの窓口でお待ちしています。" in inbox.accepted[0].text
 
 
-def test_test_of_a_colleague_is_not_there(pair: PartnerPair, begun: list[int]):
+def test_rehearsal_of_a_colleague_is_not_there(pair: PartnerPair, begun: list[int]):
     row = begin(pair, pair.as_(Role.marketer))
     colleague = pair.as_(Role.marketer)
 
@@ -206,7 +206,7 @@ def test_test_of_a_colleague_is_not_there(pair: PartnerPair, begun: list[int]):
         assert answer.status_code == 404
 
 
-def test_interrupted_test_says_so_and_can_be_begun_again_as_it_was(pair: PartnerPair, begun: list[int]):
+def test_interrupted_rehearsal_says_so_and_can_be_begun_again_as_it_was(pair: PartnerPair, begun: list[int]):
     client = pair.as_(Role.marketer)
     row = begin(pair, client, seconds="7")
     with pair.db.writing() as session:
@@ -222,7 +222,7 @@ def test_interrupted_test_says_so_and_can_be_begun_again_as_it_was(pair: Partner
     assert 'value="7"' in again
 
 
-def test_version_with_errors_is_not_tested(pair: PartnerPair, begun: list[int]):
+def test_version_with_errors_is_not_rehearsed(pair: PartnerPair, begun: list[int]):
     with pair.db.writing() as session:
         version = session.get_one(type(pair.version), pair.version.id)
         version.source = {**version.source, "definition": version.source["definition"].replace("message: welcome", "message: nowhere")}
@@ -234,13 +234,13 @@ def test_version_with_errors_is_not_tested(pair: PartnerPair, begun: list[int]):
     assert begun == []
 
 
-def test_process_without_a_way_out_says_so(pair: PartnerPair):
+def test_process_that_cannot_send_says_so(pair: PartnerPair):
     page = pair.as_(Role.marketer).get(f"/journeys/{pair.journey.key}/1/test")
 
     assert "テストできません" in page.text
 
 
-def test_stage_is_kept_where_only_its_owner_reads(pair: PartnerPair, begun: list[int], settings: Settings):
+def test_sandbox_is_readable_by_its_owner_only(pair: PartnerPair, begun: list[int], settings: Settings):
     row = begin(pair, pair.as_(Role.marketer))
 
     folder = Path(settings.data_dir) / "tests"

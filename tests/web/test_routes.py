@@ -1,4 +1,4 @@
-"""Facts about every route: its permission, its headers, whose rows it shows, and that looking changes nothing."""
+"""Every route: its permission, its headers, rows of its viewer alone, and GET requests that change nothing."""
 
 import re
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ def test_no_two_routes_share_a_name():
 
 
 def addresses(pair: PartnerPair, of_other: bool) -> Iterator[tuple[APIRoute, str]]:
-    """Every route that has an id in its address, filled with rows of another partner (or of the partner's own)."""
+    """Yield every route with an id in its address, filled in with ids of the partner's own rows, or of another partner's."""
     side = pair.there if of_other else pair.here
     ids = {
         "campaign_id": pair.foreign.id if of_other else pair.campaign.id,
@@ -160,7 +160,7 @@ def test_looking_at_every_page_changes_nothing(pair: PartnerPair):
                 )
 
     after = _rows(pair)
-    assert {name for name in before if before[name] != after[name]} <= {"user_account", "sign_in"}  # those of this test
+    assert {name for name in before if before[name] != after[name]} <= {"user_account", "sign_in"}  # the clients of this test
 
 
 def _rows(pair: PartnerPair) -> dict[str, list[object]]:
@@ -252,11 +252,11 @@ def test_vendored_files_are_what_their_list_says():
     from pathlib import Path
 
     static = Path(mailbox.__file__).parent.parent / "static"
-    said = (static / "VENDORED.md").read_text(encoding="utf-8")
+    listed = (static / "VENDORED.md").read_text(encoding="utf-8")
     axe = Path(__file__).parent / "vendor" / "axe.min.js"
 
-    assert hashlib.sha256((static / "htmx.min.js").read_bytes()).hexdigest() in said
-    assert hashlib.sha256(axe.read_bytes()).hexdigest() in said
+    assert hashlib.sha256((static / "htmx.min.js").read_bytes()).hexdigest() in listed
+    assert hashlib.sha256(axe.read_bytes()).hexdigest() in listed
 
 
 def test_ready_says_whether_the_database_answers(guest, app: FastAPI, monkeypatch):

@@ -1,4 +1,4 @@
-"""Signing in and out, languages, and who may send an unsafe request."""
+"""Signing in and out, languages, and the refusal of cross-site requests."""
 
 import pytest
 from fastapi.testclient import TestClient

@@ -1,4 +1,4 @@
-"""Why something is held or tried again, in words that say what is so."""
+"""The reasons of held sends and retries, in words."""
 
 from zoneinfo import ZoneInfo
 
@@ -60,20 +60,20 @@ def test_every_rule_of_sending_has_words_of_its_own(language: str):
     rules = [f"cap_{period}:3" for period in PERIODS] + [throttle_rule(scope, "x.jp") for scope in RateScope]
     rules += ["throttle", "priority:vip", "waits_longer:vip", "not_approved"]
 
-    said = [rule_text(rule, translator) for rule in rules]
+    texts = [rule_text(rule, translator) for rule in rules]
 
-    assert len(set(said)) == len(rules)
-    assert not [words for rule, words in zip(rules, said, strict=True) if rule in words or "%(" in words]
+    assert len(set(texts)) == len(rules)
+    assert not [words for rule, words in zip(rules, texts, strict=True) if rule in words or "%(" in words]
 
 
 @pytest.mark.parametrize(
-    ("rules", "told"),
+    ("rules", "expected"),
     [
         (["status_503"], "because: the other system answered with error 503 and is asked again"),
         ([], "because: an error came up, and it is tried again"),
     ],
 )
-def test_enrollment_that_tries_a_webhook_again_blames_no_mail_server(rules: list[str], told: str):
+def test_enrollment_that_tries_a_webhook_again_blames_no_mail_server(rules: list[str], expected: str):
     row = Enrollment(why="retry", rules=rules, step_id="call")
 
-    assert waiting_text(row, EN) == told
+    assert waiting_text(row, EN) == expected

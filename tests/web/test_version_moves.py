@@ -1,4 +1,4 @@
-"""Moving people between versions on the web: what the page counts, the move with its map, the way back, and for whom."""
+"""Version moves on the web: the preview, the move with its map of steps, the undo, and the permission."""
 
 import re
 
@@ -17,7 +17,7 @@ from tests.web.conftest import PartnerPair
 
 @pytest.fixture
 def newer(pair: PartnerPair) -> JourneyVersion:
-    """A second version of the pair's journey in which the wait where people stand has another name."""
+    """A second version of the journey in which the wait with the enrollments has another id."""
     return version_with(pair, "time-to-read", "time-to-think")
 
 
@@ -29,7 +29,7 @@ def version_with(pair: PartnerPair, old: str, new: str, status: VersionStatus = 
         return make.make_version(session, journey=session.get_one(Journey, pair.journey.id), source=changed, status=status)
 
 
-def stands(pair: PartnerPair) -> list[tuple[int, str | None]]:
+def positions(pair: PartnerPair) -> list[tuple[int, str | None]]:
     with pair.db.reading() as session:
         numbers = {row.id: row.number for row in session.exec(select(JourneyVersion))}
         rows = [session.get_one(Enrollment, side.enrollment.id) for side in (pair.here, pair.there)]
@@ -43,18 +43,18 @@ def path(pair: PartnerPair, number: int = 1) -> str:
 def test_page_counts_and_maps_before_anything_moves(pair: PartnerPair, newer: JourneyVersion):
     client = pair.as_(Role.marketer, "en")
 
-    asked = client.get(path(pair)).text
+    page = client.get(path(pair)).text
     unmapped = client.get(path(pair), params={"to": 2}).text
     mapped = client.get(path(pair), params={"to": 2, "step.time-to-read": "time-to-think"}).text
 
-    assert "Choose the version" in asked
+    assert "Choose the version" in page
     assert "0 people would move to v2." in unmapped
     assert "2 people stand at steps that have no place in the new version" in unmapped
     assert 'value="move"' not in unmapped
     assert "2 people would move to v2. At once go on: 0; with a message: 0." in mapped
     assert re.findall(r'<option value="([\w-]+)" selected', mapped) == ["2", "time-to-think"]
     assert "Move 2 people" in mapped
-    assert stands(pair) == [(1, "time-to-read")] * 2
+    assert positions(pair) == [(1, "time-to-read")] * 2
 
 
 def test_same_names_are_filled_in(pair: PartnerPair):
@@ -70,7 +70,7 @@ def test_people_move_and_are_put_back(pair: PartnerPair, newer: JourneyVersion):
     client = pair.as_(Role.marketer, "en")
 
     moved = client.post(path(pair), data={"action": "move", "to": "2", "step.time-to-read": "time-to-think"})
-    there = stands(pair)
+    there = positions(pair)
     again = client.post(path(pair), data={"action": "move", "to": "2", "step.time-to-read": "time-to-think"})
     (move_id,) = re.findall(r'name="move" value="(\d+)"', client.get(path(pair)).text)
     back = client.post(path(pair), data={"action": "undo", "move": move_id})
@@ -78,12 +78,12 @@ def test_people_move_and_are_put_back(pair: PartnerPair, newer: JourneyVersion):
 
     assert (moved.status_code, there) == (303, [(2, "time-to-think")] * 2)
     assert (again.status_code, "Nobody can be moved" in again.text) == (422, True)
-    assert (back.status_code, stands(pair)) == (303, [(1, "time-to-read")] * 2)
+    assert (back.status_code, positions(pair)) == (303, [(1, "time-to-read")] * 2)
     assert (twice.status_code, "has been undone already" in twice.text) == (422, True)
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "explanation"),
     [
         ({"action": "move", "to": "2"}, "行き先"),
         ({"action": "move", "to": ""}, "数として読めません"),
@@ -91,11 +91,11 @@ def test_people_move_and_are_put_back(pair: PartnerPair, newer: JourneyVersion):
         ({"action": "undo", "move": "x"}, "数として読めません"),
     ],
 )
-def test_mistake_is_told_in_words_and_moves_nobody(pair: PartnerPair, newer: JourneyVersion, data: dict[str, str], said: str):
+def test_mistake_is_explained_and_moves_nobody(pair: PartnerPair, newer: JourneyVersion, data: dict[str, str], explanation: str):
     answer = pair.as_(Role.marketer).post(path(pair), data=data)
 
-    assert (answer.status_code, said in answer.text) == (422, True)
-    assert stands(pair) == [(1, "time-to-read")] * 2
+    assert (answer.status_code, explanation in answer.text) == (422, True)
+    assert positions(pair) == [(1, "time-to-read")] * 2
 
 
 def test_only_version_says_that_there_is_none_to_move_to(pair: PartnerPair):
@@ -113,7 +113,7 @@ def test_others_may_not(pair: PartnerPair, newer: JourneyVersion, role: Role):
 
     assert client.get(path(pair)).status_code == 403
     assert client.post(path(pair), data={"action": "move", "to": "2", "step.time-to-read": "time-to-think"}).status_code == 403
-    assert stands(pair) == [(1, "time-to-read")] * 2
+    assert positions(pair) == [(1, "time-to-read")] * 2
 
 
 def test_another_brand_finds_neither_the_journey_nor_the_move(pair: PartnerPair, newer: JourneyVersion):
@@ -128,6 +128,6 @@ def test_another_brand_finds_neither_the_journey_nor_the_move(pair: PartnerPair,
 
     answer = pair.as_(Role.marketer).post(path(pair), data={"action": "undo", "move": str(move_id)})
 
-    assert (answer.status_code, stands(pair)) == (404, [(2, "time-to-think")] * 2)
+    assert (answer.status_code, positions(pair)) == (404, [(2, "time-to-think")] * 2)
     if own != pair.journey.key:
         assert pair.as_(Role.marketer).get(f"/journeys/{own}/1/move").status_code == 404

@@ -137,7 +137,7 @@ def _check_event_list(content: Any, many: Sequence[Any]) -> None:
     if isinstance(content, dict) and (odd := sorted(set(content) - {"events"})):
         raise Unreadable([Problem(odd[0], "There is no such field beside events.")])
     if not 1 <= len(many) <= MOST_EVENTS:
-        raise Unreadable([Problem("events", f"{len(many)} events are content; give 1 to {MOST_EVENTS:,} in one call.")])
+        raise Unreadable([Problem("events", f"{len(many)} events are told; give 1 to {MOST_EVENTS:,} in one call.")])
 
 
 def _record_one(site: Site, viewer: Viewer, event_request: EventRequest) -> Response:

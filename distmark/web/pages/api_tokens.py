@@ -10,7 +10,7 @@ from distmark.partners.model import Permission
 from distmark.partners.tokens import tokens_of
 from distmark.sql import id_of
 from distmark.web import errors
-from distmark.web.forms import text, the_form
+from distmark.web.forms import posted_form, text
 from distmark.web.i18n import N_
 from distmark.web.permissions import needs
 from distmark.web.visit import Visit
@@ -29,7 +29,7 @@ def access_page(visit: Visit = needs(Permission.use_api)) -> Response:
 
 
 @router.post("/access")
-def create_access(visit: Visit = needs(Permission.use_api), form: FormData = the_form) -> Response:
+def create_access(visit: Visit = needs(Permission.use_api), form: FormData = posted_form) -> Response:
     """Make a token and show it. Only its hash is stored, so it is never shown again."""
     name = text(form, "name")
     try:

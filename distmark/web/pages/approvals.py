@@ -17,7 +17,7 @@ from distmark.partners.model import Permission
 from distmark.partners.service import names_of_users
 from distmark.sql import id_of
 from distmark.web import errors
-from distmark.web.forms import text, the_form
+from distmark.web.forms import posted_form, text
 from distmark.web.i18n import N_
 from distmark.web.pages.journeys import changes_between
 from distmark.web.permissions import needs
@@ -107,7 +107,7 @@ def _subject(visit: Visit, version: JourneyVersion | None, message: str, lang: s
 
 
 @router.post("/approvals/{version_id}/approve")
-def approve(version_id: int, visit: Visit = needs(Permission.approve_journeys), form: FormData = the_form) -> Response:
+def approve(version_id: int, visit: Visit = needs(Permission.approve_journeys), form: FormData = posted_form) -> Response:
     """Approve this version."""
     with visit.writing() as session:
         compliance.approve(session, visit.viewer, version_id, text(form, "note"), visit.now)
@@ -115,7 +115,7 @@ def approve(version_id: int, visit: Visit = needs(Permission.approve_journeys), 
 
 
 @router.post("/approvals/{version_id}/send-back")
-def send_back(version_id: int, visit: Visit = needs(Permission.approve_journeys), form: FormData = the_form) -> Response:
+def send_back(version_id: int, visit: Visit = needs(Permission.approve_journeys), form: FormData = posted_form) -> Response:
     """Send the version back to its author with a reason."""
     try:
         with visit.writing() as session:

@@ -13,7 +13,7 @@ from distmark.errors import InvalidInput, Refused
 from distmark.partners.model import Permission
 from distmark.sql import id_of
 from distmark.web import errors
-from distmark.web.forms import numbers, text, the_form
+from distmark.web.forms import numbers, posted_form, text
 from distmark.web.i18n import N_
 from distmark.web.pages.campaigns import campaign_context
 from distmark.web.pages.contacts import FIELDS, record_agreement
@@ -58,7 +58,7 @@ def _page(
 
 
 @router.post("/campaigns/{campaign_id}/people")
-def add_people(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = the_form) -> Response:
+def add_people(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
     """Add the ticked contacts to the campaign; nothing is sent yet."""
     chosen = numbers(form, "contact")
     with visit.writing() as session:
@@ -68,7 +68,7 @@ def add_people(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts)
 
 
 @router.post("/campaigns/{campaign_id}/people/new")
-def add_new(campaign_id: int, visit: Visit = needs(Permission.write_contacts), form: FormData = the_form) -> Response:
+def add_new(campaign_id: int, visit: Visit = needs(Permission.write_contacts), form: FormData = posted_form) -> Response:
     """Create a contact with the ground for writing to it, and add it to the campaign."""
     values = {name: text(form, name) for name in (*FIELDS, "ground")}
     try:

@@ -33,9 +33,10 @@ from distmark.messages import service as messages
 from distmark.messages.first_message import first_message_time
 from distmark.messages.service import Preview
 from distmark.partners.model import Permission
+from distmark.partners.service import partners_of
 from distmark.sql import id_of
 from distmark.web import errors
-from distmark.web.forms import numbers, text, the_form, whole_numbers
+from distmark.web.forms import numbers, posted_form, text, whole_numbers
 from distmark.web.i18n import N_
 from distmark.web.labels import MEMBER
 from distmark.web.mail_frame import mail_document
@@ -105,7 +106,7 @@ def new_campaign(visit: Visit = needs(Permission.publish_campaigns)) -> Response
 
 
 @router.post("/campaigns/new")
-def create_campaign(visit: Visit = needs(Permission.publish_campaigns), form: FormData = the_form) -> Response:
+def create_campaign(visit: Visit = needs(Permission.publish_campaigns), form: FormData = posted_form) -> Response:
     """Open a campaign of a published journey, for one partner or for all partners."""
     values = {name: text(form, name) for name in ("journey", "key", "name", "partner")}
     try:
@@ -121,8 +122,6 @@ def create_campaign(visit: Visit = needs(Permission.publish_campaigns), form: Fo
 
 
 def _new_page(visit: Visit, values: Mapping[str, str], wrong: str, status: int = 200) -> Response:
-    from distmark.partners.service import partners_of
-
     with visit.reading() as session:
         published = newest_by_journey(session, visit.viewer, (VersionStatus.registered,))
         known = journeys_by_id(session, visit.viewer)
@@ -314,7 +313,7 @@ def preview_frame(
 
 
 @router.post("/campaigns/{campaign_id}/blocks")
-def save_blocks(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = the_form) -> Response:
+def save_blocks(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
     """Save the partner's texts of the editable blocks, for one member or for all members, and show the preview again."""
     contact_id = next(iter(numbers(form, "contact")), 0)
     step_id, lang, everybody = text(form, "step"), text(form, "lang"), text(form, "for") == "all"
@@ -337,7 +336,7 @@ def save_blocks(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts
 
 
 @router.post("/campaigns/{campaign_id}/decide")
-def decide(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = the_form) -> Response:
+def decide(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
     """Leave the ticked members out, or take them back."""
     status = MemberStatus.rejected if text(form, "action") == "reject" else MemberStatus.pending
     with visit.writing() as session:
@@ -348,7 +347,7 @@ def decide(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), fo
 
 @dataclass(frozen=True, slots=True)
 class SendPreview:
-    """What sending now would do: the contacts that begin, the contacts left out with the verdict, and the time of the first message."""
+    """The effect of sending now: the contacts that begin, the contacts left out with the verdict, and the time of the first message."""
 
     begin: list[Contact]
     left_out: list[tuple[Contact, str, datetime | None, str]]
@@ -393,7 +392,7 @@ def _send_preview(session: Session, visit: Visit, context: CampaignContext, peop
 
 
 @router.post("/campaigns/{campaign_id}/cohort")
-def set_cohort(campaign_id: int, visit: Visit = needs(Permission.see_campaigns), form: FormData = the_form) -> Response:
+def set_cohort(campaign_id: int, visit: Visit = needs(Permission.see_campaigns), form: FormData = posted_form) -> Response:
     """Set how many contacts one run carries, before anything is sent."""
     many = next(iter(numbers(form, "contacts_per_run")), 0)
     with visit.writing() as session:
@@ -426,7 +425,7 @@ def _cohort_choice(session: Session, visit: Visit, campaign: Campaign, members: 
 
 
 @router.post("/campaigns/{campaign_id}/send")
-def send(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = the_form) -> Response:
+def send(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
     """Enrol the confirmed contacts; a second press enrols no contact twice."""
     with visit.writing() as session:
         results = service.enrol(session, visit.viewer, campaign_id, numbers(form, "contact")[:SEND_AT_ONCE], visit.now)

@@ -29,7 +29,7 @@ from distmark.partners.service import get_partner, names_of_users, partners_of
 from distmark.sql import id_of
 from distmark.tasks import service
 from distmark.web import errors
-from distmark.web.forms import numbers, text, the_form, upload
+from distmark.web.forms import numbers, posted_form, text, upload
 from distmark.web.i18n import N_
 from distmark.web.labels import GROUND
 from distmark.web.pages.contact_timeline import timeline_of
@@ -68,7 +68,7 @@ def new_contact(visit: Visit = needs(Permission.write_contacts)) -> Response:
 
 
 @router.post("/contacts/new")
-def create_contact(visit: Visit = needs(Permission.write_contacts), form: FormData = the_form) -> Response:
+def create_contact(visit: Visit = needs(Permission.write_contacts), form: FormData = posted_form) -> Response:
     """Create a contact, with the ground for writing to it."""
     values = {name: text(form, name) for name in (*FIELDS, "ground", "partner")}
     try:
@@ -143,7 +143,7 @@ def _import_page(
 
 
 @router.post("/contacts/import")
-def import_file(visit: Visit = needs(Permission.write_contacts), form: FormData = the_form) -> Response:
+def import_file(visit: Visit = needs(Permission.write_contacts), form: FormData = posted_form) -> Response:
     """Show what importing the file would do with each line; with the token from that page, import the file."""
     partner, ground = text(form, "partner"), text(form, "ground")
     partner_id = visit.viewer.partner_id or (int(partner) if partner.isdigit() else 0)
@@ -238,7 +238,7 @@ def edit_page(contact_id: int, visit: Visit = needs(Permission.write_contacts)) 
 
 
 @router.post("/contacts/{contact_id}/edit")
-def edit_contact(contact_id: int, visit: Visit = needs(Permission.write_contacts), form: FormData = the_form) -> Response:
+def edit_contact(contact_id: int, visit: Visit = needs(Permission.write_contacts), form: FormData = posted_form) -> Response:
     """Change the contact's fields; its consents stay as they are."""
     values = {name: text(form, name) for name in FIELDS}
     try:
@@ -252,7 +252,7 @@ def edit_contact(contact_id: int, visit: Visit = needs(Permission.write_contacts
 
 
 @router.post("/contacts/{contact_id}/consent")
-def record_consent(contact_id: int, visit: Visit = needs(Permission.write_contacts), form: FormData = the_form) -> Response:
+def record_consent(contact_id: int, visit: Visit = needs(Permission.write_contacts), form: FormData = posted_form) -> Response:
     """Record the contact's consent, or its refusal of further messages."""
     with visit.writing() as session:
         contact = contacts.get_contact(session, visit.viewer, contact_id)
@@ -268,7 +268,7 @@ def record_consent(contact_id: int, visit: Visit = needs(Permission.write_contac
 
 
 @router.post("/contacts/{contact_id}/stop")
-def stop_journeys(contact_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = the_form) -> Response:
+def stop_journeys(contact_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
     """Stop, pause or resume the chosen enrollments of this contact."""
     action, chosen = text(form, "action"), numbers(form, "enrollment")
     with visit.writing() as session:

@@ -1,4 +1,4 @@
-"""The control pages of journeys, versions, campaigns, contacts, partners and enrollments: suspensions, the effect of each act, and the act."""
+"""The control pages of journeys, versions, campaigns, contacts, partners and enrollments: suspensions, and the acts with their effects."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ from distmark.partners.service import get_partner, names_of_users, partners_of
 from distmark.partners.table import Partner
 from distmark.sql import id_of
 from distmark.web import errors
-from distmark.web.forms import LONGEST_NUMBER, text, the_form
+from distmark.web.forms import LONGEST_NUMBER, posted_form, text
 from distmark.web.i18n import N_, person_name
 from distmark.web.permissions import needs
 from distmark.web.status_text import step_name
@@ -168,7 +168,7 @@ def journey_control(key: str, visit: Visit = needs(Permission.see_journeys)) -> 
 
 
 @router.post("/journeys/{key}/control")
-def control_journey(key: str, visit: Visit = needs(Permission.publish_campaigns), form: FormData = the_form) -> Response:
+def control_journey(key: str, visit: Visit = needs(Permission.publish_campaigns), form: FormData = posted_form) -> Response:
     """Pause, resume, drain or stop a journey with all its versions."""
     return _act(visit, _narrowed_to_partner(visit, _journey(visit, key)), form)
 
@@ -180,7 +180,7 @@ def version_control(key: str, number: int, visit: Visit = needs(Permission.see_j
 
 
 @router.post("/journeys/{key}/{number}/control")
-def control_version(key: str, number: int, visit: Visit = needs(Permission.publish_campaigns), form: FormData = the_form) -> Response:
+def control_version(key: str, number: int, visit: Visit = needs(Permission.publish_campaigns), form: FormData = posted_form) -> Response:
     """Pause, resume, drain or stop one version of a journey."""
     return _act(visit, _narrowed_to_partner(visit, _version(visit, key, number)), form)
 
@@ -192,7 +192,7 @@ def campaign_control(campaign_id: int, visit: Visit = needs(Permission.see_campa
 
 
 @router.post("/campaigns/{campaign_id}/control")
-def control_campaign(campaign_id: int, visit: Visit = needs(Permission.see_campaigns), form: FormData = the_form) -> Response:
+def control_campaign(campaign_id: int, visit: Visit = needs(Permission.see_campaigns), form: FormData = posted_form) -> Response:
     """Pause, resume, drain or stop a campaign: users of the brand act on all of it, users of a partner on their own part."""
     return _act(visit, _narrowed_to_partner(visit, _campaign(visit, campaign_id)), form)
 
@@ -204,7 +204,7 @@ def contact_control(contact_id: int, visit: Visit = needs(Permission.see_contact
 
 
 @router.post("/contacts/{contact_id}/control")
-def control_contact(contact_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = the_form) -> Response:
+def control_contact(contact_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
     """Pause, resume, drain or stop a contact in all journeys."""
     return _act(visit, _narrowed_to_partner(visit, _contact(visit, contact_id)), form)
 
@@ -216,7 +216,7 @@ def enrollment_control(enrollment_id: int, visit: Visit = needs(Permission.see_c
 
 
 @router.post("/enrollments/{enrollment_id}/control")
-def control_enrollment(enrollment_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = the_form) -> Response:
+def control_enrollment(enrollment_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
     """Pause, resume or stop one enrollment."""
     return _act(visit, _enrollment(visit, enrollment_id), form)
 
@@ -239,7 +239,7 @@ def partner_control(partner_id: int, visit: Visit = needs(Permission.see_campaig
 
 
 @router.post("/partners/{partner_id}/control")
-def control_partner(partner_id: int, visit: Visit = needs(Permission.see_campaigns), form: FormData = the_form) -> Response:
+def control_partner(partner_id: int, visit: Visit = needs(Permission.see_campaigns), form: FormData = posted_form) -> Response:
     """Pause, resume, drain or stop all enrollments of a partner; users of a partner may act on their own partner."""
     return _act(visit, _partner(visit, partner_id), form)
 
@@ -391,17 +391,22 @@ def _suspension_rows(session: Session, visit: Visit, stand: Stand) -> tuple[list
 
 def _suspension_row(session: Session, visit: Visit, row: Suspension, names: Mapping[int, str]) -> SuspensionRow:
     where, path = _subject_link(session, visit, row)
-    return SuspensionRow(row.kind, row.at, names.get(row.by_id or 0, visit.gettext(N_("the system"))), row.reason, where, path)
+    return SuspensionRow(row.kind, row.at, _author(visit, names, row.by_id), row.reason, where, path)
+
+
+def _author(visit: Visit, names: Mapping[int, str], user_id: int | None) -> str:
+    name = names.get(user_id) if user_id is not None else None
+    return name or visit.gettext(N_("the system"))
 
 
 def _subject_link(session: Session, visit: Visit, row: Suspension) -> tuple[str, str]:
     """Return the suspension's scope in words, and the page where the viewer can lift it; "" when the viewer cannot."""
     find: FindSubject | None = None
     given = _parts_of(row) - {"partner_id"}
-    if given == {"contact_id"} and visit.viewer.may(Permission.see_contacts):
-        find = _contact(visit, row.contact_id or 0)
-    elif given == {"campaign_id"}:
-        find = _campaign(visit, row.campaign_id or 0)
+    if row.contact_id is not None and given == {"contact_id"} and visit.viewer.may(Permission.see_contacts):
+        find = _contact(visit, row.contact_id)
+    elif row.campaign_id is not None and given == {"campaign_id"}:
+        find = _campaign(visit, row.campaign_id)
     elif given == {"version_id"}:
         version = session.get_one(JourneyVersion, row.version_id)
         find = _version(visit, session.get_one(Journey, version.journey_id).key, version.number)
@@ -433,9 +438,9 @@ def _paused_alone(session: Session, visit: Visit, subject: ControlSubject, stand
     paused = select(TimelineEntry).where(
         TimelineEntry.enrollment_id == subject.scope.enrollment_ids[0], TimelineEntry.kind == TimelineKind.paused
     )
-    move = session.exec(paused.order_by(col(TimelineEntry.id).desc()).limit(1)).first()
-    if move is None:
+    entry = session.exec(paused.order_by(col(TimelineEntry.id).desc()).limit(1)).first()
+    if entry is None:
         return None
-    names = names_of_users(session, visit.viewer, [move.detail.get("by")])
-    who = names.get(move.detail.get("by") or 0, visit.gettext(N_("the system")))
-    return SuspensionRow(SuspensionKind.paused, move.at, who, str(move.detail.get("reason") or ""))
+    by_id = entry.detail.get("by")
+    names = names_of_users(session, visit.viewer, [by_id])
+    return SuspensionRow(SuspensionKind.paused, entry.at, _author(visit, names, by_id), str(entry.detail.get("reason") or ""))

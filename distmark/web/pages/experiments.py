@@ -13,7 +13,7 @@ from distmark.experiments.statistics import ArmNumbers, Confidence
 from distmark.journeys.steps.branch import METRICS
 from distmark.partners.model import Permission
 from distmark.partners.service import names_of_users
-from distmark.web.forms import text, the_form
+from distmark.web.forms import posted_form, text
 from distmark.web.i18n import N_
 from distmark.web.labels import Label
 from distmark.web.permissions import needs
@@ -139,7 +139,9 @@ def _arm_row(experiment: ExperimentShown, arm: ArmNumbers, visit: Visit) -> ArmR
 
 
 @router.post("/journeys/{key}/{number}/splits/{step_id}")
-def choose(key: str, number: int, step_id: str, visit: Visit = needs(Permission.register_journeys), form: FormData = the_form) -> Response:
+def choose(
+    key: str, number: int, step_id: str, visit: Visit = needs(Permission.register_journeys), form: FormData = posted_form
+) -> Response:
     """Make an arm the winner: contacts that wait, and all later ones, take it."""
     with visit.writing() as session:
         experiment = service.decide_experiment(session, visit.viewer, key, number, step_id, text(form, "arm"), visit.now)

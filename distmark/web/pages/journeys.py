@@ -34,7 +34,7 @@ from distmark.partners.model import Permission
 from distmark.partners.service import names_of_users
 from distmark.sql import id_of
 from distmark.web import charts, errors
-from distmark.web.forms import text, the_form
+from distmark.web.forms import posted_form, text
 from distmark.web.i18n import N_
 from distmark.web.mail_frame import mail_document
 from distmark.web.pages import experiments
@@ -81,7 +81,7 @@ def new_journey(visit: Visit = needs(Permission.write_journeys)) -> Response:
 
 
 @router.post("/journeys/new")
-def store_new(visit: Visit = needs(Permission.write_journeys), form: FormData = the_form) -> Response:
+def store_new(visit: Visit = needs(Permission.write_journeys), form: FormData = posted_form) -> Response:
     """Check the posted definition, or save it as a draft."""
     return _store(visit, form, None)
 
@@ -164,7 +164,7 @@ def edit_journey(key: str, visit: Visit = needs(Permission.write_journeys), v: i
 
 
 @router.post("/journeys/{key}/edit")
-def store(key: str, visit: Visit = needs(Permission.write_journeys), form: FormData = the_form) -> Response:
+def store(key: str, visit: Visit = needs(Permission.write_journeys), form: FormData = posted_form) -> Response:
     """Check the posted definition, or save it as a draft of this journey."""
     with visit.reading() as session:
         journey = journeys.get_journey(session, visit.viewer, key)

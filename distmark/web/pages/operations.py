@@ -25,7 +25,7 @@ from distmark.partners.model import Permission
 from distmark.partners.service import partners_of
 from distmark.sql import id_of
 from distmark.web import charts
-from distmark.web.forms import numbers, text, the_form
+from distmark.web.forms import numbers, posted_form, text
 from distmark.web.i18n import N_, Translator
 from distmark.web.permissions import needs
 from distmark.web.status_text import rule_text, step_name
@@ -33,7 +33,7 @@ from distmark.web.visit import Visit
 
 router = APIRouter()
 ROWS = 20
-# The permission to pause and resume journeys: the same users may retry what is parked.
+# The permission to pause and resume journeys: the same users may retry parked enrollments.
 PERMISSION = Permission.publish_campaigns
 
 # kind -> title, advice
@@ -164,7 +164,7 @@ def operations_page(visit: Visit = needs(PERMISSION), after: str = "", parked: i
 
 
 @router.post("/operations/try-again")
-def try_enrollments_again(visit: Visit = needs(PERMISSION), form: FormData = the_form) -> Response:
+def try_enrollments_again(visit: Visit = needs(PERMISSION), form: FormData = posted_form) -> Response:
     """Retry the chosen parked enrollments now."""
     with visit.writing() as session:
         done = parking.retry_parked(session, visit.viewer, numbers(form, "enrollment"), visit.now)
@@ -172,7 +172,7 @@ def try_enrollments_again(visit: Visit = needs(PERMISSION), form: FormData = the
 
 
 @router.post("/operations/try-step-again")
-def try_a_step_again(visit: Visit = needs(PERMISSION), form: FormData = the_form) -> Response:
+def try_a_step_again(visit: Visit = needs(PERMISSION), form: FormData = posted_form) -> Response:
     """Retry all enrollments that are parked at one step of a version now."""
     version_id = next(iter(numbers(form, "version")), 0)
     with visit.writing() as session:

@@ -16,7 +16,7 @@ from distmark.errors import InvalidInput, NotFound
 from distmark.partners.model import Permission
 from distmark.partners.service import partners_of
 from distmark.web import errors
-from distmark.web.forms import LONGEST_NUMBER, text, the_form
+from distmark.web.forms import LONGEST_NUMBER, posted_form, text
 from distmark.web.i18n import N_
 from distmark.web.permissions import needs
 from distmark.web.visit import Visit
@@ -56,7 +56,7 @@ def rates_page(visit: Visit = needs(Permission.run_operations), scope: str = "",
 
 
 @router.post("/rates")
-def store_rate(visit: Visit = needs(Permission.run_operations), form: FormData = the_form) -> Response:
+def store_rate(visit: Visit = needs(Permission.run_operations), form: FormData = posted_form) -> Response:
     """Set a rate; messages that wait already get new times."""
     values = {name: text(form, name) for name in EMPTY}
     try:
@@ -69,7 +69,7 @@ def store_rate(visit: Visit = needs(Permission.run_operations), form: FormData =
 
 
 @router.post("/rates/remove")
-def remove_rate(visit: Visit = needs(Permission.run_operations), form: FormData = the_form) -> Response:
+def remove_rate(visit: Visit = needs(Permission.run_operations), form: FormData = posted_form) -> Response:
     """Remove a rate; messages that wait under it go out now."""
     with visit.writing() as session:
         rates.remove_rate(session, visit.viewer, _scope(text(form, "scope")), text(form, "key"), visit.now)

@@ -1,4 +1,4 @@
-"""The routes of recipients: the open pixel, tracked links, and unsubscribing. A token identifies the message; nobody signs in here."""
+"""The routes of recipients: the open pixel, tracked links, and unsubscribing. A token identifies the message; recipients do not sign in."""
 
 from base64 import b64decode
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from distmark.partners.table import Brand
 from distmark.rehearsals.sandbox import opened
 from distmark.rehearsals.service import by_key
 from distmark.web import i18n
-from distmark.web.forms import any_form, text
+from distmark.web.forms import lenient_form, text
 from distmark.web.i18n import N_
 from distmark.web.permissions import anyone
 from distmark.web.visit import Guest, Site
@@ -81,7 +81,7 @@ def unsubscribe_page(token: str, guest: Guest = recipient) -> Response:
 
 
 @router.post("/u/{token}")
-def unsubscribe_now(token: str, guest: Guest = recipient, form: FormData = any_form) -> Response:
+def unsubscribe_now(token: str, guest: Guest = recipient, form: FormData = lenient_form) -> Response:
     """Unsubscribe at once (RFC 8058): no cookie, no question, no redirect; a repeat changes nothing."""
     with guest.writing() as session:
         info = engagement.unsubscribe(session, token, guest.now)

@@ -35,7 +35,7 @@ from distmark.rehearsals.table import Rehearsal, RehearsalStatus
 from distmark.sql import id_of
 from distmark.tasks.table import Task
 from distmark.web import errors
-from distmark.web.forms import text, the_form
+from distmark.web.forms import posted_form, text
 from distmark.web.i18n import N_, Translator
 from distmark.web.labels import OUTCOME
 from distmark.web.pages.contact_timeline import TimelineLine, line_of_event, line_of_message, waiting_detail
@@ -79,7 +79,7 @@ def rehearsal_form(key: str, number: int, visit: Visit = needs(Permission.see_jo
 
 
 @router.post("/journeys/{key}/{number}/test")
-def begin_rehearsal(key: str, number: int, visit: Visit = needs(Permission.see_journeys), form: FormData = the_form) -> Response:
+def begin_rehearsal(key: str, number: int, visit: Visit = needs(Permission.see_journeys), form: FormData = posted_form) -> Response:
     """Begin a rehearsal and go to its page."""
     if visit.site.rehearse is None:
         raise Refused("This process cannot send messages, so it cannot test journeys; use the web process of the installation.")
@@ -139,7 +139,7 @@ def go_on_with_rehearsal(test_key: str, visit: Visit = needs(Permission.see_jour
 
 
 @router.post("/tests/{test_key}/happen")
-def event_in_rehearsal(test_key: str, visit: Visit = needs(Permission.see_journeys), form: FormData = the_form) -> Response:
+def event_in_rehearsal(test_key: str, visit: Visit = needs(Permission.see_journeys), form: FormData = posted_form) -> Response:
     """Record an event that the journey listens to."""
     event = text(form, "event")
     with visit.reading() as session:

@@ -20,7 +20,7 @@ from distmark.partners.model import Permission
 from distmark.partners.service import names_of_users
 from distmark.sql import id_of
 from distmark.web import errors
-from distmark.web.forms import LONGEST_NUMBER, text, the_form
+from distmark.web.forms import LONGEST_NUMBER, posted_form, text
 from distmark.web.i18n import N_
 from distmark.web.permissions import needs
 from distmark.web.status_text import step_name
@@ -62,7 +62,7 @@ def move_page(key: str, number: int, visit: Visit = needs(Permission.register_jo
 
 
 @router.post("/journeys/{key}/{number}/move")
-def move_people(key: str, number: int, visit: Visit = needs(Permission.register_journeys), form: FormData = the_form) -> Response:
+def move_people(key: str, number: int, visit: Visit = needs(Permission.register_journeys), form: FormData = posted_form) -> Response:
     """Move the live enrollments of the version, or undo a move for those that have not woken since."""
     to, mapping = text(form, "to"), _mapping({name: value for name, value in form.items() if isinstance(value, str)})
     path = f"/journeys/{key}/{number}/move"
