@@ -32,9 +32,8 @@ def _read(context: str | None) -> Mapping[str, str]:
 
 @cache
 def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
-    ranked = sorted(
-        japanese_errors().items(), key=lambda pair: -len(pair[0].replace("{}", ""))
-    )  # the one with the most text of its own first
+    # The text with most words of its own first: a general pattern would match a special one, too.
+    ranked = sorted(japanese_errors().items(), key=lambda pair: -len(pair[0].replace("{}", "")))
     return tuple((re.compile(re.escape(english).replace(r"\{\}", "(.*?)"), re.DOTALL), japanese) for english, japanese in ranked)
 
 

@@ -65,7 +65,7 @@ ENROLLMENT: dict[str, Label] = {
     EnrollmentStatus.ended: Label(N_("Ended")),
 }
 
-RESTRAINT: dict[str, Label] = {
+SUSPENSION: dict[str, Label] = {
     SuspensionKind.paused: Label(N_("Paused"), "warn"),
     SuspensionKind.draining: Label(N_("Takes nobody new"), "warn"),
 }
@@ -174,7 +174,7 @@ TABLES = {
     "version_words": VERSION,
     "enrollment_words": ENROLLMENT,
     "rehearsal_words": REHEARSAL,
-    "restraint_words": RESTRAINT,
+    "suspension_words": SUSPENSION,
     "outcome_words": OUTCOME,
     "message_words": MESSAGE,
     "verdict_words": VERDICT,

@@ -52,6 +52,7 @@ class Site:
 
     @property
     def session_cookie(self) -> str:
+        """Return the name of the session cookie; the prefix __Host- needs HTTPS."""
         return "__Host-distmark" if self.settings.secure_cookies else "distmark"
 
     def signer(self, purpose: str) -> URLSafeTimedSerializer:
@@ -89,26 +90,32 @@ class Guest:
 
     @property
     def now(self) -> datetime:
+        """Return the time of the site's clock."""
         return self.site.clock.now()
 
     @property
     def zone(self) -> ZoneInfo:
+        """Return the zone of the brand; Tokyo without a brand."""
         return ZoneInfo(self.brand.zone if self.brand else "Asia/Tokyo")
 
     @property
     def translator(self) -> Translator:
+        """Return the translator for the reader's language and zone."""
         return Translator(self.language, self.zone)
 
     def gettext(self, message: str, **values: object) -> str:
+        """Return `message` in the reader's language, with its placeholders filled in."""
         return self.translator.gettext(message, **values)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
+        """Open a session that reads."""
         with self.site.db.reading() as session:
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
+        """Open a session that commits at the end of the block."""
         with self.site.db.writing() as session:
             yield session
 

@@ -168,7 +168,7 @@ def _page(
         rows = [_member_row(visit, context, member, contact, enrolled.get(id_of(contact)), programs) for member, contact in found.rows]
         shown = _member_preview(session, visit, context, rows, found.total, chosen_status, q, contact_id, step_id, lang)
         first_at = _first_message_time(session, visit, context, rows)
-        restrained = control.kinds_on(session, visit.viewer, Scope(campaign_id=campaign_id))
+        suspension_kinds = control.kinds_on(session, visit.viewer, Scope(campaign_id=campaign_id))
         cohort = _cohort_choice(session, visit, context.campaign, sum(counts.values()))
     pending = counts.get(MemberStatus.pending, 0)
     return visit.page(
@@ -192,7 +192,7 @@ def _page(
         languages_of_journey=context.program.definition.languages if context.program else (),
         wrong=wrong,
         cohort=cohort,
-        restrained=[kind for kind in restrained if kind.value != context.campaign.status.value],
+        suspension_kinds=[kind for kind in suspension_kinds if kind.value != context.campaign.status.value],
         may_enrol=visit.viewer.may(Permission.enrol_contacts),
     )
 

@@ -222,7 +222,7 @@ def contact_page(contact_id: int, visit: Visit = needs(Permission.see_contacts))
             "campaigns": campaigns_by_id(session, visit.viewer),
             "timeline": timeline_of(session, visit, contact_id, rows, programs),
             "tasks": service.tasks_of(session, visit.viewer, contact_id=contact_id),
-            "restrained": control.kinds_on(session, visit.viewer, Scope(contact_id=contact_id)),
+            "suspension_kinds": control.kinds_on(session, visit.viewer, Scope(contact_id=contact_id)),
             "names": names_of_users(session, visit.viewer, [row.by_user_id for row in consents]),
         }
     return visit.page("contacts/page.html", **page)
