@@ -82,7 +82,7 @@ class CampaignContext:
     version: JourneyVersion | None
     program: Program | None
     sends: list[SendStep] = field(default_factory=list)
-    partners_with_words: frozenset[int] = frozenset()  # ids of partners with blocks of their own for all their members
+    partner_ids_with_blocks: frozenset[int] = frozenset()  # ids of partners with blocks of their own for all their members
 
 
 @router.get("/campaigns")
@@ -229,7 +229,7 @@ def _layer(context: CampaignContext, member: Member) -> str:
     """Return the topmost layer of blocks that has a text for this member."""
     if member.blocks:
         return "member"
-    return "partner" if member.partner_id in context.partners_with_words else ("campaign" if context.campaign.blocks else "journey")
+    return "partner" if member.partner_id in context.partner_ids_with_blocks else ("campaign" if context.campaign.blocks else "journey")
 
 
 def _member_preview(
