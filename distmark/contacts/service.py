@@ -1,6 +1,6 @@
 """A partner's book: writing contacts down, finding them, and what messages may say about them. Consent and imports have their own files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -28,6 +28,7 @@ from distmark.partners.scope import visible
 from distmark.partners.service import get_partner, require
 from distmark.partners.table import Partner
 from distmark.segments.membership import keep
+from distmark.sql import id_of
 
 __all__ = [
     "ContactInput",
@@ -43,6 +44,7 @@ __all__ = [
     "change_contact",
     "consent_state",
     "consents_of",
+    "contacts_by_id",
     "create_contact",
     "find_contacts",
     "full_name",
@@ -144,6 +146,12 @@ def get_contact(session: Session, viewer: Viewer, contact_id: int) -> Contact:
     if contact is None:
         raise NotFound(f"There is no contact {contact_id} among yours; search again and pick from the list.")
     return contact
+
+
+def contacts_by_id(session: Session, viewer: Viewer, ids: Sequence[int]) -> dict[int, Contact]:
+    """Return those of these contacts that the viewer may see, by id."""
+    rows = session.exec(visible(select(Contact), Contact, viewer).where(col(Contact.id).in_(list(ids))))
+    return {id_of(row): row for row in rows}
 
 
 def find_contacts(
