@@ -16,7 +16,7 @@ from distmark.operations.parked import retry_parked
 from distmark.sql import id_of
 from flows.connection import prefect_client
 from flows.launch import launch
-from flows.queue_lock import QueueOwnership
+from flows.queue_lock import QueueLock
 from flows.states import claiming, running, waiting
 from flows.upkeep import Cursor, Repaired, UpkeepContext, repair, upkeep
 from tests.integration.flows.test_worker import EVENTS, STEPS, Shop, shop, until, wall_now  # noqa: F401  (a fixture)
@@ -208,11 +208,11 @@ async def test_claims_of_a_dead_worker_are_let_go_and_those_of_a_living_one_are_
         row.claimed_by, row.claimed_at = "default@gone:1:dead", shop.stage.clock.now()
         session.add(row)
     shop.stage.clock.move(timedelta(minutes=11))
-    alive = QueueOwnership(shop.stage.db, "default", shop.settings.data_dir)
-    assert alive.take()
+    alive = QueueLock(shop.stage.db, "default", shop.settings.data_dir)
+    assert alive.acquire()
 
     told = await keep_up(shop)
-    alive.let_go()
+    alive.release()
     freed = await keep_up(shop)
 
     assert (told.stuck, told.released, freed.stuck, freed.released) == (1, 0, 0, 1)

@@ -64,7 +64,11 @@ class Shop:
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[JourneyWorker]:
         worker = JourneyWorker(
-            work_pool_name=self.pool, work_queues=["default"], name=f"worker-{self.pool}", world=self.stage.world, settings=self.settings
+            work_pool_name=self.pool,
+            work_queues=["default"],
+            name=f"worker-{self.pool}",
+            context=self.stage.context,
+            settings=self.settings,
         )
         task = asyncio.create_task(worker.start(printer=lambda *_: None))
         try:
@@ -126,11 +130,11 @@ async def test_worker_of_the_systems_pool_asks_for_work_and_minds_the_alarms(sho
         asked.append(webhook)
         return 1
 
-    monkeypatch.setattr("flows.worker.sound_alone", note)
+    monkeypatch.setattr("flows.worker.raise_alarms_without_prefect", note)
     shop.settings.system_pool, shop.settings.alarm_webhook = shop.pool, "http://127.0.0.1:1/alarm"
 
     async with shop.worker() as worker:
-        await until(lambda: worker._last_look > 0)
+        await until(lambda: worker._polled_at > 0)
 
     assert asked == ["http://127.0.0.1:1/alarm"]
 
@@ -233,7 +237,7 @@ async def test_claim_whose_answer_was_lost_goes_on(shop: Shop) -> None:
         await shop.client.set_flow_run_state(uuid.UUID(shop.stage.enrollment(hanako).flow_run_id), claiming())
         flow_run = await shop.run_of(hanako)
         if shop.stage.enrollment(hanako).step_id is None:
-            await worker._serve(flow_run)
+            await worker.executor.execute(flow_run)
 
         await until(lambda: len(shop.stage.mail.accepted) == 1)
 
@@ -294,7 +298,7 @@ async def test_worker_whose_own_loop_ends_ends_too(shop: Shop, monkeypatch: pyte
 
     monkeypatch.setattr(JourneyWorker, "_launch", unheard_of)
     worker = JourneyWorker(
-        work_pool_name=shop.pool, work_queues=["default"], name=f"worker-{shop.pool}", world=shop.stage.world, settings=shop.settings
+        work_pool_name=shop.pool, work_queues=["default"], name=f"worker-{shop.pool}", context=shop.stage.context, settings=shop.settings
     )
 
     with pytest.raises(ExceptionGroup) as ended:
