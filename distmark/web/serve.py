@@ -44,15 +44,15 @@ def build(settings: Settings | None = None) -> FastAPI:
 
 
 def _look(session: Session, rows: Sequence[Enrollment], now: datetime) -> Mapping[int, Facts]:
-    from distmark.engine.facts import look
+    from distmark.engine.facts import gather_for
 
-    return look(session, rows, now)
+    return gather_for(session, rows, now)
 
 
 def _rehearse(settings: Settings, db: Database) -> Callable[[int], None]:
-    from distmark.rehearsals.runner import Rehearsals
+    from distmark.rehearsals.runner import RehearsalRunner
 
-    return Rehearsals(settings, db).begin
+    return RehearsalRunner(settings, db).begin
 
 
 def main() -> None:

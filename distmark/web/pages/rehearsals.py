@@ -29,8 +29,8 @@ from distmark.partners.model import Permission
 from distmark.partners.scope import visible
 from distmark.partners.table import User
 from distmark.rehearsals import service as rehearsals
-from distmark.rehearsals.sandbox import enrollment_on, opened
-from distmark.rehearsals.service import DEFAULT_SECONDS, SECONDS, Wishes
+from distmark.rehearsals.sandbox import enrollment_in, open_sandbox
+from distmark.rehearsals.service import DEFAULT_SECONDS, SECONDS, RehearsalOptions
 from distmark.rehearsals.table import Rehearsal, RehearsalStatus
 from distmark.sql import id_of
 from distmark.tasks.table import Task
@@ -143,7 +143,7 @@ def event_in_rehearsal(test_key: str, visit: Visit = needs(Permission.see_journe
     """Let an event happen that the journey listens to."""
     event = text(form, "event")
     with visit.reading() as session:
-        rehearsals.happen(session, visit.viewer, visit.site.settings.data_dir, test_key, event)
+        rehearsals.trigger_event(session, visit.viewer, visit.site.settings.data_dir, test_key, event)
         program = journeys.program_of(session, rehearsals.get_rehearsal(session, visit.viewer, test_key).version_id)
     return visit.go(f"/tests/{test_key}", N_("It has happened: %(event)s"), event=event_name(event, visit.tongue, program))
 
@@ -226,7 +226,7 @@ def _asked(definition: JourneyDefinition, form: FormData | None, before: Rehears
     return found
 
 
-def _wishes(form: FormData, definition: JourneyDefinition) -> Wishes:
+def _wishes(form: FormData, definition: JourneyDefinition) -> RehearsalOptions:
     seconds, partner, campaign = text(form, "seconds"), text(form, "partner"), text(form, "campaign")
     if not (partner.isascii() and partner.isdigit()):
         raise InvalidInput("The partner is missing; choose in whose name the messages are written.")
@@ -234,7 +234,7 @@ def _wishes(form: FormData, definition: JourneyDefinition) -> Wishes:
     for name, kind in {**definition.contact_fields, **definition.journey_fields}.items():
         value = text(form, f"data.{name}")
         data[name] = bool(value) if str(kind) == "bool" else value or None
-    return Wishes(
+    return RehearsalOptions(
         partner_id=int(partner[:9]),
         language=text(form, "language"),
         seconds_per_wait=int(seconds[:4]) if seconds.isascii() and seconds.isdigit() else DEFAULT_SECONDS,
@@ -271,8 +271,8 @@ def _live(visit: Visit, row: Rehearsal, program: Program) -> Live:
     wall = wall_now()
     status = row.state(wall)
     try:
-        with opened(visit.site.settings.data_dir, row.key) as db, db.reading() as stage:
-            enrollment = enrollment_on(stage)
+        with open_sandbox(visit.site.settings.data_dir, row.key) as db, db.reading() as stage:
+            enrollment = enrollment_in(stage)
             story = _story(stage, enrollment, program, visit.tongue)
             sent = len([told for told in story if told.chip is not None and told.kind != "bad"])
             sentence = _sentence(visit.tongue, row, status, enrollment, program)

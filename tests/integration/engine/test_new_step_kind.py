@@ -58,11 +58,11 @@ def describe(step: PointsStep, lang: str) -> tuple[str, str]:
 KIND = StepKind("points", PointsStep, decide, describe, {"ja": "ポイント", "en": "Points"}, "gift", "#0ea5e9")
 
 
-def add_points(session: Session, errand: EffectRequest) -> EffectResult:
-    contact = session.get_one(Contact, errand.person.contact.id)
-    total = int(contact.attributes.get("points") or 0) + errand.effect.points
-    changed = change_contact(session, id_of(contact), {"points": total}, errand.now)
-    return EffectResult(TimelineKind.passed, {"points": errand.effect.points, "why": errand.effect.why}, "points", changed)
+def add_points(session: Session, request: EffectRequest) -> EffectResult:
+    contact = session.get_one(Contact, request.person.contact.id)
+    total = int(contact.attributes.get("points") or 0) + request.effect.points
+    changed = change_contact(session, id_of(contact), {"points": total}, request.now)
+    return EffectResult(TimelineKind.passed, {"points": request.effect.points, "why": request.effect.why}, "points", changed)
 
 
 # --- its two lines -----------------------------------------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ from distmark.compliance.table import AuditEntry
 from distmark.contacts.table import Contact
 from distmark.db import Database
 from distmark.engagement.service import click
-from distmark.engine.facts import look
+from distmark.engine.facts import gather_for
 from distmark.engine.table import EarlierPosition
-from distmark.engine.version_moves import MovePlan, Undone, forget_positions, move, moves_of, plan_move, undo_move
+from distmark.engine.version_moves import MovePlan, UndoResult, forget_positions, move, moves_of, plan_move, undo_move
 from distmark.enrollments.control import pause, resume
 from distmark.enrollments.model import EnrollmentStatus, TimelineKind, name_now
 from distmark.enrollments.suspensions import Scope
@@ -60,14 +60,14 @@ def dry_run(stage: Stage, campaign: Campaign, to: int = 2, **mapping: str) -> Mo
     key = key_of(stage, campaign)
     steps = {old.replace("_", "-"): new for old, new in mapping.items()}
     with stage.db.reading() as session:
-        return plan_move(session, stage.marketer, key, 1, to, steps, stage.clock.now(), look)
+        return plan_move(session, stage.marketer, key, 1, to, steps, stage.clock.now(), gather_for)
 
 
 def move_all(stage: Stage, campaign: Campaign, to: int = 2, start: int = 1, **mapping: str) -> int:
     key = key_of(stage, campaign)
     steps = {old.replace("_", "-"): new for old, new in mapping.items()}
     with stage.db.writing() as session:
-        act, _plan = move(session, stage.marketer, key, start, to, steps, stage.clock.now(), look)
+        act, _plan = move(session, stage.marketer, key, start, to, steps, stage.clock.now(), gather_for)
         return id_of(act)
 
 
@@ -245,7 +245,7 @@ async def test_move_can_be_undone_until_the_next_wake(stage: Stage) -> None:
         undone = undo_move(session, stage.marketer, act, stage.clock.now())
 
     after = stage.enrollment(hanako)
-    assert undone == Undone(back=1, gone=1)
+    assert undone == UndoResult(back=1, gone=1)
     assert (after.step_id, after.due_at, after.visits, after.names) == ("rest", before.due_at, before.visits, None)
     assert [version_of(stage, stage.enrollment(person)) for person in (hanako, taro)] == [1, 2]
     await stage.run_for(4 * DAY)

@@ -210,7 +210,7 @@ def test_two_workers_at_once_write_to_a_person_no_more_often_than_one_may(stage:
 
     def work(number: int) -> None:
         start.wait()
-        asyncio.run(wake(replace(stage.world, worker=f"worker-{number}"), runs[number]))
+        asyncio.run(wake(replace(stage.context, worker=f"worker-{number}"), runs[number]))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(len(runs))]
     for thread in threads:

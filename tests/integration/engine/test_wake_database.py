@@ -49,9 +49,9 @@ async def test_answers_are_kept_until_the_database_takes_them(stage: Stage, monk
     write_round = waking._write_round
 
     def then_away(*arguments: object) -> object:
-        outings = write_round(*arguments)
+        calls = write_round(*arguments)
         waking._store.times = 2
-        return outings
+        return calls
 
     monkeypatch.setattr(waking, "_write_round", then_away)
     await stage.wake(stage.enrollment(fine))
@@ -86,7 +86,7 @@ async def test_database_that_stays_away_is_given_up_and_the_message_is_uncertain
     hanako = stage.contact()
     stage.enrol(campaign, hanako)
     monkeypatch.setattr(waking, "RETRY_WRITE_SECONDS", 0.0)
-    monkeypatch.setattr(waking, "_write_answers", Away(waking._write_answers, 99))
+    monkeypatch.setattr(waking, "_write_outcomes", Away(waking._write_outcomes, 99))
 
     with pytest.raises(OperationalError):
         await stage.wake(stage.enrollment(hanako))

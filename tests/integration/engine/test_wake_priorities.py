@@ -243,7 +243,7 @@ def test_workers_at_once_give_the_one_place_to_the_more_important(stage: Stage, 
 
     def work(number: int) -> None:
         start.wait()
-        asyncio.run(wake(replace(stage.world, worker=f"worker-{number}"), runs[number]))
+        asyncio.run(wake(replace(stage.context, worker=f"worker-{number}"), runs[number]))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(len(runs))]
     for thread in threads:

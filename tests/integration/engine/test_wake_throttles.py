@@ -256,7 +256,7 @@ def test_workers_at_once_give_each_turn_once(stage: Stage, ops) -> None:
 
     def work(number: int) -> None:
         start.wait()
-        asyncio.run(wake(replace(stage.world, worker=f"worker-{number}"), runs[number]))
+        asyncio.run(wake(replace(stage.context, worker=f"worker-{number}"), runs[number]))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(len(runs))]
     for thread in threads:

@@ -112,7 +112,7 @@ async def test_news_told_while_a_wake_takes_its_member_up_is_not_lost(two_writer
 def stage_wake(stage: Stage, run_key: str) -> None:
     import asyncio
 
-    asyncio.run(wake(stage.world, run_key))
+    asyncio.run(wake(stage.context, run_key))
 
 
 async def test_news_of_many_and_a_wake_of_the_same_people_do_not_wait_for_each_other(two_writers: Stage) -> None:

@@ -15,7 +15,6 @@ from distmark.clock import FixedClock
 from distmark.db import Database
 from distmark.delivery.service import Sender
 from distmark.engagement.service import NewEvent, Reading, record_events, record_readings, unsubscribe
-from distmark.engine.drive import drive
 from distmark.engine.wake import EngineContext
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
@@ -26,8 +25,9 @@ from distmark.journeys.steps.send import CHANNELS
 from distmark.messages.model import MessageStatus
 from distmark.messages.table import Message
 from distmark.simulation.engine import AcceptedMessage, SimulatedAction
-from distmark.simulation.simulate import Rates, SimulatedAudience, _Stage, simulate
+from distmark.simulation.simulate import Rates, SimulatedAudience, _SimulatedBrand, simulate
 from distmark.tables import create_all
+from tests.drive import drive
 from tests.driver import _templates
 
 JOURNEYS = Path(__file__).resolve().parents[3] / "journey_defs"
@@ -72,19 +72,19 @@ class Inbox:
             record_readings(session, [Reading(message.token, at, PHONE, deed.name if deed.what == "clicked" else None)])
 
 
-async def through_the_database(world: EngineContext, clock: FixedClock, inbox: Inbox, brand_id: int, until: datetime) -> None:
+async def through_the_database(context: EngineContext, clock: FixedClock, inbox: Inbox, brand_id: int, until: datetime) -> None:
     while True:
-        with world.db.reading() as session:
+        with context.db.reading() as session:
             inbox.read(session)
             due = session.exec(select(func.min(Enrollment.due_at)).where(Enrollment.status == EnrollmentStatus.waiting)).one()
         following = min((at for at in (due, inbox.doing[0][0] if inbox.doing else None) if at), default=None)
         if following is None or following > until:
             return
-        await drive(world, clock, max(following, clock.now()))
+        await drive(context, clock, max(following, clock.now()))
         if inbox.doing and inbox.doing[0][0] <= clock.now():
-            with world.db.writing() as session:
+            with context.db.writing() as session:
                 inbox.act(session, brand_id)
-            await drive(world, clock, clock.now())
+            await drive(context, clock, clock.now())
 
 
 # Round and round: what a reader does late is done with the message it was, not with the one sent since.
@@ -142,16 +142,16 @@ def test_memory_and_database_come_to_the_same_end(key: str) -> None:
     definition = parse(source)
     db, clock = Database("sqlite://"), FixedClock(START)
     create_all(db)
-    stage = _Stage.build(db, source, definition, START)
+    stage = _SimulatedBrand.build(db, source, definition, START)
     people = stage.invite(CONTACTS, 7, START, None)
     inbox = Inbox(SimulatedAudience(Rates(unsubscribe=0.05), 7, definition.events))
     sender = Sender("https://simulated.example", "a@simulated.example", "simulated.example")
-    world = EngineContext(db, clock, dict.fromkeys(CHANNELS, inbox), sender, "test", in_threads=False)
+    context = EngineContext(db, clock, dict.fromkeys(CHANNELS, inbox), sender, "test", in_threads=False)
     with db.writing() as session:
         enrol(session, stage.viewer, stage.campaign_id, people, START)
         session.execute(update(Enrollment).values(run_key="simulation:7"))  # what chance is drawn from
 
-    asyncio.run(through_the_database(world, clock, inbox, stage.brand_id, START + timedelta(days=DAYS)))
+    asyncio.run(through_the_database(context, clock, inbox, stage.brand_id, START + timedelta(days=DAYS)))
     found = simulate(source, contacts=CONTACTS, seed=7, rates=Rates(unsubscribe=0.05), start=START, days=DAYS)
 
     with db.reading() as session:
