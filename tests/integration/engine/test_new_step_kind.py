@@ -96,8 +96,8 @@ async def test_step_of_a_new_kind_is_read_walked_and_performed_once(db: Database
     with db.reading() as session:
         assert session.get_one(Contact, hanako.id).attributes["points"] == 30
     assert [message.step_id for message in stage.messages(hanako)] == ["first", "second"]
-    told = next(move for move in stage.moves(hanako) if move.step_id == "thanks")
-    assert (told.kind, told.detail["points"], told.detail["why"]) == (TimelineKind.passed, 30, "welcome 花子")
+    entry = next(move for move in stage.moves(hanako) if move.step_id == "thanks")
+    assert (entry.kind, entry.detail["points"], entry.detail["why"]) == (TimelineKind.passed, 30, "welcome 花子")
     assert stage.enrollment(hanako).outcome == "completed"
 
 

@@ -444,10 +444,10 @@ async def test_moves_are_in_the_audit_trail(stage: Stage) -> None:
         undo_move(session, stage.marketer, act, stage.clock.now())
 
     with stage.db.reading() as session:
-        told = session.exec(
+        audited = session.exec(
             select(AuditEntry).where(col(AuditEntry.action).in_(["moved", "move_undone"])).order_by(col(AuditEntry.id))
         ).all()
-    assert [(entry.action, entry.user_id, entry.detail["count"], entry.detail["move"]) for entry in told] == [
+    assert [(entry.action, entry.user_id, entry.detail["count"], entry.detail["move"]) for entry in audited] == [
         ("moved", stage.marketer.user_id, 2, act),
         ("move_undone", stage.marketer.user_id, 2, act),
     ]

@@ -35,7 +35,7 @@ def stage(db: Database, clock: FixedClock) -> Stage:
 
 
 def in_other_book(stage: Stage, email: str):
-    """The same person, in the book of another partner of the brand, who may enrol them."""
+    """Return a contact of another partner of the brand with the same mail address, and a viewer who may enroll that contact."""
     with stage.db.writing() as session:
         other = factories.make_partner(session, session.get_one(type(stage.brand), stage.brand.id))
         viewer = factories.make_viewer(session, partner=other)
@@ -61,10 +61,10 @@ async def test_cap_counts_the_messages_of_every_journey(stage: Stage) -> None:
 
 
 async def test_cap_counts_the_person_and_not_the_row_in_one_book(stage: Stage) -> None:
-    mine = stage.contact(email="hanako@example.com")
+    own_contact = stage.contact(email="hanako@example.com")
     viewer, same = in_other_book(stage, "Hanako@Example.com")
     first, second = stage.journey(ONE_MAIL, ONE_A_DAY), stage.journey(ONE_MAIL, ONE_A_DAY)
-    stage.enrol(first, mine)
+    stage.enrol(first, own_contact)
     with stage.db.writing() as session:
         enrol(session, viewer, second.id, [same.id], stage.clock.now())
 
@@ -199,7 +199,7 @@ async def test_send_held_for_what_nobody_can_date_looks_again_each_hour_and_is_c
 
 
 def test_two_workers_at_once_write_to_a_person_no_more_often_than_one_may(stage: Stage) -> None:
-    """D2: on Postgres two transactions would both count nothing yet, did they not wait for each other."""
+    """D2: on Postgres two transactions that did not wait for each other would both count no message yet."""
     people = [stage.contact() for _person in range(8)]
     journeys = [stage.journey(ONE_MAIL, ONE_A_DAY, contacts_per_run=50) for _journey in range(2)]
     runs = []

@@ -1,4 +1,4 @@
-"""A database that goes away in the middle of a wake: what happened outside is remembered until it can be written."""
+"""A database that goes away in the middle of a wake: outcomes of external calls are kept until they can be written."""
 
 from datetime import timedelta
 
@@ -23,7 +23,7 @@ def stage(db: Database, clock: FixedClock) -> Stage:
 
 
 class Away:
-    """A function of the wake that finds no database the first times it is done, after it did its work or before."""
+    """A function of the wake that fails the first times it is called, as without a database: before its work or after it."""
 
     def __init__(self, call, times: int, *, late: bool = False) -> None:
         self.call, self.times, self.late, self.__name__ = call, times, late, call.__name__

@@ -1,4 +1,4 @@
-"""What steps do beside sending: webhooks, audiences, other journeys, tasks; and what becomes of a member whose step fails."""
+"""Effects of steps other than messages: webhooks, audiences, other journeys, tasks; and failures of one member's step."""
 
 import asyncio
 import threading
@@ -396,7 +396,7 @@ async def test_one_refused_address_in_a_cohort_is_marked_and_the_rest_are_sent_o
 
 @pytest.mark.parametrize("poison", ["walk", "effect"])
 async def test_tries_after_an_error_wait_for_machines_and_so_in_real_time(db: Database, poison: str) -> None:
-    """On a demo's clock an hour passes in a second; what failed is given the time that it would have elsewhere."""
+    """On a demo's clock an hour passes in a second; a failed effect still gets the same real time until its next try."""
     fast = FastClock(3600.0, datetime.now(UTC), datetime(2026, 11, 24, 1, 0, tzinfo=UTC))
     stage = OutsideStage(db, fast)
     if poison == "walk":

@@ -1,4 +1,4 @@
-"""What had woken somebody is not lost with the process that claimed them and died before it looked."""
+"""A wake-up is not lost with a process that claimed the enrollment and died before it advanced it."""
 
 from datetime import timedelta
 
@@ -45,7 +45,7 @@ async def test_goal_reached_just_before_a_kill_ends_the_journey_after_the_restar
         raise Killed
 
     monkeypatch.setattr(waking, "advance_all", die)
-    monkeypatch.setattr(waking, "_release", lambda *_given: None)  # the dead let go of nothing
+    monkeypatch.setattr(waking, "_release", lambda *_given: None)  # a dead process releases nothing
     with pytest.raises(Killed):
         await stage.wake(stage.enrollment(hanako))
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""News and wakes beside each other: whoever waits for something hears of it, and nobody waits for somebody who waits for them."""
+"""Wake-ups and wakes at the same time: a waiting enrollment is woken by its event, and no two transactions wait for each other."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -246,7 +246,7 @@ def _lock(session: Session, row: Enrollment) -> None:
 
 
 def _write_behind(stage: Stage, row_id: int) -> None:
-    """Let the row lie behind all others, where a scan meets it last."""
+    """Move the row behind all others, where a scan reads it last."""
     with stage.db.writing() as session:
         session.execute(update(Enrollment).where(col(Enrollment.id) == row_id).values(flow_run_id=str(row_id)))
 

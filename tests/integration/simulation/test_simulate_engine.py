@@ -1,4 +1,4 @@
-"""A simulation walks its members in memory; the same people through the ledger and the database come to the same end."""
+"""The simulation in memory against real wakes in a database: the same contacts come to the same end."""
 
 import asyncio
 import heapq
@@ -37,12 +37,12 @@ CONTACTS, DAYS = 40, 90
 
 
 class Inbox:
-    """Takes every message; its reader then does what the audience says, through the doors that real readers use."""
+    """A channel that accepts every message, and records the actions of the simulated audience through the real services."""
 
     def __init__(self, audience: SimulatedAudience) -> None:
         self.audience = audience
         self.arrived: list[str] = []
-        self.doing: list[tuple[datetime, int, SimulatedAction, Message]] = []
+        self.actions: list[tuple[datetime, int, SimulatedAction, Message]] = []
         self.order = count()
 
     async def deliver(self, message: OutgoingMessage) -> Receipt:
@@ -50,7 +50,7 @@ class Inbox:
         return Receipt("250", "taken", "nowhere")
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no connection is open."""
 
     def read(self, session: Session) -> None:
         arrived, self.arrived = self.arrived, []
@@ -59,17 +59,17 @@ class Inbox:
             accepted = AcceptedMessage(
                 0, row.contact_id, row.step_id, row.visit, row.channel, row.marketing, row.sent_at or START, tuple(sorted(row.links))
             )
-            for deed in self.audience(accepted):
-                heapq.heappush(self.doing, (deed.at, next(self.order), deed, row))
+            for action in self.audience(accepted):
+                heapq.heappush(self.actions, (action.at, next(self.order), action, row))
 
     def act(self, session: Session, brand_id: int) -> None:
-        at, _order, deed, message = heapq.heappop(self.doing)
-        if deed.what == "event":
-            record_events(session, brand_id, [NewEvent(deed.name, contact_id=message.contact_id, at=at)], at)
-        elif deed.what == "unsubscribed":
+        at, _order, action, message = heapq.heappop(self.actions)
+        if action.what == "event":
+            record_events(session, brand_id, [NewEvent(action.name, contact_id=message.contact_id, at=at)], at)
+        elif action.what == "unsubscribed":
             unsubscribe(session, message.token, at)
         else:
-            record_readings(session, [Reading(message.token, at, PHONE, deed.name if deed.what == "clicked" else None)])
+            record_readings(session, [Reading(message.token, at, PHONE, action.name if action.what == "clicked" else None)])
 
 
 async def through_the_database(context: EngineContext, clock: FixedClock, inbox: Inbox, brand_id: int, until: datetime) -> None:
@@ -77,11 +77,11 @@ async def through_the_database(context: EngineContext, clock: FixedClock, inbox:
         with context.db.reading() as session:
             inbox.read(session)
             due = session.exec(select(func.min(Enrollment.due_at)).where(Enrollment.status == EnrollmentStatus.waiting)).one()
-        following = min((at for at in (due, inbox.doing[0][0] if inbox.doing else None) if at), default=None)
+        following = min((at for at in (due, inbox.actions[0][0] if inbox.actions else None) if at), default=None)
         if following is None or following > until:
             return
         await drive(context, clock, max(following, clock.now()))
-        if inbox.doing and inbox.doing[0][0] <= clock.now():
+        if inbox.actions and inbox.actions[0][0] <= clock.now():
             with context.db.writing() as session:
                 inbox.act(session, brand_id)
             await drive(context, clock, clock.now())
