@@ -35,7 +35,7 @@ def stage(db: Database, clock: FixedClock) -> Stage:
 
 
 def in_other_book(stage: Stage, email: str):
-    """Return a contact of another partner of the brand with the same mail address, and a viewer who may enroll that contact."""
+    """Return a viewer of another partner of the brand, and that partner's contact with the same mail address."""
     with stage.db.writing() as session:
         other = factories.make_partner(session, session.get_one(type(stage.brand), stage.brand.id))
         viewer = factories.make_viewer(session, partner=other)
