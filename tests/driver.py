@@ -15,7 +15,6 @@ from distmark.contacts.service import record_consent
 from distmark.contacts.table import Contact
 from distmark.db import Database
 from distmark.delivery.service import Sender
-from distmark.engine.drive import drive
 from distmark.engine.wake import EngineContext, WakeResult, wake
 from distmark.enrollments.model import EnrolResult
 from distmark.enrollments.table import Enrollment, TimelineEntry
@@ -26,6 +25,7 @@ from distmark.partners.model import Role, Viewer
 from distmark.partners.table import Brand, Partner
 from distmark.tasks.table import Task
 from tests import factories
+from tests.drive import drive
 
 HEAD = """
 key: {key}
@@ -54,7 +54,7 @@ class Stage:
             self.marketer: Viewer = factories.make_viewer(session, Role.marketer, self.brand)
 
     @property
-    def world(self) -> EngineContext:
+    def context(self) -> EngineContext:
         sender = Sender("https://mail.example", "hello@mirai.example", "mirai.example")
         return EngineContext(
             self.db, self.clock, {**self.more_channels, "email": self.mail, "sms": self.sms}, sender, self.worker, in_threads=False
@@ -89,13 +89,13 @@ class Stage:
 
     async def run_for(self, span: timedelta) -> int:
         """Let everything happen that happens within `span`."""
-        return await drive(self.world, self.clock, self.clock.now() + span)
+        return await drive(self.context, self.clock, self.clock.now() + span)
 
     async def run_until(self, at: datetime) -> int:
-        return await drive(self.world, self.clock, at)
+        return await drive(self.context, self.clock, at)
 
     async def wake(self, enrollment: Enrollment) -> WakeResult:
-        return await wake(self.world, enrollment.run_key)
+        return await wake(self.context, enrollment.run_key)
 
     def enrollment(self, contact: Contact) -> Enrollment:
         """The contact's newest enrollment, as stored now."""

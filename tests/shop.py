@@ -54,7 +54,11 @@ class Shop:
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[JourneyWorker]:
         worker = JourneyWorker(
-            work_pool_name=self.pool, work_queues=["default"], name=f"worker-{self.pool}", world=self.stage.world, settings=self.settings
+            work_pool_name=self.pool,
+            work_queues=["default"],
+            name=f"worker-{self.pool}",
+            context=self.stage.context,
+            settings=self.settings,
         )
         task = asyncio.create_task(worker.start(printer=lambda *_: None))
         try:

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 
 from distmark.clock import Clock
 from distmark.db import Database
-from distmark.engine.version_moves import Look, known_facts
+from distmark.engine.version_moves import GatherFacts, known_facts
 from distmark.errors import DistmarkError
 from distmark.partners.model import Viewer
 from distmark.settings import Mode, Settings
@@ -39,7 +39,7 @@ def create_app(
     *,
     register: Callable[[int, Viewer], str] | None = None,
     rehearse: Callable[[int], None] | None = None,
-    gather_facts: Look = known_facts,
+    gather_facts: GatherFacts = known_facts,
 ) -> FastAPI:
     """Return the application.
 

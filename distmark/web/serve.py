@@ -7,10 +7,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from distmark.db import get_database
-from distmark.engine.facts import look
 from distmark.errors import DistmarkError, Refused
 from distmark.partners.model import Viewer
-from distmark.rehearsals.runner import Rehearsals
+from distmark.engine.facts import gather_for
+from distmark.rehearsals.runner import RehearsalRunner
 from distmark.settings import Settings, get_settings
 from distmark.web.app import create_app
 
@@ -37,7 +37,9 @@ def build_app(settings: Settings | None = None) -> FastAPI:
     """Return the application of this installation."""
     settings = settings or get_settings()
     db = get_database()
-    return create_app(settings, db, settings.clock(), register=register, rehearse=Rehearsals(settings, db).begin, gather_facts=look)
+    return create_app(
+        settings, db, settings.clock(), register=register, rehearse=RehearsalRunner(settings, db).begin, gather_facts=gather_for
+    )
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from sqlmodel import Session
 
 from distmark.clock import Clock
 from distmark.db import Database
-from distmark.engine.version_moves import Look, known_facts
+from distmark.engine.version_moves import GatherFacts, known_facts
 from distmark.partners import service as partners
 from distmark.partners.model import Viewer
 from distmark.partners.table import Brand
@@ -47,7 +47,7 @@ class Site:
     pages: Mapping[str, Environment]  # language -> templates
     register: Callable[[int, Viewer], str] | None = None
     rehearse: Callable[[int], None] | None = None
-    gather_facts: Look = known_facts
+    gather_facts: GatherFacts = known_facts
     limiter: partners.SignInLimiter = field(default_factory=partners.SignInLimiter)
 
     @property

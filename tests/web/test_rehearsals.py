@@ -17,7 +17,7 @@ from distmark.delivery.service import Sender
 from distmark.engagement.table import Event
 from distmark.partners.model import Role
 from distmark.rehearsals.runner import RunnerContext, rehearse
-from distmark.rehearsals.sandbox import opened
+from distmark.rehearsals.sandbox import open_sandbox
 from distmark.rehearsals.table import SIGN_OF_LIFE, Rehearsal
 from distmark.settings import Settings
 from distmark.sql import id_of
@@ -158,7 +158,7 @@ def test_link_in_a_message_of_a_rehearsal_leads_to_its_target_and_is_recorded_in
     assert answer.headers["location"].startswith("https://")
     with pair.db.reading() as session:
         assert session.exec(select(Event)).all() == []
-    with opened(settings.data_dir, row.key) as db, db.reading() as session:
+    with open_sandbox(settings.data_dir, row.key) as db, db.reading() as session:
         assert {event.kind.value for event in session.exec(select(Event))} == {"opened", "clicked"}
     assert "クリック" in client.get(f"/tests/{row.key}").text
 
@@ -175,7 +175,7 @@ def test_unsubscribing_in_a_rehearsal_stops_the_rehearsal_and_nothing_else(pair:
     assert done.status_code == 200
     with pair.db.reading() as session:
         assert session.exec(select(Suppression)).all() == []
-    with opened(settings.data_dir, row.key) as db, db.reading() as session:
+    with open_sandbox(settings.data_dir, row.key) as db, db.reading() as session:
         assert len(session.exec(select(Suppression)).all()) == 1
 
 

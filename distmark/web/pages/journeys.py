@@ -291,7 +291,7 @@ def submit(version_id: int, visit: Visit = needs(Permission.write_journeys)) -> 
     key, number = _address_of(visit, version_id)
     try:
         with visit.writing() as session:
-            compliance.submit(session, visit.viewer, version_id, visit.now)
+            compliance.submit(session, visit.viewer, version_id, visit.now, lacking(visit.site.settings))
     except CheckFailed:
         return visit.go(f"/journeys/{key}/edit?v={number}", N_("The errors shown here must be corrected first."), kind="bad")
     return visit.go(f"/journeys/{key}?v={number}", N_("Submitted. An approver looks at it next."))

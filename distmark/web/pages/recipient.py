@@ -15,7 +15,7 @@ from distmark.engagement.service import UnsubscribeInfo
 from distmark.errors import NotFound
 from distmark.messages.service import message_by_token
 from distmark.partners.table import Brand
-from distmark.rehearsals.sandbox import opened
+from distmark.rehearsals.sandbox import open_sandbox
 from distmark.rehearsals.service import by_key
 from distmark.web import i18n
 from distmark.web.forms import lenient_form, text
@@ -43,7 +43,7 @@ class ForRecipients:
             row = by_key(session, str(key)[:LONGEST_TOKEN])
         if row is None:
             raise NotFound("This link is not known.")
-        with opened(site.settings.data_dir, row.key) as db:
+        with open_sandbox(site.settings.data_dir, row.key) as db:
             guest.site = replace(site, db=db, clock=FixedClock(row.now(wall_now())))
             yield guest
 

@@ -29,8 +29,8 @@ from distmark.partners.model import Permission
 from distmark.partners.scope import visible
 from distmark.partners.table import User
 from distmark.rehearsals import service as rehearsals
-from distmark.rehearsals.sandbox import enrollment_on, opened
-from distmark.rehearsals.service import DEFAULT_SECONDS, SECONDS, Wishes
+from distmark.rehearsals.sandbox import enrollment_in, open_sandbox
+from distmark.rehearsals.service import DEFAULT_SECONDS, SECONDS, RehearsalOptions
 from distmark.rehearsals.table import Rehearsal, RehearsalStatus
 from distmark.sql import id_of
 from distmark.tasks.table import Task
@@ -143,7 +143,7 @@ def event_in_rehearsal(test_key: str, visit: Visit = needs(Permission.see_journe
     """Record an event that the journey listens to."""
     event = text(form, "event")
     with visit.reading() as session:
-        rehearsals.happen(session, visit.viewer, visit.site.settings.data_dir, test_key, event)
+        rehearsals.trigger_event(session, visit.viewer, visit.site.settings.data_dir, test_key, event)
         program = journeys.program_of(session, rehearsals.get_rehearsal(session, visit.viewer, test_key).version_id)
     return visit.go(f"/tests/{test_key}", N_("It has happened: %(event)s"), event=event_name(event, visit.translator, program))
 
@@ -226,7 +226,7 @@ def _attribute_fields(definition: JourneyDefinition, form: FormData | None, befo
     return found
 
 
-def _options(form: FormData, definition: JourneyDefinition) -> Wishes:
+def _options(form: FormData, definition: JourneyDefinition) -> RehearsalOptions:
     seconds, partner, campaign = text(form, "seconds"), text(form, "partner"), text(form, "campaign")
     if not (partner.isascii() and partner.isdigit()):
         raise InvalidInput("The partner is missing; choose in whose name the messages are written.")
@@ -234,7 +234,7 @@ def _options(form: FormData, definition: JourneyDefinition) -> Wishes:
     for name, kind in {**definition.contact_fields, **definition.journey_fields}.items():
         value = text(form, f"data.{name}")
         data[name] = bool(value) if str(kind) == "bool" else value or None
-    return Wishes(
+    return RehearsalOptions(
         partner_id=int(partner[:9]),
         language=text(form, "language"),
         seconds_per_wait=int(seconds[:4]) if seconds.isascii() and seconds.isdigit() else DEFAULT_SECONDS,
@@ -271,8 +271,8 @@ def _state_of(visit: Visit, row: Rehearsal, program: Program) -> RehearsalState:
     wall = wall_now()
     status = row.state(wall)
     try:
-        with opened(visit.site.settings.data_dir, row.key) as db, db.reading() as sandbox:
-            enrollment = enrollment_on(sandbox)
+        with open_sandbox(visit.site.settings.data_dir, row.key) as db, db.reading() as sandbox:
+            enrollment = enrollment_in(sandbox)
             timeline = _timeline(sandbox, enrollment, program, visit.translator)
             sent = len([line for line in timeline if line.chip is not None and line.kind != "bad"])
             sentence = _sentence(visit.translator, row, status, enrollment, program)

@@ -249,7 +249,7 @@ def test_workers_at_once_give_each_turn_once(stage: Stage, ops) -> None:
 
     def work(number: int) -> None:
         start.wait()
-        asyncio.run(wake(replace(stage.world, worker=f"worker-{number}"), runs[number]))
+        asyncio.run(wake(replace(stage.context, worker=f"worker-{number}"), runs[number]))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(len(runs))]
     for thread in threads:
@@ -270,11 +270,11 @@ def test_rate_is_listed_recorded_and_removed(stage: Stage, ops) -> None:
         set_rate(session, ops, RateScope.destination_domain, "docomo.ne.jp", 200, now, burst=10)
         listed = [(rate.scope, rate.key, rate.per_hour, rate.burst) for rate in list_rates(session, ops)]
         remove_rate(session, ops, RateScope.destination_domain, "docomo.ne.jp", now)
-        told = [(entry.action, entry.user_id, entry.detail["per_hour"]) for entry in trail(session, ops, "send_rate", row.id)]
+        audited = [(entry.action, entry.user_id, entry.detail["per_hour"]) for entry in trail(session, ops, "send_rate", row.id)]
 
         assert list_rates(session, ops) == []
     assert listed == [("destination_domain", "docomo.ne.jp", 200, 10)]
-    assert told == [("set_rate", ops.user_id, 100), ("set_rate", ops.user_id, 200), ("removed_rate", ops.user_id, 200)]
+    assert audited == [("set_rate", ops.user_id, 100), ("set_rate", ops.user_id, 200), ("removed_rate", ops.user_id, 200)]
 
 
 @pytest.mark.parametrize(

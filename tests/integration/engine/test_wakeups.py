@@ -1,4 +1,4 @@
-"""News and wakes beside each other: whoever waits for something hears of it, and nobody waits for somebody who waits for them."""
+"""Wake-ups and wakes at the same time: a waiting enrollment is woken by its event, and no two transactions wait for each other."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -105,7 +105,7 @@ async def test_news_told_while_a_wake_takes_its_member_up_is_not_lost(two_writer
 def stage_wake(stage: Stage, run_key: str) -> None:
     import asyncio
 
-    asyncio.run(wake(stage.world, run_key))
+    asyncio.run(wake(stage.context, run_key))
 
 
 async def test_news_of_many_and_a_wake_of_the_same_people_do_not_wait_for_each_other(two_writers: Stage) -> None:
@@ -239,7 +239,7 @@ def _lock(session: Session, row: Enrollment) -> None:
 
 
 def _write_behind(stage: Stage, row_id: int) -> None:
-    """Let the row lie behind all others, where a scan meets it last."""
+    """Move the row behind all others, where a scan reads it last."""
     with stage.db.writing() as session:
         session.execute(update(Enrollment).where(col(Enrollment.id) == row_id).values(flow_run_id=str(row_id)))
 

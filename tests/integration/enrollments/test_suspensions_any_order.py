@@ -15,7 +15,7 @@ from distmark.clock import FixedClock
 from distmark.contacts.table import Contact
 from distmark.db import Database
 from distmark.engagement.service import click, record_event
-from distmark.engine.facts import look
+from distmark.engine.facts import gather_for
 from distmark.engine.version_moves import move, undo_move
 from distmark.enrollments.control import drain, pause, resume, stop
 from distmark.enrollments.model import EnrollmentStatus, EnrolVerdict
@@ -129,7 +129,7 @@ class Acts(RuleBasedStateMachine):
                         self.newest,
                         mapping,
                         self.stage.clock.now(),
-                        look,
+                        gather_for,
                     )
                     self.moves.append(id_of(act))
             except Refused as nobody:

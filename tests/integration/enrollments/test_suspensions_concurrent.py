@@ -19,7 +19,7 @@ from distmark.enrollments.table import Enrollment
 from distmark.entries.service import enrol
 from distmark.messages.table import Message
 from distmark.sql import id_of
-from flows.launch import _outbox
+from flows.launch import runs_to_launch
 from tests.driver import Stage
 
 MAILS = "".join(f"  - {{id: mail-{number}, send: email, message: one}}\n" for number in range(6))
@@ -39,8 +39,8 @@ def test_pausing_and_resuming_while_cohorts_are_walked_loses_and_doubles_nothing
 
     async def work(key: str) -> None:
         while not over.is_set():
-            rest = await wake(stage.world, key)
-            if rest.over:
+            rest = await wake(stage.context, key)
+            if rest.finished:
                 return
             await asyncio.sleep(0.01)
 
@@ -129,7 +129,7 @@ async def test_paused_or_stopped_before_the_start_gets_no_run_until_resumed(stag
 
     def to_launch() -> set[str]:
         with stage.db.reading() as session:
-            return {each.run_key for each in _outbox(session, "default", 10)}
+            return {each.run_key for each in runs_to_launch(session, "default", 10)}
 
     first = to_launch()
     with stage.db.writing() as session:

@@ -1,4 +1,4 @@
-"""The journey worker against a real Prefect server: what ops see and do there, and what becomes of the contacts."""
+"""The journey worker against a real Prefect server: the runs that operations see and change there, and the enrollments in them."""
 
 import asyncio
 import uuid
@@ -42,19 +42,19 @@ async def test_contact_sleeps_as_waiting_and_is_shown_with_step_and_reason(shop:
 
 
 async def test_worker_of_the_systems_pool_asks_for_work_and_minds_the_alarms(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    webhooks: list[str] = []
 
     async def note(_db: object, _clock: object, webhook: str, _client: object) -> int:
-        asked.append(webhook)
+        webhooks.append(webhook)
         return 1
 
-    monkeypatch.setattr("flows.worker.sound_alone", note)
+    monkeypatch.setattr("flows.worker.raise_alarms_without_prefect", note)
     shop.settings.system_pool, shop.settings.alarm_webhook = shop.pool, "http://127.0.0.1:1/alarm"
 
     async with shop.worker() as worker:
-        await until(lambda: worker._last_look > 0)
+        await until(lambda: worker._polled_at > 0)
 
-    assert asked == ["http://127.0.0.1:1/alarm"]
+    assert webhooks == ["http://127.0.0.1:1/alarm"]
 
 
 async def test_event_wakes_the_run_early_and_it_completes(shop: Shop) -> None:
@@ -156,7 +156,7 @@ async def test_claim_whose_answer_was_lost_goes_on(shop: Shop) -> None:
         await shop.client.set_flow_run_state(uuid.UUID(shop.stage.enrollment(hanako).flow_run_id), claiming())
         flow_run = await shop.run_of(hanako)
         if shop.stage.enrollment(hanako).step_id is None:
-            await worker._serve(flow_run)
+            await worker.executor.execute(flow_run)
 
         await until(lambda: len(shop.stage.mail.accepted) == 1)
 
@@ -192,7 +192,7 @@ async def test_only_one_worker_owns_a_queue(shop: Shop) -> None:
 
 
 async def test_more_are_due_at_once_than_are_asked_for_at_a_time(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """L9: what one look does not bring the next one does, whether they are launched, due or woken."""
+    """L9: runs beyond the limit of one poll are found by the next one, whether they are to be launched, due or woken."""
     monkeypatch.setattr("flows.worker.POLL_LIMIT", 3)
     monkeypatch.setattr("flows.worker.EARLY_LIMIT", 3)
     monkeypatch.setattr("flows.launch.BULK", 2)
@@ -212,14 +212,14 @@ async def test_more_are_due_at_once_than_are_asked_for_at_a_time(shop: Shop, mon
 
 
 async def test_worker_whose_own_loop_ends_ends_too(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """L2: else it would be heard in the dashboard for ever and do nothing."""
+    """L2: otherwise it would send heartbeats forever and do nothing."""
 
     async def unheard_of(_worker: JourneyWorker) -> int:
         raise KeyError("a fault of ours")
 
     monkeypatch.setattr(JourneyWorker, "_launch", unheard_of)
     worker = JourneyWorker(
-        work_pool_name=shop.pool, work_queues=["default"], name=f"worker-{shop.pool}", world=shop.stage.world, settings=shop.settings
+        work_pool_name=shop.pool, work_queues=["default"], name=f"worker-{shop.pool}", context=shop.stage.context, settings=shop.settings
     )
 
     with pytest.raises(ExceptionGroup) as ended:
