@@ -7,9 +7,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from distmark.db import get_database
+from distmark.engine.facts import gather_for
 from distmark.errors import DistmarkError, Refused
 from distmark.partners.model import Viewer
-from distmark.engine.facts import gather_for
 from distmark.rehearsals.runner import RehearsalRunner
 from distmark.settings import Settings, get_settings
 from distmark.web.app import create_app
