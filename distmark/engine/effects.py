@@ -18,7 +18,7 @@ from distmark.enrollments.model import EnrolVerdict, TimelineKind
 from distmark.enrollments.table import Enrollment
 from distmark.entries.service import enter_from
 from distmark.errors import DeliveryError, PermanentDeliveryError, TemporaryDeliveryError
-from distmark.integrations.ad_audiences import AudienceAction, AudienceChange, Audiences, Member, audiences_of
+from distmark.integrations.ad_audiences import AudienceAction, AudienceChange, AudienceMember, Audiences, audiences_of
 from distmark.integrations.memory import MemoryAudiences, MemoryWebhooks
 from distmark.integrations.webhooks import HttpWebhooks, WebhookAnswer, WebhookCall, Webhooks, idempotency_key
 from distmark.journeys.model import CallWebhook, ChangeAudience, CreateTask, End, EnterJourney, Outcome, UpdateContact
@@ -197,7 +197,7 @@ async def _change_audience(integrations: Integrations, requests: Sequence[Effect
         AudienceChange(AudienceAction(request.effect.action), member, request.key)
         for request in requests
         if (request.person.brand.key, request.effect.audience) == (brand, audience)
-        and (member := Member.of(request.person.contact.email, request.person.contact.phone)).key
+        and (member := AudienceMember.of(request.person.contact.email, request.person.contact.phone)).key
     ]
     try:
         if changes:

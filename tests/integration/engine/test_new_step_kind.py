@@ -18,7 +18,7 @@ from distmark.journeys import steps
 from distmark.journeys.describe import describe_step
 from distmark.journeys.diagram import diagram
 from distmark.journeys.expressions import Text, namespace
-from distmark.journeys.model import Act, Decision, Visit
+from distmark.journeys.model import Act, Decision, StepVisit
 from distmark.journeys.schema import json_schema
 from distmark.journeys.steps import Step, StepKind
 from distmark.sql import id_of
@@ -46,7 +46,7 @@ class PointsStep(Step):
     why: Text
 
 
-def decide(step: PointsStep, visit: Visit) -> Decision:
+def decide(step: PointsStep, visit: StepVisit) -> Decision:
     return Act(AddPoints(step.id, step.points, step.why.render(namespace(visit.facts, visit.now, visit.zone))))
 
 
