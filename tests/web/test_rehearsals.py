@@ -21,6 +21,7 @@ from distmark.rehearsals.sandbox import opened
 from distmark.rehearsals.table import SIGN_OF_LIFE, Rehearsal
 from distmark.settings import Settings
 from distmark.sql import id_of
+from tests.waiting import until
 from tests.web.conftest import World
 
 HERE = "https://testserver"
@@ -59,10 +60,7 @@ def walk(world: World, settings: Settings, row: Rehearsal) -> MemoryChannel:
 
     async def for_a_while() -> None:
         task = asyncio.create_task(rehearse(house, id_of(row)))
-        for _ in range(600):
-            await asyncio.sleep(0.05)
-            if task.done() or waits():
-                break
+        await until(lambda: task.done() or waits())
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
