@@ -21,11 +21,12 @@ from distmark.rehearsals.sandbox import opened
 from distmark.rehearsals.table import SIGN_OF_LIFE, Rehearsal
 from distmark.settings import Settings
 from distmark.sql import id_of
+from tests.driver import PHONE
 from tests.waiting import until
 from tests.web.conftest import World
 
 HERE = "https://testserver"
-PHONE = {"user-agent": "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"}
+FROM_A_PHONE = {"user-agent": PHONE}
 
 
 @pytest.fixture
@@ -148,8 +149,8 @@ def test_link_in_a_message_of_a_test_leads_to_its_target_and_is_recorded_on_the_
     [link, *_] = re.findall(rf'href="{HERE}(/t/{row.key}/c/[^"]+)"', inbox.accepted[0].html)
     [pixel] = re.findall(rf"/t/{row.key}/o/[^\"]+\.gif", inbox.accepted[0].html)
 
-    opened_at = client.get(pixel, headers=PHONE)
-    answer = client.get(link, headers=PHONE)
+    opened_at = client.get(pixel, headers=FROM_A_PHONE)
+    answer = client.get(link, headers=FROM_A_PHONE)
 
     assert opened_at.headers["content-type"] == "image/gif"
     assert answer.status_code == 302

@@ -17,10 +17,9 @@ from distmark.partners.model import Role
 from distmark.partners.table import Brand
 from distmark.sql import id_of
 from tests import factories
-from tests.driver import Stage
+from tests.driver import PHONE, Stage
 from tests.postgres import wait_until_blocked
 
-PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
 WAITING = "  - {id: first, send: email, message: one}\n  - {id: booking, wait: {event: booked, timeout: 7 days}}\n"
 
 

@@ -33,10 +33,9 @@ from distmark.settings import Settings
 from distmark.sql import id_of
 from distmark.tasks.table import Task
 from tests import factories
-from tests.driver import Stage
+from tests.driver import PHONE, Stage
 from tests.waiting import until
 
-PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
 TWO_MAILS = """
   - {id: one, send: email, message: one}
   - {id: rest, wait: {for: 3 days}}
