@@ -44,7 +44,7 @@ def pytest_code(make_code: int, written: int | None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     LAST_EXIT.unlink(missing_ok=True)
-    make_code = subprocess.run(["make", "test", f"ARGS={' '.join(arguments)}"], check=False).returncode
+    make_code = subprocess.run(["make", "test", f"ARGS={' '.join(arguments)}"], check=False).returncode  # noqa: S603, S607
     return pytest_code(make_code, json.loads(LAST_EXIT.read_text()) if LAST_EXIT.exists() else None)
 
 
