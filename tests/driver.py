@@ -1,7 +1,10 @@
 """A small brand with one partner and a journey to run through, on a clock that the test moves."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from sqlmodel import col, select
@@ -27,6 +30,8 @@ from distmark.tasks.table import Task
 from tests import factories
 from tests.drive import drive
 
+# What a person's telephone calls itself, whom nothing takes for a machine that looks through mail.
+PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
 HEAD = """
 key: {key}
 name: {{ja: 試し, en: Trial}}
@@ -118,6 +123,21 @@ class Stage:
     def tasks(self) -> list[Task]:
         with self.db.reading() as session:
             return list(session.exec(select(Task)))
+
+
+def wake_together(stage: Stage, runs_of_each: Sequence[Sequence[str]]) -> None:
+    """Let several workers begin at the same moment, each to wake its runs one after the other; what fails in one of them fails here."""
+    begin = threading.Barrier(len(runs_of_each))
+
+    def work(number: int) -> None:
+        context = replace(stage.context, worker=f"worker-{number}")
+        begin.wait(60)
+        for run_key in runs_of_each[number]:
+            asyncio.run(wake(context, run_key))
+
+    with ThreadPoolExecutor(len(runs_of_each)) as threads:
+        for working in [threads.submit(work, number) for number in range(len(runs_of_each))]:
+            working.result()
 
 
 def _templates() -> dict[str, str]:

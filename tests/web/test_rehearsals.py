@@ -21,10 +21,12 @@ from distmark.rehearsals.sandbox import open_sandbox
 from distmark.rehearsals.table import SIGN_OF_LIFE, Rehearsal
 from distmark.settings import Settings
 from distmark.sql import id_of
+from tests.driver import PHONE
+from tests.waiting import until
 from tests.web.conftest import PartnerPair
 
 HERE = "https://testserver"
-PHONE = {"user-agent": "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"}
+FROM_A_PHONE = {"user-agent": PHONE}
 
 
 @pytest.fixture
@@ -59,10 +61,7 @@ def walk(pair: PartnerPair, settings: Settings, row: Rehearsal) -> MemoryChannel
 
     async def for_a_while() -> None:
         task = asyncio.create_task(rehearse(context, id_of(row)))
-        for _ in range(600):
-            await asyncio.sleep(0.05)
-            if task.done() or waits():
-                break
+        await until(lambda: task.done() or waits())
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
@@ -150,8 +149,8 @@ def test_link_in_a_message_of_a_rehearsal_leads_to_its_target_and_is_recorded_in
     [link, *_] = re.findall(rf'href="{HERE}(/t/{row.key}/c/[^"]+)"', inbox.accepted[0].html)
     [pixel] = re.findall(rf"/t/{row.key}/o/[^\"]+\.gif", inbox.accepted[0].html)
 
-    opened_at = client.get(pixel, headers=PHONE)
-    answer = client.get(link, headers=PHONE)
+    opened_at = client.get(pixel, headers=FROM_A_PHONE)
+    answer = client.get(link, headers=FROM_A_PHONE)
 
     assert opened_at.headers["content-type"] == "image/gif"
     assert answer.status_code == 302

@@ -22,8 +22,8 @@ from distmark.journeys.table import Journey, VersionStatus
 from distmark.partners.model import Role
 from distmark.sql import id_of
 from tests import factories
-from tests.driver import HEAD, Stage, _templates
-from tests.versions import HOUR, OLD, PHONE, inside, key_of, next_version, version_of
+from tests.driver import HEAD, PHONE, Stage, _templates
+from tests.versions import HOUR, OLD, inside, key_of, next_version, version_of
 
 DAY = timedelta(days=1)
 MINUTE = timedelta(minutes=1)

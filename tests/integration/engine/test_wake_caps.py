@@ -1,22 +1,18 @@
 """How often a person is written to, whichever journey, partner or worker asks."""
 
-import asyncio
-import threading
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import update
 
 from distmark.channels.memory import Fault
 from distmark.contacts.service import record_consent
-from distmark.engine.wake import wake
 from distmark.enrollments.model import TimelineKind
 from distmark.enrollments.table import Enrollment
 from distmark.entries.service import enrol
 from distmark.journeys.table import JourneyVersion
 from distmark.messages.model import MessageStatus
 from tests import factories
-from tests.driver import Stage
+from tests.driver import Stage, wake_together
 
 DAY = timedelta(days=1)
 ONE_MAIL = "  - {id: first, send: email, message: one}\n"
@@ -198,16 +194,7 @@ def test_two_workers_at_once_write_to_a_person_no_more_often_than_one_may(stage:
     for campaign in journeys:
         stage.enrol(campaign, *people)
         runs.append(stage.enrollment(people[0]).run_key)
-    start = threading.Barrier(len(runs))
 
-    def work(number: int) -> None:
-        start.wait()
-        asyncio.run(wake(replace(stage.context, worker=f"worker-{number}"), runs[number]))
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(runs))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    wake_together(stage, [[run_key] for run_key in runs])
 
     assert sorted(message.to_address for message in stage.mail.accepted) == sorted(person.email for person in people)

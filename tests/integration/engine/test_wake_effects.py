@@ -1,7 +1,6 @@
 """Effects of steps other than messages: webhooks, audiences, other journeys, tasks; and failures of one member's step."""
 
 import asyncio
-import threading
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -25,7 +24,7 @@ from distmark.journeys.model import CreateTask
 from distmark.journeys.table import Journey
 from distmark.messages.model import MessageStatus
 from tests import factories
-from tests.driver import Stage
+from tests.driver import Stage, wake_together
 
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 ONE_MAIL = "  - {id: first, send: email, message: one}\n"
@@ -428,26 +427,9 @@ def test_workers_that_wake_the_same_people_at_once_send_each_message_once(stage:
     people = [stage.contact() for _person in range(30)]
     stage.enrol(campaign, *people)
     runs = sorted({stage.enrollment(person).run_key for person in people})
-    start = threading.Barrier(4)
-    failures: list[BaseException] = []
 
-    def work(number: int) -> None:
-        context = replace(stage.context, worker=f"worker-{number}")
-        start.wait()
-        try:
-            for _again in range(2):
-                for run_key in runs[number % len(runs) :] + runs[: number % len(runs)]:
-                    asyncio.run(wake(context, run_key))
-        except BaseException as error:
-            failures.append(error)
+    wake_together(stage, [(runs[number % len(runs) :] + runs[: number % len(runs)]) * 2 for number in range(4)])
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert failures == []
     sent = sorted((message.to_address, message.subject) for message in stage.mail.accepted)
     assert sent == sorted((person.email, subject) for person in people for subject in ("one", "two"))
     assert len(stage.webhooks.calls) == 30

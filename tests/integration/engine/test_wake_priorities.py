@@ -1,8 +1,5 @@
 """Priorities of journeys: which message is sent first when a cap leaves room for one, in any order of wakes and for any partner."""
 
-import asyncio
-import threading
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,7 +9,6 @@ from sqlmodel import select
 from distmark.campaigns.table import Campaign
 from distmark.contacts.service import record_consent
 from distmark.contacts.table import Contact
-from distmark.engine.wake import wake
 from distmark.enrollments.control import pause, stop
 from distmark.enrollments.model import TimelineKind
 from distmark.enrollments.suspensions import Scope
@@ -20,7 +16,7 @@ from distmark.enrollments.table import Enrollment
 from distmark.entries.service import enrol
 from distmark.journeys.table import Journey, JourneyVersion
 from tests import factories
-from tests.driver import Stage
+from tests.driver import Stage, wake_together
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 MAIL = "  - {id: mail, send: email, message: one}\n"
@@ -232,17 +228,8 @@ def test_workers_at_once_give_the_one_place_to_the_more_important(stage: Stage, 
     for campaign in campaigns[turn:] + campaigns[:turn]:
         stage.enrol(campaign, *people)
         runs.append(stage.enrollment(people[0]).run_key)
-    start = threading.Barrier(len(runs))
 
-    def work(number: int) -> None:
-        start.wait()
-        asyncio.run(wake(replace(stage.context, worker=f"worker-{number}"), runs[number]))
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(runs))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    wake_together(stage, [[run_key] for run_key in runs])
 
     assert [key for key, _at in sent_by(stage, stage.clock.now())] == ["high"] * len(people)
     assert all(in_(stage, campaigns[0], each).rules[0].partition(":")[0] in ("priority", "cap_day") for each in people)

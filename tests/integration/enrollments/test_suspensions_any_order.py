@@ -27,9 +27,9 @@ from distmark.messages.table import Message
 from distmark.sql import id_of
 from distmark.tables import create_all
 from tests.depth import examples
-from tests.driver import Stage
+from tests.driver import PHONE, Stage
 from tests.factories import NOW
-from tests.versions import PHONE, key_of, next_version
+from tests.versions import key_of, next_version
 
 HOUR = timedelta(hours=1)
 EVENTS = "events: [booked]"

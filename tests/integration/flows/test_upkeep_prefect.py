@@ -20,7 +20,8 @@ from flows.launch import launch
 from flows.queue_lock import QueueLock
 from flows.states import claiming, running, waiting
 from flows.upkeep import Cursor, Repaired, UpkeepContext, repair, upkeep
-from tests.shop import EVENTS, SHOP_STEPS, Shop, until
+from tests.shop import EVENTS, SHOP_STEPS, Shop
+from tests.waiting import until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.filterwarnings("default")]
 
@@ -221,7 +222,8 @@ async def test_claims_of_a_dead_worker_are_let_go_and_those_of_a_living_one_are_
     assert repairs(shop, hanako) == ["claim_of_the_dead"]
 
 
-async def test_retrying_a_parked_run_in_the_dashboard_lets_its_step_be_tried_again(shop: Shop) -> None:
+async def test_retrying_a_parked_run_in_the_dashboard_lets_its_step_be_tried_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.worker.LOOK_ANYWAY_SECONDS", 0.1)
     (hanako,) = await launched(shop)
     with shop.stage.db.writing() as session:
         row = session.get_one(Enrollment, shop.stage.enrollment(hanako).id)
@@ -230,8 +232,8 @@ async def test_retrying_a_parked_run_in_the_dashboard_lets_its_step_be_tried_aga
     for state in (claiming(), running(), State(type=StateType.FAILED, name="Parked")):
         await shop.client.set_flow_run_state(run_id(shop, hanako), state)
 
-    async with shop.worker():
-        await asyncio.sleep(1)
+    async with shop.worker() as worker:
+        await until(lambda: worker._last_look > 0)
         before = shop.stage.enrollment(hanako).status
         retry = State(type=StateType.SCHEDULED, name="AwaitingRetry", message="Retry from the UI")
         await shop.client.set_flow_run_state(run_id(shop, hanako), retry)

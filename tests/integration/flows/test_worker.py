@@ -8,15 +8,18 @@ from functools import partial
 import pytest
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import StateType
+from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, temporary_settings
 from prefect.states import Cancelled, Pending, Running
 
 from distmark.clock import wall_now
 from distmark.engagement.service import record_event
 from distmark.enrollments.model import EnrollmentStatus
 from flows.launch import launch
+from flows.queue_lock import QueueOwnership
 from flows.states import claiming, running, waiting
 from flows.worker import JourneyWorker
-from tests.shop import Shop, until
+from tests.shop import Shop
+from tests.waiting import until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.filterwarnings("default")]
 
@@ -90,7 +93,8 @@ async def test_steps_show_on_the_page_of_the_run(shop: Shop) -> None:
         await until(shown)
 
 
-async def test_cancelling_a_sleeping_run_ends_the_enrollment(shop: Shop) -> None:
+async def test_cancelling_a_sleeping_run_ends_the_enrollment(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.worker.CANCELLED_EVERY_SECONDS", 0.1)
     campaign, hanako = await shop.open(), shop.stage.contact()
     shop.stage.enrol(campaign, hanako)
 
@@ -112,11 +116,13 @@ async def test_paused_pool_holds_everybody_and_loses_nobody(shop: Shop) -> None:
     await shop.client.update_work_pool(shop.pool, WorkPoolUpdate(is_paused=True))
     shop.stage.enrol(campaign, *people)
 
-    async with shop.worker():
+    async with shop.worker() as worker:
         await until(lambda: all(shop.stage.enrollment(person).flow_run_id for person in people))
         with shop.stage.db.writing() as session:
             record_event(session, shop.stage.brand.id, "booked", shop.stage.clock.now(), contact_id=people[0].id)
-        await asyncio.sleep(1.5)
+        for _look in range(3):
+            before = worker._last_look
+            await until(lambda before=before: worker._last_look > before)
         held = list(shop.stage.mail.accepted)
         await shop.client.update_work_pool(shop.pool, WorkPoolUpdate(is_paused=False))
         await until(lambda: len(shop.stage.mail.accepted) >= 5)
@@ -149,8 +155,7 @@ async def test_claim_whose_answer_was_lost_goes_on(shop: Shop) -> None:
     campaign, hanako = await shop.open(), shop.stage.contact()
 
     async with shop.worker() as worker:
-        await until(lambda: worker._has_successfully_synced and shop.stage.enrollment(hanako) is None)
-        await asyncio.sleep(1)  # it has recovered what it found when it began
+        await until(lambda: worker._last_look > 0)  # it has recovered what it found when it began
         shop.stage.enrol(campaign, hanako)
         await launch(shop.stage.db, shop.client, "default", wall_now())
         await shop.client.set_flow_run_state(uuid.UUID(shop.stage.enrollment(hanako).flow_run_id), claiming())
@@ -178,14 +183,22 @@ async def test_launching_twice_makes_one_run(shop: Shop) -> None:
 
 
 @pytest.mark.both_databases
-async def test_only_one_worker_owns_a_queue(shop: Shop) -> None:
+async def test_only_one_worker_owns_a_queue(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """D1"""
+    taken: list[bool] = []
+    take = QueueOwnership.take
+
+    def note(ownership: QueueOwnership) -> bool:
+        taken.append(take(ownership))
+        return taken[-1]
+
+    monkeypatch.setattr(QueueOwnership, "take", note)
     campaign, people = await shop.open("  - {id: first, send: email, message: one}\n", ""), [shop.stage.contact() for _ in range(10)]
     shop.stage.enrol(campaign, *people)
 
     async with shop.worker() as one, shop.worker() as two:
         await until(lambda: len(shop.stage.mail.accepted) == 10)
-        await asyncio.sleep(0.5)
+        await until(lambda: False in taken)
 
     assert sorted([one.wakes > 0, two.wakes > 0]) == [False, True]
     assert len(shop.stage.mail.accepted) == 10
@@ -222,7 +235,8 @@ async def test_worker_whose_own_loop_ends_ends_too(shop: Shop, monkeypatch: pyte
         work_pool_name=shop.pool, work_queues=["default"], name=f"worker-{shop.pool}", context=shop.stage.context, settings=shop.settings
     )
 
-    with pytest.raises(ExceptionGroup) as ended:
+    often = temporary_settings({PREFECT_WORKER_QUERY_SECONDS: 0.1})  # Prefect's own loop is what notices
+    with often, pytest.raises(ExceptionGroup) as ended:
         await asyncio.wait_for(worker.start(printer=lambda *_: None), 30)
 
     assert ended.group_contains(KeyError, match="a fault of ours")

@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -33,9 +33,9 @@ from distmark.settings import Settings
 from distmark.sql import id_of
 from distmark.tasks.table import Task
 from tests import factories
-from tests.driver import Stage
+from tests.driver import PHONE, Stage
+from tests.waiting import until
 
-PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
 TWO_MAILS = """
   - {id: one, send: email, message: one}
   - {id: rest, wait: {for: 3 days}}
@@ -107,14 +107,6 @@ async def walking(desk: Desk, test: Rehearsal) -> AsyncIterator[asyncio.Task[Non
         if not task.done():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-
-
-async def until(holds: Callable[[], bool], seconds: float = 15.0) -> None:
-    for _ in range(int(seconds / 0.02)):
-        if holds():
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("it did not happen in time")
 
 
 async def test_whole_journey_comes_to_the_testers_own_inbox_and_to_nobody_else(desk: Desk):
@@ -239,7 +231,7 @@ async def test_waiting_no_longer_ends_one_wait_alone(desk: Desk):
         with desk.stage.db.writing() as session:
             service.ask_to_go_on(session, desk.stage.marketer, test.key)
         await until(lambda: len(desk.inbox.accepted) == 2)
-        await asyncio.sleep(0.3)
+        await until(lambda: desk.happened(test)[-1][1] == "more" and desk.row(test).next_at is not None)
 
     assert len(desk.inbox.accepted) == 2
     assert desk.row(test).status is RehearsalStatus.running

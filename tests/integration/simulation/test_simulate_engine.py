@@ -28,11 +28,10 @@ from distmark.simulation.engine import AcceptedMessage, SimulatedAction
 from distmark.simulation.simulate import Rates, SimulatedAudience, _SimulatedBrand, simulate
 from distmark.tables import create_all
 from tests.drive import drive
-from tests.driver import _templates
+from tests.driver import PHONE, _templates
 
 JOURNEYS = Path(__file__).resolve().parents[3] / "journey_defs"
 START = datetime(2026, 11, 24, 1, 0, tzinfo=UTC)
-PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
 CONTACTS, DAYS = 40, 90
 
 
