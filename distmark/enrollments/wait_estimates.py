@@ -9,12 +9,11 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import ColumnElement, select
 from sqlmodel import Session, col
 
-from distmark.contacts.attributes import attributes_of
-from distmark.contacts.fields import typed
 from distmark.contacts.table import Contact
+from distmark.enrollments.facts import build_facts
 from distmark.enrollments.table import Enrollment
 from distmark.errors import DistmarkError
-from distmark.journeys.model import Decision, Facts, Sleep
+from distmark.journeys.model import Decision, Sleep
 from distmark.journeys.program import Program
 from distmark.journeys.service import program_of
 from distmark.journeys.steps.wait import WaitStep
@@ -110,9 +109,7 @@ class WaitEstimator:
             return None
         key = (each.version_id, each.step_id, at, each.number, each.zone.key)
         if contact is not None or key not in self.known:
-            definition = self._program(each).definition
-            attributes = attributes_of(contact, definition.contact_fields) if contact else {}
-            facts = Facts(contact=attributes, journey=typed(each.data, definition.journey_fields), entered_at=each.entered_at)
+            facts = build_facts(self._program(each).definition, contact, each.data, entered_at=each.entered_at)
             try:
                 self.known[key] = decide(self._program(each), Position(each.step_id, at, each.visits), facts, self.now, each.zone)
             except DistmarkError:

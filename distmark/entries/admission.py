@@ -15,9 +15,9 @@ from distmark.campaigns.table import Campaign, Member, MemberStatus
 from distmark.channels.registry import address_of
 from distmark.compliance.service import require_sendable
 from distmark.contacts import service as contacts
-from distmark.contacts.attributes import attributes_of, zones_of
-from distmark.contacts.fields import typed
+from distmark.contacts.attributes import zones_of
 from distmark.contacts.table import Contact
+from distmark.enrollments.facts import build_facts
 from distmark.enrollments.model import EnrollmentStatus, EnrolResult, EnrolVerdict, TimelineKind
 from distmark.enrollments.suspensions import drained_among, hold_entrants
 from distmark.enrollments.table import Enrollment, TimelineEntry
@@ -115,9 +115,10 @@ def facts_of(session: Session, door: EntryPoint, entrants: Sequence[Entrant], no
     partners = {row.id: partner_attributes(row) for row in session.exec(theirs)}
     brand, campaign = brand_attributes(session.get_one(Brand, door.brand_id)), campaign_attributes(door.campaign)
     for entrant in entrants:
-        facts = Facts(
-            contact=attributes_of(entrant.contact, door.definition.contact_fields),
-            journey=typed(_frozen(door.definition, entrant), door.definition.journey_fields),
+        facts = build_facts(
+            door.definition,
+            entrant.contact,
+            _frozen(door.definition, entrant),
             partner=partners[entrant.contact.partner_id],
             campaign=campaign,
             brand=brand,
