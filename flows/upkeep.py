@@ -16,8 +16,8 @@ from distmark.clock import Clock, wall_now
 from distmark.db import Database, get_database
 from distmark.delivery.rates import forget_past_slots
 from distmark.engine.version_moves import forget_positions
-from distmark.enrollments.recovery import MOST_OVERDUE, free_claims, launch_anew, long_claimed, note_repairs, overdue_runs, unknown_runs
-from distmark.enrollments.service import cancelled_runs
+from distmark.enrollments.recovery import MOST_OVERDUE, free_claims, long_claimed, note_repairs, overdue_runs, relaunch_runs, unknown_runs
+from distmark.enrollments.service import end_cancelled_runs
 from distmark.settings import get_settings
 from flows.alarms import sound
 from flows.connection import prefect_client
@@ -166,8 +166,8 @@ _WHY = {
 def _repair_runs(yard: UpkeepContext, troubles: dict[str, list[str]]) -> None:
     now = yard.clock.now()
     with yard.db.writing() as session:
-        launch_anew(session, troubles.get(GONE, []), now)
-        cancelled_runs(session, troubles.get(CANCELLED, []), now)
+        relaunch_runs(session, troubles.get(GONE, []), now)
+        end_cancelled_runs(session, troubles.get(CANCELLED, []), now)
         for trouble, (what, _message) in _WHY.items():
             note_repairs(session, troubles.get(trouble, []), what, now)
     for trouble, (_what, message) in _WHY.items():
@@ -185,7 +185,7 @@ def _end_cancelled(yard: UpkeepContext) -> int:
     ended = 0
     for runs in _pages(yard, {"flow_runs": lately, **_in_pool(yard), "sort": "END_TIME_DESC"}, 0):
         with yard.db.writing() as session:
-            ended += cancelled_runs(session, [run["id"] for run in runs], yard.clock.now())
+            ended += end_cancelled_runs(session, [run["id"] for run in runs], yard.clock.now())
     return ended
 
 

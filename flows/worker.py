@@ -25,8 +25,8 @@ from distmark.clock import stopwatch, wall_now
 from distmark.engine.runtime import get_engine_context
 from distmark.engine.wake import EngineContext, wake, wake_result
 from distmark.enrollments.model import EnrollmentStatus
-from distmark.enrollments.recovery import launch_anew, release_queue, retry_run
-from distmark.enrollments.service import cancelled_runs
+from distmark.enrollments.recovery import relaunch_runs, release_queue, retry_run
+from distmark.enrollments.service import end_cancelled_runs
 from distmark.enrollments.table import Enrollment
 from distmark.errors import DistmarkError
 from distmark.settings import Settings, get_settings
@@ -295,7 +295,7 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
 
     def _launch_anew(self, flow_run_id: str) -> int:
         with self.world.db.writing() as session:
-            return launch_anew(session, [flow_run_id], self.world.clock.now())
+            return relaunch_runs(session, [flow_run_id], self.world.clock.now())
 
     def _retry_parked(self, run_key: str) -> int:
         with self.world.db.writing() as session:
@@ -303,7 +303,7 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
 
     def _end_cancelled(self, ids: list[str]) -> int:
         with self.world.db.writing() as session:
-            return cancelled_runs(session, ids, self.world.clock.now())
+            return end_cancelled_runs(session, ids, self.world.clock.now())
 
     # --- recovery -----------------------------------------------------------------------------------------------------------------------
 

@@ -7,13 +7,13 @@ from typing import Any
 from sqlmodel import Session, col, select
 
 from distmark.channels.registry import address_of
+from distmark.contacts.attributes import attributes_of
 from distmark.contacts.fields import typed
 from distmark.contacts.model import SuppressionScope, address_hash
-from distmark.contacts.service import attributes_of
 from distmark.contacts.table import Suppression
 from distmark.engagement.model import EventKind
 from distmark.engagement.table import Event
-from distmark.enrollments.model import name_now
+from distmark.enrollments.model import current_step_id
 from distmark.enrollments.table import Enrollment
 from distmark.experiments.service import winners_of
 from distmark.journeys.model import EventFact, Facts, SentFact
@@ -21,7 +21,7 @@ from distmark.journeys.service import program_of
 from distmark.messages.compose import Person, brand_attributes, campaign_attributes, partner_attributes, people_of
 from distmark.messages.table import Message
 from distmark.metrics.send_times import best_hours
-from distmark.segments.membership import keys_of
+from distmark.segments.membership import segment_keys_of
 from distmark.sql import id_of
 
 LATELY = timedelta(days=31)
@@ -35,7 +35,7 @@ def gather(session: Session, enrollments: Sequence[Enrollment], people: Mapping[
     programs = {version_id: program_of(session, version_id) for version_id in {row.version_id for row in enrollments}}
     definitions = {version_id: program.definition for version_id, program in programs.items()}
     winners, hours = winners_of(session, programs), best_hours(session, programs, enrollments, people, now)
-    segments = keys_of(session, [people[id_of(row)].contact for row in enrollments], now)
+    segments = segment_keys_of(session, [people[id_of(row)].contact for row in enrollments], now)
     return {
         id_of(row): Facts(
             contact=attributes_of(people[id_of(row)].contact, definitions[row.version_id].contact_fields),
@@ -67,7 +67,7 @@ def _sent(session: Session, enrollments: Sequence[Enrollment]) -> dict[int, dict
     sent: dict[int, dict[str, SentFact]] = {}
     # A later visit to the same step replaces the earlier one: the branch means the last message.
     for row in session.exec(select(Message).where(col(Message.enrollment_id).in_(list(names))).order_by(col(Message.id))):
-        step_id = name_now(names[row.enrollment_id], row.version_id, row.step_id)
+        step_id = current_step_id(names[row.enrollment_id], row.version_id, row.step_id)
         sent.setdefault(row.enrollment_id, {})[step_id] = SentFact(
             at=row.sent_at or row.created_at,
             channel=row.channel,

@@ -20,9 +20,9 @@ from distmark.contacts.attributes import attributes_of
 from distmark.contacts.fields import typed
 from distmark.contacts.table import Contact
 from distmark.engine.table import EarlierPosition, VersionMove
-from distmark.enrollments.bulk import MOVING, change, count, set_each
+from distmark.enrollments.bulk import RESUMED, change, count, set_each
 from distmark.enrollments.model import EnrollmentStatus, TimelineKind
-from distmark.enrollments.suspensions import held, hold_entrants
+from distmark.enrollments.suspensions import is_held, pause_entrants
 from distmark.enrollments.table import Enrollment
 from distmark.errors import DistmarkError, InvalidInput, NotFound, Refused
 from distmark.journeys.findings import closest
@@ -36,7 +36,7 @@ from distmark.partners.model import Permission, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.service import require
 from distmark.partners.table import Brand, Partner
-from distmark.segments.membership import keys_of
+from distmark.segments.membership import segment_keys_of
 from distmark.sql import among, id_of, row_count
 
 BATCH = 500
@@ -197,7 +197,7 @@ def undo_move(session: Session, viewer: Viewer, move_id: int, now: datetime) -> 
             among(session, col(Enrollment.id), [enrollment_id for _earlier, enrollment_id in rows]),
             col(Enrollment.paused_at) == act.at,
         ]
-        change(session, [*caught, col(Enrollment.status) == EnrollmentStatus.paused, ~held()], MOVING, TimelineKind.resumed, now, told)
+        change(session, [*caught, col(Enrollment.status) == EnrollmentStatus.paused, ~is_held()], RESUMED, TimelineKind.resumed, now, told)
     if not back:
         raise Refused(f"Everybody of move {move_id} has gone on since; move them back with a map of their steps.")
     session.execute(delete(EarlierPosition).where(col(EarlierPosition.version_move_id) == act.id))
@@ -390,7 +390,7 @@ def known_facts(session: Session, rows: Sequence[Enrollment], now: datetime) -> 
     partners = _by_id(session, Partner, {row.partner_id for row in rows})
     campaigns = _by_id(session, Campaign, {row.campaign_id for row in rows if row.campaign_id})
     brands = _by_id(session, Brand, {row.brand_id for row in rows})
-    segments = keys_of(session, list(people.values()), now)
+    segments = segment_keys_of(session, list(people.values()), now)
     definitions = {version_id: program_of(session, version_id).definition for version_id in {row.version_id for row in rows}}
     return {
         id_of(row): Facts(
@@ -436,7 +436,7 @@ def _write(session: Session, viewer: Viewer, route: _Route, act: VersionMove, mo
     for step_id in dict.fromkeys(each.row.step_id for each in moved):
         rows = [_timed(each, now) for each in moved if each.row.step_id == step_id]
         set_each(session, rows, {}, TimelineKind.moved, now, told | {"step": step_id})
-    hold_entrants(session, act.brand_id, [id_of(each.row) for each in moved], now)
+    pause_entrants(session, act.brand_id, [id_of(each.row) for each in moved], now)
 
 
 def _remembered(act: VersionMove, each: _Moved) -> dict[str, Any]:

@@ -51,7 +51,7 @@ from distmark.engine.advance import (
 from distmark.engine.effects import EXTERNAL, LOCAL, EffectRequest, EffectResult, Integrations
 from distmark.engine.facts import gather, unsubscribed_among
 from distmark.enrollments.model import EnrollmentStatus, TimelineKind
-from distmark.enrollments.service import ASLEEP, ended
+from distmark.enrollments.service import ASLEEP, ended_columns
 from distmark.enrollments.table import Enrollment, TimelineEntry
 from distmark.errors import NotFound
 from distmark.journeys.definition import Kind
@@ -314,7 +314,9 @@ def _ended(walker: Walker) -> dict[str, Any]:
     step_id, arrived_at, visits = stored(walker.position)
     walker.note(TimelineKind.ended, step_id or "", outcome=end.outcome.value, reason=end.reason)
     where = {"step_id": step_id, "arrived_at": arrived_at, "visits": visits, "answers": walker.row.answers}
-    return {"row_id": walker.id} | {f"new_{name}": value for name, value in (where | ended(end.outcome, end.reason, walker.now)).items()}
+    return {"row_id": walker.id} | {
+        f"new_{name}": value for name, value in (where | ended_columns(end.outcome, end.reason, walker.now)).items()
+    }
 
 
 def _walked(walker: Walker, status: EnrollmentStatus) -> dict[str, Any]:
@@ -334,7 +336,7 @@ def _change(*names: str) -> Update:
 
 _TABLE: Table = Enrollment.__table__  # type: ignore[attr-defined]
 _GO_ON = _change("status", *WALKED)
-_END = _change("step_id", "arrived_at", "visits", "answers", *ended(Outcome.completed, "", datetime.now(UTC)))
+_END = _change("step_id", "arrived_at", "visits", "answers", *ended_columns(Outcome.completed, "", datetime.now(UTC)))
 _TELL = insert(TimelineEntry.__table__)  # type: ignore[attr-defined]
 
 

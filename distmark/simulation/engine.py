@@ -32,7 +32,7 @@ from distmark.engine.advance import (
 )
 from distmark.engine.effects import EXTERNAL, LOCAL, EffectRequest, EffectResult, Integrations, task_result
 from distmark.enrollments.model import EnrollmentStatus, TimelineKind
-from distmark.enrollments.service import ended
+from distmark.enrollments.service import ended_columns
 from distmark.enrollments.table import Enrollment
 from distmark.enrollments.wakeups import goal_events, is_triggered_by
 from distmark.errors import DistmarkError
@@ -46,7 +46,7 @@ from distmark.journeys.walk import start
 from distmark.messages.compose import Links, Person, blocks_of, compiled, language_of, render_for
 from distmark.messages.model import MessageStatus
 from distmark.personalisation.model import BlockValue
-from distmark.segments.membership import keys_of
+from distmark.segments.membership import segment_keys_of
 from distmark.sql import id_of
 
 MAX_ROUNDS = 200
@@ -205,7 +205,7 @@ class Simulator:
 
     def _end(self, walker: Walker) -> None:
         walker.note(TimelineKind.ended, walker.position.step_id or "")
-        for name, value in ended(walker.effect.outcome, walker.effect.reason, walker.now).items():
+        for name, value in ended_columns(walker.effect.outcome, walker.effect.reason, walker.now).items():
             setattr(walker.row, name, value)
         walker.effect = None
 
@@ -240,7 +240,7 @@ class Simulator:
         apply_result(self.work, walker, local)
         if local.contact is not None:
             contact = walker.person.contact
-            walker.facts = replace(walker.facts, segments=keys_of(self.session, [contact], walker.now)[id_of(contact)])
+            walker.facts = replace(walker.facts, segments=segment_keys_of(self.session, [contact], walker.now)[id_of(contact)])
 
     def _done_here(self, effect: Any, errand: EffectRequest) -> EffectResult:
         if isinstance(effect, CreateTask):

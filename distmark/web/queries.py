@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 from sqlmodel import Session, col, func, select
 
 from distmark.campaigns.table import Campaign, Member, MemberStatus, PartnerBlocks
-from distmark.contacts.service import attributes_of, mentions
+from distmark.contacts.attributes import attributes_of
+from distmark.contacts.service import mentions
 from distmark.contacts.table import Contact, Suppression
 from distmark.engagement.model import EventKind, Verdict
 from distmark.engagement.table import Event

@@ -11,7 +11,16 @@ from pydantic_core import from_json
 
 from distmark.engagement import service as engagement
 from distmark.engagement.events import MOST_EVENTS, NewEvent, RecordedEvent
-from distmark.entries.api_calls import MOST_CONTACTS, MOST_PER_RUN, Answered, Asked, Call, Problem, Unreadable, enter_by_call
+from distmark.entries.api_calls import (
+    MOST_CONTACTS,
+    MOST_PER_RUN,
+    CallAnswer,
+    EntryCall,
+    InvalidCall,
+    Problem,
+    RequestedContact,
+    enter_by_call,
+)
 from distmark.errors import DistmarkError, NotFound
 from distmark.partners.model import Viewer
 from distmark.web.api.viewer import api_viewer
@@ -94,19 +103,19 @@ def post_enrollments(request: Request, key: str, body: bytes = body_of, viewer: 
         told = read_json(body)
         _check_storable(told)
         asked = _enrollments.validate_python(told)
-        contacts = [Asked(each.id, each.email, each.data) for each in asked.contacts]
-        call = Call(key, contacts, _key_of(request), asked.campaign, asked.contacts_per_run)
+        contacts = [RequestedContact(each.id, each.email, each.data) for each in asked.contacts]
+        call = EntryCall(key, contacts, _key_of(request), asked.campaign, asked.contacts_per_run)
         with site.db.writing() as session:
             answered = enter_by_call(session, viewer, call, site.clock.now())
     except ValidationError as error:
         return unreadable(request, problems_of(error))
-    except Unreadable as error:
+    except InvalidCall as error:
         return unreadable(request, error.problems)
     headers = {"idempotency-replayed": "true"} if answered.repeated else None
     return JSONResponse(_told(answered), headers=headers)
 
 
-def _told(answered: Answered) -> dict[str, Any]:
+def _told(answered: CallAnswer) -> dict[str, Any]:
     results = [
         {"contact_id": each.contact_id, "verdict": each.verdict, "enrollment_id": each.enrollment_id, "until": each.until}
         for each in answered.answers
@@ -117,7 +126,7 @@ def _told(answered: Answered) -> dict[str, Any]:
 def _key_of(request: Request) -> str | None:
     key = request.headers.get("idempotency-key")
     if key is not None and not (0 < len(key) <= LONGEST_KEY and key.isprintable()):
-        raise Unreadable([Problem("Idempotency-Key", f"It has {len(key)} characters; give 1 to {LONGEST_KEY} that can be printed.")])
+        raise InvalidCall([Problem("Idempotency-Key", f"It has {len(key)} characters; give 1 to {LONGEST_KEY} that can be printed.")])
     return key
 
 
@@ -138,16 +147,16 @@ def post_events(request: Request, body: bytes = body_of, viewer: Viewer = api_vi
         _check_events(told, many)
     except ValidationError as error:
         return unreadable(request, problems_of(error))
-    except Unreadable as error:
+    except InvalidCall as error:
         return unreadable(request, error.problems)
     return JSONResponse(_record_many(site, viewer, many))
 
 
 def _check_events(told: Any, many: Sequence[Any]) -> None:
     if isinstance(told, dict) and (odd := sorted(set(told) - {"events"})):
-        raise Unreadable([Problem(odd[0], "There is no such field beside events.")])
+        raise InvalidCall([Problem(odd[0], "There is no such field beside events.")])
     if not 1 <= len(many) <= MOST_EVENTS:
-        raise Unreadable([Problem("events", f"{len(many)} events are told; give 1 to {MOST_EVENTS:,} in one call.")])
+        raise InvalidCall([Problem("events", f"{len(many)} events are told; give 1 to {MOST_EVENTS:,} in one call.")])
 
 
 def _one_event(site: Site, viewer: Viewer, asked: EventAsked) -> Response:
@@ -174,8 +183,8 @@ def _record_many(site: Site, viewer: Viewer, many: Sequence[Any]) -> dict[str, A
         try:
             _check_storable(told, place)
             read[number] = _event.validate_python(told).event
-        except (ValidationError, Unreadable) as error:
-            problems = error.problems if isinstance(error, Unreadable) else problems_of(error, place)
+        except (ValidationError, InvalidCall) as error:
+            problems = error.problems if isinstance(error, InvalidCall) else problems_of(error, place)
             verdicts[number] = {"verdict": "refused", "reason": "unreadable", "problems": _shown(problems)}
     with site.db.writing() as session:
         now = site.clock.now()
@@ -200,12 +209,14 @@ def read_json(body: bytes) -> Any:
     try:
         return from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise Unreadable([Problem("body", f"It is not JSON: {error}.")]) from error
+        raise InvalidCall([Problem("body", f"It is not JSON: {error}.")]) from error
 
 
 def _check_storable(told: Any, within: str = "") -> None:
     if place := _unstorable(told, ()):
-        raise Unreadable([Problem(_place(place, within), "It holds a null character or a number beyond all bounds, which cannot be kept.")])
+        raise InvalidCall(
+            [Problem(_place(place, within), "It holds a null character or a number beyond all bounds, which cannot be kept.")]
+        )
 
 
 def _unstorable(value: Any, place: tuple[int | str, ...]) -> tuple[int | str, ...] | None:

@@ -16,10 +16,10 @@ from distmark.campaigns.table import Campaign, CampaignStatus, Member, MemberSta
 from distmark.contacts.table import Contact
 from distmark.enrollments import control
 from distmark.enrollments import service as enrollments
-from distmark.enrollments.model import EnrolVerdict
 from distmark.enrollments.suspensions import Scope
 from distmark.enrollments.table import Enrollment
 from distmark.entries import service
+from distmark.entries.model import EnrolVerdict
 from distmark.errors import InvalidInput, NotFound, Refused
 from distmark.journeys import service as journeys
 from distmark.journeys.program import Program
@@ -159,12 +159,12 @@ def _page(
         desk = desk_of(session, visit, campaign_id)
         found = campaigns.members(session, visit.viewer, campaign_id, status=chosen_status, text=q, after_id=after, limit=ROWS)
         counts = campaigns.member_counts(session, visit.viewer, campaign_id)
-        enrolled = enrollments.where_now(session, visit.viewer, campaign_id, [id_of(contact) for _, contact in found.rows])
+        enrolled = enrollments.newest_enrollments(session, visit.viewer, campaign_id, [id_of(contact) for _, contact in found.rows])
         programs = _programs(session, enrolled.values(), desk)
         rows = [_row(visit, desk, member, contact, enrolled.get(id_of(contact)), programs) for member, contact in found.rows]
         shown = _shown(session, visit, desk, rows, found.total, chosen_status, q, contact_id, step_id, lang)
         first_at = _first_at(session, visit, desk, rows)
-        restrained = control.kinds_on(session, visit.viewer, Scope(campaign_id=campaign_id))
+        restrained = control.suspension_kinds(session, visit.viewer, Scope(campaign_id=campaign_id))
         cohort = _cohort(session, visit, desk.campaign, sum(counts.values()))
     pending = counts.get(MemberStatus.pending, 0)
     return visit.page(

@@ -13,7 +13,7 @@ from distmark.campaigns.service import get_campaign
 from distmark.campaigns.table import CampaignStatus
 from distmark.contacts.service import get_contact
 from distmark.enrollments import control
-from distmark.enrollments.control import ResumePlan, Stand
+from distmark.enrollments.control import ResumePlan, ScopeStatus
 from distmark.enrollments.model import SuspensionKind, TimelineKind
 from distmark.enrollments.service import enrollment_of
 from distmark.enrollments.suspensions import PARTS, Scope, suspensions
@@ -307,7 +307,7 @@ def _reason(form: FormData, action: str) -> str:
 def _page(visit: Visit, find: Find, *, wrong: str = "", asked: str = "", status: int = 200) -> Response:
     with visit.reading() as session:
         subject = find(session)
-        stand = control.stand_of(session, visit.viewer, subject.scope)
+        stand = control.scope_status(session, visit.viewer, subject.scope)
         may_act = _may_act(visit.viewer)
         plans = _plans(session, visit, subject, stand) if may_act else None
         own, around, within = _holds(session, visit, stand)
@@ -340,7 +340,7 @@ def _may_act(viewer: Viewer) -> bool:
     return viewer.may(Permission.publish_campaigns) or viewer.may(Permission.enrol_contacts)
 
 
-def _plans(session: Session, visit: Visit, subject: Subject, stand: Stand) -> tuple[ResumePlan, ResumePlan] | None:
+def _plans(session: Session, visit: Visit, subject: Subject, stand: ScopeStatus) -> tuple[ResumePlan, ResumePlan] | None:
     """Return what resuming would do with the clock kept and with waits made longer; None when there is nothing to resume."""
     kept, extended = (control.plan_resume(session, visit.viewer, subject.scope, visit.now, extend=extend) for extend in (False, True))
     resumable = stand.own or kept.resumed or subject.marked_paused or (subject.scope.enrollment_ids and stand.parked)
@@ -356,7 +356,7 @@ def _steps(visit: Visit, subject: Subject, plan: ResumePlan) -> list[tuple[str, 
     return sorted(named, key=lambda pair: -pair[1])
 
 
-def _sentences(visit: Visit, stand: Stand, own: Sequence[Hold], alone: Hold | None) -> list[str]:
+def _sentences(visit: Visit, stand: ScopeStatus, own: Sequence[Hold], alone: Hold | None) -> list[str]:
     """Return what stands now, sentence by sentence."""
     said = [_since(visit, hold) for hold in (*own, *([alone] if alone else ()))]
     if not said and not stand.kinds:
@@ -378,7 +378,7 @@ def _since(visit: Visit, hold: Hold) -> str:
     return visit.tongue.joined(said, visit.say(N_("Reason: %(reason)s."), reason=hold.reason.rstrip("。.")) if hold.reason else "")
 
 
-def _holds(session: Session, visit: Visit, stand: Stand) -> tuple[list[Hold], list[Hold], list[Hold]]:
+def _holds(session: Session, visit: Visit, stand: ScopeStatus) -> tuple[list[Hold], list[Hold], list[Hold]]:
     groups = stand.own, stand.around, stand.within
     names = queries.names_of_users(session, visit.viewer, [row.by_id for group in groups for row in group])
     own, around, within = ([_hold(session, visit, row, names) for row in group] for group in groups)
@@ -421,7 +421,7 @@ def _given(row: Suspension) -> set[str]:
     return {name for name in PARTS if getattr(row, name) is not None}
 
 
-def _paused_alone(session: Session, visit: Visit, subject: Subject, stand: Stand) -> Hold | None:
+def _paused_alone(session: Session, visit: Visit, subject: Subject, stand: ScopeStatus) -> Hold | None:
     """Return who paused one enrollment by itself, and when: no restraint says it, its timeline does."""
     is_held = SuspensionKind.paused in stand.kinds and not subject.marked_paused
     if not (subject.scope.enrollment_ids and stand.paused) or is_held:

@@ -58,7 +58,7 @@ def test_version_goes_from_draft_to_registered_and_leaves_a_trail(db: Database, 
         assert (version.decided_by_id, version.decision_note) == (office.approver.user_id, "よい")
         assert (version.submitted_at, version.decided_at, version.registered_at) == tuple(now + timedelta(hours=n) for n in (1, 2, 3))
         compliance.require_sendable(version)
-        trail = compliance.trail(session, office.marketer, "journey_version", version_id)
+        trail = compliance.audit_trail(session, office.marketer, "journey_version", version_id)
         assert [(entry.action, entry.user_id, entry.content_hash) for entry in trail] == [
             ("submitted", office.marketer.user_id, office.source.content_hash),
             ("approved", office.approver.user_id, office.source.content_hash),
@@ -280,9 +280,9 @@ def test_partners_people_see_in_the_trail_only_what_their_own_people_did(db: Dat
             compliance.record(session, id_of(brand), user.id, "stopped", "enrollment", 1, now, reason=user.email)
         compliance.record(session, id_of(brand), None, "stopped", "enrollment", 1, now)
 
-        assert len(compliance.trail(session, make_viewer(session, partner=mine), "enrollment", 1)) == 1
-        assert len(compliance.trail(session, make_viewer(session, Role.approver, brand), "enrollment", 1)) == 3
-        assert compliance.trail(session, make_viewer(session, Role.approver), "enrollment", 1) == []
+        assert len(compliance.audit_trail(session, make_viewer(session, partner=mine), "enrollment", 1)) == 1
+        assert len(compliance.audit_trail(session, make_viewer(session, Role.approver, brand), "enrollment", 1)) == 3
+        assert compliance.audit_trail(session, make_viewer(session, Role.approver), "enrollment", 1) == []
 
 
 def test_two_approvers_at_once_decide_once(db: Database, now: datetime):

@@ -4,9 +4,9 @@ from datetime import date, datetime, timedelta
 
 import pytest
 
+from distmark.contacts import attributes, consents, model
 from distmark.contacts import service as contacts
-from distmark.contacts.fields import FieldRefused
-from distmark.contacts.service import ContactInput
+from distmark.contacts.fields import ContactInput, FieldRefused
 from distmark.db import Database
 from distmark.errors import InvalidInput, NotAllowed, NotFound, Refused
 from distmark.partners.model import Role
@@ -100,13 +100,13 @@ def test_saving_a_contact_never_resubscribes(db: Database, now: datetime):
     with db.writing() as session:
         partner = make_partner(session)
         contact = make_contact(session, partner, email="taro@example.com")
-        contacts.record_consent(session, id_of(contact), "email", given=False, now=now)
-        contacts.suppress(session, partner.brand_id, "email", "taro@example.com", contacts.SuppressionReason.unsubscribed, now)
+        consents.record_consent(session, id_of(contact), "email", given=False, now=now)
+        consents.suppress(session, partner.brand_id, "email", "taro@example.com", model.SuppressionReason.unsubscribed, now)
 
         contacts.update_contact(session, make_viewer(session, partner=partner), id_of(contact), ContactInput(city="東京都"), now)
 
-        assert contacts.consent_state(session, [id_of(contact)], "email") == {contact.id: False}
-        assert contacts.suppressed(session, partner.brand_id, "email", ["taro@example.com"], marketing=True)
+        assert consents.consent_state(session, [id_of(contact)], "email") == {contact.id: False}
+        assert consents.suppressed(session, partner.brand_id, "email", ["taro@example.com"], marketing=True)
 
 
 def test_journey_sets_fields_and_attributes_and_clears_with_none(db: Database, now: datetime):
@@ -210,7 +210,7 @@ def test_messages_see_built_in_fields_above_attributes_of_the_same_name(db: Data
         attributes = {"email": "fake@example.com", "is_client": "いいえ", "greeting": "花子さん"}
         contact = make_contact(session, email="hanako@example.com", attributes=attributes)
 
-        seen = contacts.attributes_of(contact, {"is_client": "bool"})
+        seen = attributes.attributes_of(contact, {"is_client": "bool"})
 
         assert seen == {
             "first_name": "花子",
@@ -232,7 +232,7 @@ def test_full_name_follows_the_contacts_language(db: Database):
     with db.writing() as session:
         contact = make_contact(session, language="en", first_name="Hanako", last_name="Suzuki")
 
-        assert contacts.attributes_of(contact)["full_name"] == "Hanako Suzuki"
+        assert attributes.attributes_of(contact)["full_name"] == "Hanako Suzuki"
 
 
 def test_members_of_another_brands_campaign_do_not_change_a_search(db: Database):

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from sqlmodel import Session, col, func, select
 
-from distmark.contacts import imports
-from distmark.contacts import service as contacts
+from distmark.contacts import consents, imports
 from distmark.contacts.imports import BATCH, MOST_BYTES, read_headings, read_table
 from distmark.contacts.model import ContactKind, SuppressionReason
 from distmark.contacts.table import Consent, Contact
@@ -32,7 +31,7 @@ def _viewer(session: Session) -> Viewer:
 
 def _import(session: Session, viewer: Viewer, content: str | bytes, now: datetime, name: str = "book.csv", **options: Any):
     data = content if isinstance(content, bytes) else content.encode()
-    return contacts.import_contacts(session, viewer, viewer.partner_id or 0, data, name, now, **options)
+    return imports.import_contacts(session, viewer, viewer.partner_id or 0, data, name, now, **options)
 
 
 def _all(session: Session) -> list[Contact]:
@@ -218,25 +217,25 @@ def test_import_never_resubscribes(db: Database, now: datetime):
         viewer = _viewer(session)
         _import(session, viewer, "email,同意\na@example.com,はい\n", now)
         (contact,) = _all(session)
-        contacts.record_consent(session, id_of(contact), "email", given=False, now=now + timedelta(days=1))
-        contacts.suppress(session, viewer.brand_id, "email", "a@example.com", SuppressionReason.unsubscribed, now)
+        consents.record_consent(session, id_of(contact), "email", given=False, now=now + timedelta(days=1))
+        consents.suppress(session, viewer.brand_id, "email", "a@example.com", SuppressionReason.unsubscribed, now)
 
         report = _import(session, viewer, "email,同意\na@example.com,はい\n", now + timedelta(days=2), ground="existing_customer")
 
         assert report.kept_refusals == 1
-        assert contacts.consent_state(session, [id_of(contact)], "email") == {contact.id: False}
-        assert contacts.suppressed(session, viewer.brand_id, "email", ["a@example.com"], marketing=True)
+        assert consents.consent_state(session, [id_of(contact)], "email") == {contact.id: False}
+        assert consents.suppressed(session, viewer.brand_id, "email", ["a@example.com"], marketing=True)
 
 
 def test_contact_that_is_written_down_anew_is_still_suppressed(db: Database, now: datetime):
     """U8"""
     with db.writing() as session:
         brand = make_brand(session)
-        contacts.suppress(session, id_of(brand), "email", "a@example.com", SuppressionReason.erased, now)
+        consents.suppress(session, id_of(brand), "email", "a@example.com", SuppressionReason.erased, now)
 
         _import(session, make_viewer(session, partner=make_partner(session, brand)), "email,同意\nA@example.com,はい\n", now)
 
-        assert contacts.suppressed(session, id_of(brand), "email", [_all(session)[0].email or ""], marketing=True)
+        assert consents.suppressed(session, id_of(brand), "email", [_all(session)[0].email or ""], marketing=True)
 
 
 def test_file_can_say_who_agreed_and_who_wants_no_mail(db: Database, now: datetime):
@@ -253,7 +252,7 @@ def test_file_can_say_who_agreed_and_who_wants_no_mail(db: Database, now: dateti
         _import(session, _viewer(session), content, now)
 
         ids = {contact.email: id_of(contact) for contact in _all(session)}
-        mail, sms = contacts.consent_state(session, ids.values(), "email"), contacts.consent_state(session, ids.values(), "sms")
+        mail, sms = consents.consent_state(session, ids.values(), "email"), consents.consent_state(session, ids.values(), "sms")
         assert [mail[ids[f"{name}@example.com"]] for name in "abcd"] == [True, False, False, None]
         assert sms[ids["d@example.com"]] is True
         row = session.exec(select(Consent).where(Consent.contact_id == ids["a@example.com"])).one()
@@ -404,7 +403,7 @@ def test_marketer_does_not_import(db: Database, now: datetime):
         partner = make_partner(session)
 
         with pytest.raises(NotAllowed):
-            contacts.import_contacts(session, make_viewer(session, Role.marketer), id_of(partner), b"email\n", "a.csv", now)
+            imports.import_contacts(session, make_viewer(session, Role.marketer), id_of(partner), b"email\n", "a.csv", now)
 
 
 def test_partner_does_not_import_into_another_book(db: Database, now: datetime):
@@ -412,7 +411,7 @@ def test_partner_does_not_import_into_another_book(db: Database, now: datetime):
         viewer, other = _viewer(session), make_partner(session)
 
         with pytest.raises(NotFound):
-            contacts.import_contacts(session, viewer, id_of(other), b"email\na@example.com", "a.csv", now)
+            imports.import_contacts(session, viewer, id_of(other), b"email\na@example.com", "a.csv", now)
 
 
 def test_kind_of_record_is_read(db: Database, now: datetime):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import update
 
 from distmark.channels.memory import Fault
-from distmark.contacts.service import record_consent
+from distmark.contacts.consents import record_consent
 from distmark.engine.wake import wake
 from distmark.enrollments.model import TimelineKind
 from distmark.enrollments.table import Enrollment

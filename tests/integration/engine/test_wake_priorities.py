@@ -10,7 +10,7 @@ from sqlalchemy import event
 from sqlmodel import select
 
 from distmark.campaigns.table import Campaign
-from distmark.contacts.service import record_consent
+from distmark.contacts.consents import record_consent
 from distmark.contacts.table import Contact
 from distmark.engine.wake import wake
 from distmark.enrollments.control import pause, stop

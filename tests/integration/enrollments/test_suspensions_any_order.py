@@ -18,9 +18,10 @@ from distmark.engagement.service import click, record_event
 from distmark.engine.facts import look
 from distmark.engine.version_moves import move, undo_move
 from distmark.enrollments.control import drain, pause, resume, stop
-from distmark.enrollments.model import EnrollmentStatus, EnrolVerdict
+from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.suspensions import Scope
 from distmark.enrollments.table import Enrollment
+from distmark.entries.model import EnrolVerdict
 from distmark.errors import Refused
 from distmark.messages.model import MessageStatus
 from distmark.messages.table import Message

@@ -9,9 +9,10 @@ from distmark.campaigns.table import Campaign, CampaignStatus
 from distmark.compliance.table import AuditEntry
 from distmark.engagement.service import record_event
 from distmark.enrollments.control import drain, pause, plan_resume, resume, stop
-from distmark.enrollments.model import EnrollmentStatus, EnrolVerdict, SuspensionKind, TimelineKind
+from distmark.enrollments.model import EnrollmentStatus, SuspensionKind, TimelineKind
 from distmark.enrollments.suspensions import Scope, suspensions
 from distmark.enrollments.table import Enrollment, Suspension
+from distmark.entries.model import EnrolVerdict
 from distmark.errors import InvalidInput, NotAllowed, NotFound
 from distmark.journeys.service import newest_registered
 from distmark.partners.model import Role
@@ -52,7 +53,7 @@ async def test_pause_of_any_scope_freezes_those_in_it_and_no_other_and_resume_le
     with stage.db.writing() as session:
         elsewhere = factories.make_partner(session, session.get_one(type(stage.brand), stage.brand.id))
         jiro = factories.make_contact(session, elsewhere)
-        from distmark.contacts.service import record_consent
+        from distmark.contacts.consents import record_consent
 
         record_consent(session, id_of(jiro), "email", given=True, now=stage.clock.now(), source="test")
         theirs = factories.make_viewer(session, partner=elsewhere)

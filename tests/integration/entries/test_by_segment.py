@@ -115,7 +115,7 @@ def test_reading_goes_on_where_it_was_interrupted(stage: EntryStage):
     with stage.db.writing() as session:
         plans.plan_journeys(session, stage.clock.now())
     with stage.db.writing() as session:
-        by_segment.read_some_members(session, stage.clock.now(), limit=2)
+        by_segment.enter_member_batch(session, stage.clock.now(), limit=2)
 
     stage.clock.move(HOUR)
     stage.look()

@@ -11,7 +11,7 @@ from distmark.clock import FixedClock
 from distmark.contacts.table import Contact
 from distmark.db import Database
 from distmark.engagement.events import NewEvent, record_events
-from distmark.enrollments.model import EnrolVerdict
+from distmark.entries.model import EnrolVerdict
 from distmark.entries.quota import period_start
 from distmark.entries.table import Entrance, EntryCount
 from distmark.journeys.field_types import Cap

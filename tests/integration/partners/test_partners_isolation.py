@@ -15,8 +15,9 @@ from distmark.campaigns import service as campaigns
 from distmark.campaigns.table import Campaign, CampaignStatus, Member, MemberStatus
 from distmark.compliance import service as compliance
 from distmark.compliance.table import AuditEntry
+from distmark.contacts import imports
 from distmark.contacts import service as contacts
-from distmark.contacts.service import ContactInput
+from distmark.contacts.fields import ContactInput
 from distmark.contacts.table import Contact
 from distmark.db import Database
 from distmark.errors import DistmarkError, NotAllowed, NotFound
@@ -83,8 +84,8 @@ GUESSES: dict[str, tuple[Act, object]] = {
     ),
     "contacts.update_contact": (lambda s, v, r, now: contacts.update_contact(s, v, r.contact, ContactInput(city="x"), now), NotFound),
     "contacts.find_contacts": (lambda s, v, r, now: contacts.find_contacts(s, v, "鈴木").rows, NOTHING),
-    "contacts.import_contacts": (
-        lambda s, v, r, now: contacts.import_contacts(s, v, r.partner, b"email\na@example.com\n", "a.csv", now),
+    "imports.import_contacts": (
+        lambda s, v, r, now: imports.import_contacts(s, v, r.partner, b"email\na@example.com\n", "a.csv", now),
         NotFound,
     ),
     "journeys.get_version": (lambda s, v, r, now: journeys.get_version(s, v, r.registered), NotFound),
@@ -96,7 +97,7 @@ GUESSES: dict[str, tuple[Act, object]] = {
     "compliance.send_back": (lambda s, v, r, now: compliance.send_back(s, v, r.submitted, "x", now), NotFound),
     "compliance.mark_registered": (lambda s, v, r, now: compliance.mark_registered(s, r.registered, "d", now, v), NotFound),
     "compliance.retire": (lambda s, v, r, now: compliance.retire(s, v, r.registered, now), NotFound),
-    "compliance.trail": (lambda s, v, r, now: compliance.trail(s, v, "contact", r.contact), NOTHING),
+    "compliance.trail": (lambda s, v, r, now: compliance.audit_trail(s, v, "contact", r.contact), NOTHING),
     "compliance.waiting_approvals": (lambda s, v, r, now: compliance.waiting_approvals(s, v), NOTHING),
     "campaigns.create_campaign": (lambda s, v, r, now: campaigns.create_campaign(s, v, r.journey_key, "k", "n", now), NotFound),
     "campaigns.set_campaign_status": (

@@ -48,7 +48,7 @@ class Shop:
         judged = 0
         while True:
             with self.db.writing() as session:
-                part = membership.rebuild_some(session, self.now)
+                part = membership.rebuild_batch(session, self.now)
             if part is None:
                 return judged
             judged += part
@@ -132,7 +132,7 @@ def test_rule_changed_in_the_middle_of_a_rebuild_begins_again_with_the_new_one(s
     early, late = shop.contacts(2, city="横浜市"), shop.contacts(2, city="川崎市")
     segment_id = shop.segment("contact.city == '横浜市'")
     with shop.db.writing() as session:
-        membership.rebuild_some(session, shop.now, limit=3)
+        membership.rebuild_batch(session, shop.now, limit=3)
 
     with shop.db.writing() as session:
         service.change_rule(session, shop.marketer, segment_id, "contact.city == '川崎市'", shop.now)
@@ -235,7 +235,7 @@ def test_in_segment_means_what_the_contact_is_now_even_before_the_flow_came_by(s
     with shop.db.writing() as session:
         service.add_to_segment(session, shop.marketer, listed, [taro], shop.now)
         people = list(session.exec(select(Contact).order_by(col(Contact.id))))
-        keys = membership.keys_of(session, people, shop.now)
+        keys = membership.segment_keys_of(session, people, shop.now)
 
     assert keys == {hanako: frozenset({"yokohama"}), taro: frozenset({"vip"})}
 
