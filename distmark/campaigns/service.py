@@ -106,7 +106,7 @@ def suggested_per_run(members: int) -> int:
 
 
 def can_set_per_run(session: Session, viewer: Viewer, campaign_id: int) -> bool:
-    """Return whether the viewer may now set the contacts per run: only before the first enrolment. NotFound outside their sight."""
+    """Return whether the viewer may now set the contacts per run: only before the first enrollment. NotFound outside their sight."""
     campaign = get_campaign(session, viewer, campaign_id)
     allowed = viewer.may(Permission.publish_campaigns) or viewer.may(Permission.enrol_contacts)
     return allowed and campaign.status is not CampaignStatus.closed and not _is_begun(session, campaign_id)
@@ -115,7 +115,7 @@ def can_set_per_run(session: Session, viewer: Viewer, campaign_id: int) -> bool:
 def set_contacts_per_run(session: Session, viewer: Viewer, campaign_id: int, many: int, now: datetime) -> Campaign:
     """Set the number of the campaign's contacts that one flow run carries, 1 to 500, and return the campaign.
 
-    Errors: NotFound outside the viewer's sight, NotAllowed, InvalidInput for another number, Refused after the first enrolment.
+    Errors: NotFound outside the viewer's sight, NotAllowed, InvalidInput for another number, Refused after the first enrollment.
     """
     campaign = get_campaign(session, viewer, campaign_id)
     if not viewer.may(Permission.publish_campaigns):

@@ -207,8 +207,8 @@ def test_erased_contact_is_neither_found_nor_got(db: Database, now: datetime):
 
 def test_messages_see_built_in_fields_above_attributes_of_the_same_name(db: Database):
     with db.writing() as session:
-        attributes = {"email": "fake@example.com", "is_client": "いいえ", "greeting": "花子さん"}
-        contact = make_contact(session, email="hanako@example.com", attributes=attributes)
+        given = {"email": "fake@example.com", "is_client": "いいえ", "greeting": "花子さん"}
+        contact = make_contact(session, email="hanako@example.com", attributes=given)
 
         seen = attributes.attributes_of(contact, {"is_client": "bool"})
 
