@@ -1,4 +1,4 @@
-"""Consent is appended and the newest row counts; a suppressed address stays so, as a hash, for the whole brand."""
+"""Consents, of which the newest row counts, and suppressions, which hold as a hash for the whole brand."""
 
 from datetime import datetime, timedelta
 
@@ -14,7 +14,7 @@ from distmark.sql import id_of
 from tests.factories import make_brand, make_contact, make_partner
 
 
-def test_newest_word_counts_and_the_older_ones_are_kept(db: Database, now: datetime):
+def test_newest_consent_counts_and_older_ones_are_kept(db: Database, now: datetime):
     with db.writing() as session:
         contact = make_contact(session)
         contact_id = id_of(contact)
@@ -25,13 +25,13 @@ def test_newest_word_counts_and_the_older_ones_are_kept(db: Database, now: datet
         assert [row.source for row in consents.consents_of(session, contact_id)] == ["phone call", "form"]
 
 
-def test_channels_are_apart_and_who_was_never_asked_is_none(db: Database, now: datetime):
+def test_channels_are_separate_and_a_contact_without_consent_is_none(db: Database, now: datetime):
     with db.writing() as session:
-        asked, never = id_of(make_contact(session)), id_of(make_contact(session))
-        consents.record_consent(session, asked, "email", given=True, now=now)
+        agreed, silent = id_of(make_contact(session)), id_of(make_contact(session))
+        consents.record_consent(session, agreed, "email", given=True, now=now)
 
-        assert consents.consent_state(session, [asked, never], "email") == {asked: True, never: None}
-        assert consents.consent_state(session, [asked], "sms") == {asked: None}
+        assert consents.consent_state(session, [agreed, silent], "email") == {agreed: True, silent: None}
+        assert consents.consent_state(session, [agreed], "sms") == {agreed: None}
         assert consents.consent_state(session, [], "sms") == {}
 
 
@@ -50,7 +50,7 @@ def test_unknown_channel_or_ground_is_refused(db: Database, now: datetime, chann
         consents.record_consent(session, id_of(make_contact(session)), channel, given=True, now=now, ground=ground)
 
 
-def test_consent_of_thousands_is_asked_in_one_call(db: Database, now: datetime):
+def test_consent_of_thousands_is_read_in_one_call(db: Database, now: datetime):
     with db.writing() as session:
         first = make_contact(session)
         consents.record_consent(session, id_of(first), "email", given=True, now=now)
@@ -105,13 +105,13 @@ def test_another_brand_and_another_channel_are_not_stopped(db: Database, now: da
         assert not consents.suppressed(session, other, "sms", ["+819012345678"], True)
 
 
-@pytest.mark.parametrize("asked", ["a..b@docomo.ne.jp", '"a..b"@docomo.ne.jp', "A..B@docomo.ne.jp"])
-def test_carrier_address_is_stopped_however_it_is_spelled(db: Database, now: datetime, asked: str):
+@pytest.mark.parametrize("spelling", ["a..b@docomo.ne.jp", '"a..b"@docomo.ne.jp', "A..B@docomo.ne.jp"])
+def test_carrier_address_is_stopped_however_it_is_spelled(db: Database, now: datetime, spelling: str):
     with db.writing() as session:
         brand_id = id_of(make_brand(session))
         consents.suppress(session, brand_id, "email", "a..b@docomo.ne.jp", SuppressionReason.bounced, now)
 
-        assert consents.suppressed(session, brand_id, "email", [asked], True) == {address_hash(brand_id, asked)}
+        assert consents.suppressed(session, brand_id, "email", [spelling], True) == {address_hash(brand_id, spelling)}
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_carrier_address_is_stopped_however_it_is_spelled(db: Database, now: dat
         (SuppressionReason.erased, False),
     ],
 )
-def test_own_wish_can_be_taken_back_but_a_complaint_cannot(db: Database, now: datetime, reason: SuppressionReason, lifted: bool):
+def test_unsubscription_can_be_lifted_but_a_complaint_cannot(db: Database, now: datetime, reason: SuppressionReason, lifted: bool):
     """U9"""
     with db.writing() as session:
         brand_id = id_of(make_brand(session))
@@ -135,7 +135,7 @@ def test_own_wish_can_be_taken_back_but_a_complaint_cannot(db: Database, now: da
         assert bool(consents.suppressed(session, brand_id, "email", ["taro@example.com"], True)) is not lifted
 
 
-def test_partners_of_a_brand_share_what_is_stopped(db: Database, now: datetime):
+def test_partners_of_a_brand_share_suppressions(db: Database, now: datetime):
     with db.writing() as session:
         brand = make_brand(session)
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""Guessed ids: nobody reads or changes a row of another partner or another brand, by any function that acts for a person."""
+"""Guessed ids: without_partner reads or changes a row of another partner or another brand, by any function that acts for a person."""
 
 import inspect
 from collections.abc import Callable
@@ -136,7 +136,7 @@ MODULES: dict[str, tuple[ModuleType, ...]] = {
 
 
 @pytest.mark.parametrize("room", MODULES)
-def test_every_function_that_takes_a_viewer_is_tried_below(room: str):
+def test_every_function_that_takes_a_viewer_is_called_below(room: str):
     functions = {
         name: function
         for module in MODULES[room]
@@ -152,12 +152,12 @@ def test_every_function_that_takes_a_viewer_is_tried_below(room: str):
 def test_nobody_reaches_rows_of_another_brand(db: Database, now: datetime, name: str):
     """S5"""
     with db.writing() as session:
-        theirs = _rows(session, make_partner(session))
+        rows = _rows(session, make_partner(session))
         viewers = [make_viewer(session, role, make_brand(session)) for role in Role]
         before = _snapshot(session)
 
         for viewer in viewers:
-            _guess(session, viewer, theirs, now, name)
+            _call(session, viewer, rows, now, name)
 
         assert _snapshot(session) == before
 
@@ -167,19 +167,19 @@ def test_partner_does_not_reach_rows_of_another_partner_of_the_brand(db: Databas
     """S5"""
     with db.writing() as session:
         brand = make_brand(session)
-        theirs = _rows(session, make_partner(session, brand))
+        rows = _rows(session, make_partner(session, brand))
         viewer = make_viewer(session, partner=make_partner(session, brand))
         before = _snapshot(session)
 
-        _guess(session, viewer, theirs, now, name)
+        _call(session, viewer, rows, now, name)
 
         assert _snapshot(session) == before
 
 
-def _guess(session: Session, viewer: Viewer, theirs: Rows, now: datetime, name: str) -> None:
+def _call(session: Session, viewer: Viewer, rows: Rows, now: datetime, name: str) -> None:
     act, expected = CALLS[name]
     try:
-        answer = act(session, viewer, theirs, now)
+        answer = act(session, viewer, rows, now)
     except NotAllowed:  # the role may not do this to any row
         return
     except NotFound:
@@ -195,21 +195,21 @@ def _snapshot(session: Session) -> dict[str, list[Any]]:
     return {table.__name__: sorted(repr(row.model_dump()) for row in session.exec(select(table))) for table in tables}
 
 
-def test_same_guesses_succeed_for_the_owner(db: Database, now: datetime):
-    """The guesses above fail because of whose the rows are, and for no other reason."""
+def test_same_calls_succeed_for_the_owner(db: Database, now: datetime):
+    """The calls above fail because the rows belong to others, and for no other reason."""
     reached = set()
     for name, (act, _expected) in CALLS.items():
         for role in Role:
             with db._write() as session:  # rolled back
                 partner = make_partner(session)
-                mine = _rows(session, partner)
+                rows = _rows(session, partner)
                 viewer = make_viewer(session, role, session.get_one(Brand, partner.brand_id), partner if role is Role.partner else None)
                 try:
-                    answer = act(session, viewer, mine, now)
+                    answer = act(session, viewer, rows, now)
                 except (NotAllowed, NotFound):
                     continue
                 except DistmarkError:
-                    reached.add(name)  # refused for its status, say: but it was found
+                    reached.add(name)  # refused, such as for its status, but found
                     continue
                 if answer not in ([], 0):
                     reached.add(name)
@@ -221,14 +221,14 @@ def test_partners_person_without_a_partner_sees_nothing(db: Database):
     with db.writing() as session:
         partner = make_partner(session)
         make_contact(session, partner)
-        nobody = Viewer(1, Role.partner, partner.brand_id, None, "?")
+        without_partner = Viewer(1, Role.partner, partner.brand_id, None, "?")
 
-        assert session.exec(visible(select(Contact), Contact, nobody)).all() == []
-        assert session.exec(visible(select(Campaign), Campaign, nobody)).all() == []
+        assert session.exec(visible(select(Contact), Contact, without_partner)).all() == []
+        assert session.exec(visible(select(Campaign), Campaign, without_partner)).all() == []
 
 
 @pytest.mark.parametrize("model", sorted(SQLModel.__subclasses__(), key=lambda model: model.__name__), ids=lambda model: model.__name__)
-def test_table_either_says_whose_its_rows_are_or_cannot_be_narrowed(model: type[SQLModel]):
+def test_table_names_its_brand_or_cannot_be_filtered(model: type[SQLModel]):
     viewer = Viewer(1, Role.partner, 7, 8, "佐藤")
     columns = model.__table__.columns  # type: ignore[attr-defined]
 
@@ -237,6 +237,6 @@ def test_table_either_says_whose_its_rows_are_or_cannot_be_narrowed(model: type[
             may_see(model, viewer)
         return
 
-    told = str(may_see(model, viewer).compile(compile_kwargs={"literal_binds": True}))
-    assert "= 7" in told
-    assert ("= 8" in told) == ("partner_id" in columns or model is Partner)
+    condition = str(may_see(model, viewer).compile(compile_kwargs={"literal_binds": True}))
+    assert "= 7" in condition
+    assert ("= 8" in condition) == ("partner_id" in columns or model is Partner)
