@@ -1,4 +1,4 @@
-"""What SQLite and Postgres write differently, rows by the thousand in one statement, and the ids of stored rows."""
+"""Statements that SQLite and Postgres write differently, statements over thousands of rows, and the ids of stored rows."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -44,6 +44,14 @@ def id_of(row: _Row) -> int:
     return row.id
 
 
+def by_id(session: Session, table: Any, ids: Iterable[int]) -> dict[int, Any]:
+    """Return the rows of `table` with these ids, by id; an id without a row is absent."""
+    wanted = set(ids)
+    if not wanted:
+        return {}
+    return {row.id: row for row in session.execute(select(table).where(among(session, table.id, wanted))).scalars()}
+
+
 def batches(items: Iterable[_Item], size: int = BATCH) -> Iterator[list[_Item]]:
     """Return `items` in lists of at most `size`, in order."""
     whole = list(items)
@@ -78,18 +86,20 @@ def rows_of(session: Session, table: Any, shared: Mapping[str, Any], rows: Seque
     As VALUES with 25 parameters for each row, Postgres and its driver took 5 s for 10,000 rows.
     """
     sqlite_dialect = on_sqlite(session)
-    told = json.dumps(
+    listed_rows = json.dumps(
         [{name: row[name] for name in own} for row in rows], ensure_ascii=False, default=_as_sqlite if sqlite_dialect else _as_text
     )
     if sqlite_dialect:
         value: ColumnElement[Any] = column("value")
-        each = func.json_each(told).table_valued(value)
+        each = func.json_each(listed_rows).table_valued(value)
         parts = [literal(given, table.c[name].type) for name, given in shared.items()]
         picked = [func.json_extract(each.c.value, f"$.{name}").label(name) for name in own]
         # SQLite takes the ON of ON CONFLICT for that of a join unless there is a WHERE.
         return select(*_labelled(shared, parts), *picked).where(literal(1) == 1)
     columns = [column(name, table.c[name].type) for name in own]
-    listed = func.jsonb_to_recordset(cast(literal(told), JSONB)).table_valued(*columns, name="listed").render_derived(with_types=True)
+    listed = (
+        func.jsonb_to_recordset(cast(literal(listed_rows), JSONB)).table_valued(*columns, name="listed").render_derived(with_types=True)
+    )
     typed = [cast(literal(given, table.c[name].type), table.c[name].type) for name, given in shared.items()]
     return select(*_labelled(shared, typed), *(listed.c[name] for name in own))
 

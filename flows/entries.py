@@ -47,16 +47,16 @@ def admit_due(db: Database, clock: Clock, seconds: float = LONGEST_SECONDS) -> E
     with db.writing() as session:
         membership.begin_day(session, now)
         plans.plan_journeys(session, now)
-        api_calls.forget_old(session, now)
+        api_calls.delete_old_calls(session, now)
     parts: tuple[tuple[str, Part], ...] = (
         ("waiting", lambda session: waiting_list.admit_queued(session, now) or None),
         ("dates", lambda session: by_date.enter_by_dates(session, clock) or None),
-        ("contacts", lambda session: changed_contacts.read_contacts(session, now) or None),
-        ("segments", lambda session: membership.rebuild_some(session, now)),
+        ("contacts", lambda session: changed_contacts.process_changed_contacts(session, now) or None),
+        ("segments", lambda session: membership.rebuild_batch(session, now)),
         ("passages", lambda session: by_segment.dispatch_membership_changes(session, now) or None),
-        ("scheduled", by_date.schedule_some),
+        ("scheduled", by_date.schedule_batch),
         ("dates", lambda session: by_date.enter_by_dates(session, clock) or None),
-        ("members", lambda session: by_segment.read_some_members(session, now)),
+        ("members", lambda session: by_segment.enter_member_batch(session, now)),
     )
     for name, part in parts:
         count, finished = _repeat(db, part, until)
@@ -65,7 +65,7 @@ def admit_due(db: Database, clock: Clock, seconds: float = LONGEST_SECONDS) -> E
             counts.unfinished.append(name)
         elif name == "contacts":
             with db.writing() as session:
-                changed_contacts.all_read(session, now)
+                changed_contacts.note_all_processed(session, now)
     return counts
 
 

@@ -11,8 +11,8 @@ from prefect.exceptions import ObjectNotFound
 
 from distmark.clock import wall_now
 from distmark.engine.wake import EngineContext, wake, wake_result
-from distmark.enrollments.recovery import launch_anew, retry_run
-from distmark.enrollments.service import cancelled_runs
+from distmark.enrollments.recovery import relaunch_runs, retry_run
+from distmark.enrollments.service import end_cancelled_runs
 from flows.loops import RETRYABLE, brief
 from flows.prefect_api import QueueApi
 from flows.states import claiming, running, state_of
@@ -129,11 +129,11 @@ class RunExecutor:
     def end_cancelled(self, flow_run_ids: list[str]) -> int:
         """End the enrollments of these cancelled runs, and return how many."""
         with self._context.db.writing() as session:
-            return cancelled_runs(session, flow_run_ids, self._context.clock.now())
+            return end_cancelled_runs(session, flow_run_ids, self._context.clock.now())
 
     def _launch_anew(self, flow_run_id: str) -> int:
         with self._context.db.writing() as session:
-            return launch_anew(session, [flow_run_id], self._context.clock.now())
+            return relaunch_runs(session, [flow_run_id], self._context.clock.now())
 
     def _retry_parked(self, run_key: str) -> int:
         with self._context.db.writing() as session:

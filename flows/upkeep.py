@@ -16,8 +16,8 @@ from distmark.clock import Clock, wall_now
 from distmark.db import Database, get_database
 from distmark.delivery.rates import forget_past_slots
 from distmark.engine.version_moves import forget_positions
-from distmark.enrollments.recovery import MOST_OVERDUE, free_claims, launch_anew, long_claimed, note_repairs, overdue_runs, unknown_runs
-from distmark.enrollments.service import cancelled_runs
+from distmark.enrollments.recovery import MOST_OVERDUE, free_claims, long_claimed, note_repairs, overdue_runs, relaunch_runs, unknown_runs
+from distmark.enrollments.service import end_cancelled_runs
 from distmark.settings import get_settings
 from flows.alarms import raise_alarms
 from flows.connection import prefect_client
@@ -166,8 +166,8 @@ _REPAIRS = {
 def _repair_runs(context: UpkeepContext, faults: dict[str, list[str]]) -> None:
     now = context.clock.now()
     with context.db.writing() as session:
-        launch_anew(session, faults.get(DELETED, []), now)
-        cancelled_runs(session, faults.get(CANCELLED, []), now)
+        relaunch_runs(session, faults.get(DELETED, []), now)
+        end_cancelled_runs(session, faults.get(CANCELLED, []), now)
         for fault, (what, _message) in _REPAIRS.items():
             note_repairs(session, faults.get(fault, []), what, now)
     for fault, (_what, message) in _REPAIRS.items():
@@ -185,7 +185,7 @@ def _end_cancelled(context: UpkeepContext) -> int:
     ended = 0
     for runs in _pages(context, {"flow_runs": lately, **_in_pool(context), "sort": "END_TIME_DESC"}, 0):
         with context.db.writing() as session:
-            ended += cancelled_runs(session, [run["id"] for run in runs], context.clock.now())
+            ended += end_cancelled_runs(session, [run["id"] for run in runs], context.clock.now())
     return ended
 
 

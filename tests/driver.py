@@ -14,13 +14,13 @@ from distmark.campaigns.table import Campaign
 from distmark.channels.base import Channel
 from distmark.channels.memory import MemoryChannel
 from distmark.clock import FixedClock
-from distmark.contacts.service import record_consent
+from distmark.contacts.consents import record_consent
 from distmark.contacts.table import Contact
 from distmark.db import Database
 from distmark.delivery.service import Sender
 from distmark.engine.wake import EngineContext, WakeResult, wake
-from distmark.enrollments.model import EnrolResult
 from distmark.enrollments.table import Enrollment, TimelineEntry
+from distmark.entries.model import EnrolResult
 from distmark.entries.service import enrol
 from distmark.journeys.source import Source
 from distmark.messages.table import Message

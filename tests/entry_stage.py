@@ -1,4 +1,4 @@
-"""A stage on which the entries flow comes by: journeys that contacts enter without a person."""
+"""The stage of tests of entries: journeys that contacts enter by event, segment or date, and runs of the entries flow."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,10 +24,10 @@ STEPS = "  - {id: pause, wait: {for: 1 day}}\n  - {id: done, exit: done}\n"
 
 
 class EntryStage(Stage):
-    """A brand whose journeys take contacts by themselves; `look` is one run of the entries flow at the clock's time."""
+    """A brand with journeys that contacts enter without a campaign; `look` is one run of the entries flow at the clock's time."""
 
     def registered(self, entry: str, steps: str = STEPS, head: str = "events: [booked, visited]\n", key: str = "") -> Journey:
-        """Register a journey with this entry, without any campaign; the same `key` again makes its next version."""
+        """Register a journey with this entry, without a campaign; with the `key` of an earlier one, its next version."""
         key = key or f"entry-{next(factories._numbers)}"
         text = HEAD.format(key=key) + "send_policy: {caps: none}\n" + head + f"entry: {entry}\nsteps:\n" + steps
         source = Source(text, _templates(), path=key)
@@ -38,6 +38,7 @@ class EntryStage(Stage):
             return journey
 
     def retire(self, journey: Journey) -> None:
+        """Retire all versions of the journey."""
         with self.db.writing() as session:
             for version in session.exec(select(JourneyVersion).where(JourneyVersion.journey_id == journey.id)):
                 version.status = VersionStatus.retired
@@ -48,45 +49,56 @@ class EntryStage(Stage):
         return looked
 
     def look_every(self, step: timedelta, until: datetime) -> None:
+        """Run the entries flow at intervals of `step` until then."""
         while self.clock.now() < until:
             self.clock.move_to(min(self.clock.now() + step, until))
             self.look()
 
     def contact(self, consent: bool | None = True, **fields: Any) -> Contact:
+        """Return a new contact, created now, with this consent to mail."""
         return super().contact(consent, **({"created_at": self.clock.now(), "updated_at": self.clock.now()} | fields))
 
     def change(self, contact: Contact, **fields: Any) -> None:
+        """Change these fields of the contact."""
         with self.db.writing() as session:
             update_contact(session, self.viewer, id_of(contact), ContactInput(**fields), self.clock.now())
 
     def segment(self, key: str = "gold", rule: str | None = None) -> int:
+        """Create a segment and return its id."""
         with self.db.writing() as session:
-            return service.create_segment(session, self.marketer, key, key, self.clock.now(), rule=rule).id or 0
+            return id_of(service.create_segment(session, self.marketer, key, key, self.clock.now(), rule=rule))
 
     def list_in(self, segment_id: int, *contacts: Contact) -> None:
+        """Add the contacts to a listed segment."""
         with self.db.writing() as session:
             service.add_to_segment(session, self.marketer, segment_id, [id_of(each) for each in contacts], self.clock.now())
 
     def unlist(self, segment_id: int, *contacts: Contact) -> None:
+        """Remove the contacts from a listed segment."""
         with self.db.writing() as session:
             service.remove_from_segment(session, self.marketer, segment_id, [id_of(each) for each in contacts], self.clock.now())
 
     def happens(self, name: str, contact: Contact, **fields: Any) -> None:
+        """Record an event of the contact."""
         with self.db.writing() as session:
             record_event(session, self.brand.id, name, self.clock.now(), contact_id=contact.id, **fields)
 
     def entered(self, journey: Journey) -> list[Enrollment]:
+        """Return the enrollments in the journey, oldest first."""
         with self.db.reading() as session:
             return list(session.exec(select(Enrollment).where(Enrollment.journey_id == journey.id).order_by(col(Enrollment.id))))
 
-    def who(self, journey: Journey) -> list[int]:
+    def contacts_in(self, journey: Journey) -> list[int]:
+        """Return the contact ids of the enrollments in the journey, oldest enrollment first."""
         return [row.contact_id for row in self.entered(journey)]
 
-    def outside(self, journey: Journey) -> list[int]:
+    def queued(self, journey: Journey) -> list[int]:
+        """Return the ids of the contacts that are queued for the journey, oldest first."""
         with self.db.reading() as session:
             waiting = select(Entrance).where(Entrance.journey_id == journey.id, col(Entrance.settled_at).is_(None))
             return [row.contact_id for row in session.exec(waiting.order_by(col(Entrance.id)))]
 
     def partner_in(self, zone: str) -> Partner:
+        """Return a new partner of the brand in this time zone."""
         with self.db.writing() as session:
             return factories.make_partner(session, session.get_one(Brand, self.brand.id), zone=zone)

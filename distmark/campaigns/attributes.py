@@ -1,4 +1,4 @@
-"""What expressions and templates see of a campaign."""
+"""Attributes of campaigns, as expressions and templates see them."""
 
 from typing import Any
 
@@ -6,5 +6,5 @@ from distmark.campaigns.table import Campaign
 
 
 def campaign_attributes(campaign: Campaign | None) -> dict[str, Any]:
-    """Return what templates and expressions see as `campaign`; empty outside one."""
+    """Return the attributes that templates and expressions see as `campaign`; empty without a campaign."""
     return {"name": campaign.name, "key": campaign.key} if campaign else {}

@@ -1,4 +1,4 @@
-"""Campaigns: a journey offered to partners, the members they put in it, and what they say in its editable blocks."""
+"""Campaigns: a journey offered to partners, the members of each partner, and the texts of its editable blocks."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -29,14 +29,14 @@ KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 LONGEST_NAME = 120
 MOST_ROWS = 500
 MOST_PER_RUN = 500  # contacts that one flow run carries
-MANY_MEMBERS = 1000  # from which on runs of one contact each take long: one Prefect process wakes about 20 a second
-KEPT = "partner_blocks"
-Said = Mapping[str, str | None]  # block -> what somebody wants it to say; None: nothing, so the layer below shows
+MANY_MEMBERS = 1000  # with more members, runs of one contact each take long: one Prefect process wakes about 20 a second
+CACHED_BLOCKS = "partner_blocks"
+BlockTexts = Mapping[str, str | None]  # block -> its new text; None removes the text, so that of the layer below shows
 
 
 @dataclass(frozen=True, slots=True)
 class MemberPage:
-    """Some members with their contacts, in the order they were added; `next_after` asks for those that follow, `total` counts all."""
+    """A page of members with their contacts, in the order of adding; `next_after` is the next page's `after_id`, `total` counts all."""
 
     rows: list[tuple[Member, Contact]]
     next_after: int | None
@@ -52,7 +52,7 @@ def create_campaign(
     now: datetime,
     partner_id: int | None = None,
 ) -> Campaign:
-    """Offer a journey under a name of its own, to one partner or (None) to all of the brand, and return the open campaign.
+    """Create an open campaign of a journey, for one partner or (None) for all partners of the brand, and return it.
 
     NotFound for a journey or partner outside the viewer's brand, InvalidInput for a key or name that cannot be used, Refused for a key
     that is taken.
@@ -87,7 +87,7 @@ def create_campaign(
 
 
 def set_campaign_status(session: Session, viewer: Viewer, campaign_id: int, status: CampaignStatus, now: datetime) -> Campaign:
-    """Open, pause or close the campaign; a closed one stays closed."""
+    """Set the status of the campaign and return it; Refused for a closed campaign, which stays closed."""
     require(viewer, Permission.publish_campaigns)
     campaign = get_campaign(session, viewer, campaign_id)
     if campaign.status is CampaignStatus.closed and status is not CampaignStatus.closed:
@@ -99,23 +99,23 @@ def set_campaign_status(session: Session, viewer: Viewer, campaign_id: int, stat
 
 
 def suggested_per_run(members: int) -> int:
-    """Return how many contacts one flow run should carry for so many members: 1 up to a thousand, since then each shows by itself."""
+    """Return how many contacts one flow run should carry: 1 for up to a thousand members, so that each contact has a run of its own."""
     if members <= MANY_MEMBERS:
         return 1
     return 100 if members <= 10 * MANY_MEMBERS else MOST_PER_RUN
 
 
 def can_set_per_run(session: Session, viewer: Viewer, campaign_id: int) -> bool:
-    """Say whether the viewer may choose now how many contacts a run carries: before anybody is sent. NotFound outside their sight."""
+    """Return whether the viewer may now set the contacts per run: only before the first enrollment. NotFound outside their sight."""
     campaign = get_campaign(session, viewer, campaign_id)
     allowed = viewer.may(Permission.publish_campaigns) or viewer.may(Permission.enrol_contacts)
     return allowed and campaign.status is not CampaignStatus.closed and not _is_begun(session, campaign_id)
 
 
 def set_contacts_per_run(session: Session, viewer: Viewer, campaign_id: int, many: int, now: datetime) -> Campaign:
-    """Let one flow run carry `many` of the campaign's contacts, 1 to 500.
+    """Set the number of the campaign's contacts that one flow run carries, 1 to 500, and return the campaign.
 
-    Errors: NotFound outside the viewer's sight, NotAllowed, InvalidInput for another number, Refused once anybody was enrolled by it.
+    Errors: NotFound outside the viewer's sight, NotAllowed, InvalidInput for another number, Refused after the first enrollment.
     """
     campaign = get_campaign(session, viewer, campaign_id)
     if not viewer.may(Permission.publish_campaigns):
@@ -131,25 +131,25 @@ def set_contacts_per_run(session: Session, viewer: Viewer, campaign_id: int, man
 
 
 def _is_begun(session: Session, campaign_id: int) -> bool:
-    sent = select(Member.id).where(Member.campaign_id == campaign_id, Member.status == MemberStatus.approved).limit(1)
-    return session.exec(sent).first() is not None
+    enrolled = select(Member.id).where(Member.campaign_id == campaign_id, Member.status == MemberStatus.approved).limit(1)
+    return session.exec(enrolled).first() is not None
 
 
 def list_campaigns(session: Session, viewer: Viewer) -> list[Campaign]:
-    """Return the campaigns that the viewer may know of, newest first.
+    """Return the campaigns within the viewer's sight, newest first.
 
-    A partner's people see their own that are published, of the brand-wide ones those that are open or have members of theirs.
+    A partner's people see published campaigns of their partner, and brand-wide ones that are open or have members of their partner.
     """
     statement = visible(select(Campaign), Campaign, viewer)
     if viewer.role is Role.partner:
-        theirs = exists().where(and_(col(Member.campaign_id) == col(Campaign.id), col(Member.partner_id) == viewer.partner_id))
+        has_members = exists().where(and_(col(Member.campaign_id) == col(Campaign.id), col(Member.partner_id) == viewer.partner_id))
         own = col(Campaign.partner_id) == viewer.partner_id
-        statement = statement.where(_published(), or_(own, col(Campaign.status) == CampaignStatus.open, theirs))
+        statement = statement.where(_published(), or_(own, col(Campaign.status) == CampaignStatus.open, has_members))
     return list(session.exec(statement.order_by(col(Campaign.id).desc())))
 
 
 def get_campaign(session: Session, viewer: Viewer, campaign_id: int) -> Campaign:
-    """Return the campaign; NotFound outside the viewer's sight, which for a partner's people is a draft, too."""
+    """Return the campaign; NotFound outside the viewer's sight. A partner's people do not see drafts."""
     statement = visible(select(Campaign), Campaign, viewer).where(Campaign.id == campaign_id)
     if viewer.role is Role.partner:
         statement = statement.where(_published())
@@ -168,22 +168,22 @@ def _published() -> ColumnElement[bool]:
     return col(Campaign.status) != CampaignStatus.draft
 
 
-# Members
+# --- members --------------------------------------------------------------------------------------------------------------------------
 
 
 def add_members(session: Session, viewer: Viewer, campaign_id: int, contact_ids: Sequence[int], now: datetime) -> int:
-    """Put these contacts in the campaign, undecided, and return how many were not in it before.
+    """Add these contacts to the campaign as pending members, and return how many were not in it before.
 
-    NotFound, and nobody added, when one is not among the viewer's contacts; Refused for a closed campaign or another partner's contact.
+    NotFound, and none added, for a contact outside the viewer's sight; Refused for a closed campaign or another partner's contact.
     """
     require(viewer, Permission.enrol_contacts)
     campaign = get_campaign(session, viewer, campaign_id)
     if campaign.status is CampaignStatus.closed:
         raise Refused(f'Campaign "{campaign.name}" is closed; nobody can be added.')
     owners = _owners(session, viewer, contact_ids)
-    strangers = [contact_id for contact_id, owner in owners.items() if campaign.partner_id not in (None, owner)]
-    if strangers:
-        raise Refused(f'Campaign "{campaign.name}" is for one partner, and contact {strangers[0]} is not theirs.')
+    foreign = [contact_id for contact_id, owner in owners.items() if campaign.partner_id not in (None, owner)]
+    if foreign:
+        raise Refused(f'Campaign "{campaign.name}" is for one partner, and contact {foreign[0]} is not theirs.')
     rows = [
         {
             "campaign_id": campaign_id,
@@ -199,20 +199,37 @@ def add_members(session: Session, viewer: Viewer, campaign_id: int, contact_ids:
     ]
     if not rows:
         return 0
-    # Given as many sets of values, and not as one long statement, it is compiled once: ten times faster for thousands.
+    # With many sets of values, and not as one long statement, it is compiled once: ten times faster for thousands of rows.
     statement = insert_into(session, Member).on_conflict_do_nothing().returning(col(Member.id))
     return len(session.execute(statement, rows).all())
 
 
 def _owners(session: Session, viewer: Viewer, contact_ids: Sequence[int]) -> dict[int, int]:
-    """Return whose book each contact is in, in the order asked; NotFound when one is outside the viewer's sight."""
+    """Return the partner id of each contact, by contact id, in the given order; NotFound when one is outside the viewer's sight."""
     wanted = dict.fromkeys(contact_ids)
-    mine = visible(select(Contact.id, Contact.partner_id), Contact, viewer).where(col(Contact.erased_at).is_(None))
-    found = dict(session.exec(mine.where(among(session, col(Contact.id), wanted))).all())
+    own = visible(select(Contact.id, Contact.partner_id), Contact, viewer).where(col(Contact.erased_at).is_(None))
+    found = dict(session.exec(own.where(among(session, col(Contact.id), wanted))).all())
     missing = next((contact_id for contact_id in wanted if contact_id not in found), None)
     if missing is not None:
         raise NotFound(f"There is no contact {missing} among yours; search again and pick from the list.")
     return {contact_id: found[contact_id] for contact_id in wanted}
+
+
+def member_ids_of(session: Session, campaign_id: int | None, contact_ids: Collection[int]) -> dict[int, int]:
+    """Return the member id of each of these contacts that is in the campaign, by contact id; none without a campaign."""
+    if campaign_id is None:
+        return {}
+    of_campaign = select(Member.contact_id, Member.id).where(Member.campaign_id == campaign_id)
+    rows = session.exec(of_campaign.where(among(session, col(Member.contact_id), contact_ids)))
+    return {contact_id: member_id for contact_id, member_id in rows if member_id is not None}
+
+
+def approve_members(session: Session, campaign_id: int | None, contact_ids: Collection[int], now: datetime) -> None:
+    """Set the members of these contacts to approved, since they were enrolled; without a campaign nothing changes."""
+    if campaign_id is None:
+        return
+    enrolled = update(Member).where(col(Member.campaign_id) == campaign_id, among(session, col(Member.contact_id), contact_ids))
+    session.execute(enrolled.values(status=MemberStatus.approved, decided_at=now, error=""))
 
 
 def members(
@@ -224,9 +241,9 @@ def members(
     after_id: int | None = None,
     limit: int = 50,
 ) -> MemberPage:
-    """Return the campaign's members that the viewer may know of, with their contacts, in the order they were added.
+    """Return the campaign's members within the viewer's sight, with their contacts, in the order of adding.
 
-    `text` narrows them as in `find_contacts`; `after_id` is the `next_after` of the page before.
+    `text` selects contacts as in `find_contacts`; `after_id` is the `next_after` of the page before.
     """
     get_campaign(session, viewer, campaign_id)
     conditions = [col(Member.campaign_id) == campaign_id, *mentions(text)]
@@ -244,7 +261,7 @@ def members(
 
 
 def member_counts(session: Session, viewer: Viewer, campaign_id: int) -> dict[MemberStatus, int]:
-    """Return how many of the viewer's members have each status; every status is a key."""
+    """Return the number of the viewer's members by status; every status is a key."""
     get_campaign(session, viewer, campaign_id)
     counting = select(Member.status, func.count(col(Member.id))).join(Contact, col(Contact.id) == col(Member.contact_id))
     statement = visible(counting, Contact, viewer).where(Member.campaign_id == campaign_id)
@@ -264,43 +281,43 @@ def get_member(session: Session, viewer: Viewer, member_id: int) -> Member:
 def decide_members(
     session: Session, viewer: Viewer, campaign_id: int, member_ids: Collection[int], status: MemberStatus, now: datetime
 ) -> int:
-    """Set what was decided about these members of the campaign and return how many it changed; others' are left alone."""
+    """Set the status of these members and return how many changed; members outside the viewer's sight are left as they are."""
     require(viewer, Permission.enrol_contacts)
     get_campaign(session, viewer, campaign_id)
-    mine = visible(select(Contact.id), Contact, viewer)
+    own = visible(select(Contact.id), Contact, viewer)
     statement = (
         update(Member)
         .where(col(Member.campaign_id) == campaign_id, among(session, col(Member.id), member_ids), col(Member.status) != status)
-        .where(col(Member.contact_id).in_(mine))
+        .where(col(Member.contact_id).in_(own))
         .values(status=status, decided_at=None if status is MemberStatus.pending else now, error="")
     )
     return row_count(session.execute(statement))
 
 
-# What is said in blocks
+# --- blocks ---------------------------------------------------------------------------------------------------------------------------
 
 
-def save_campaign_blocks(session: Session, viewer: Viewer, campaign_id: int, lang: str, said: Said, now: datetime) -> Campaign:
-    """Keep what the brand says in the campaign's blocks in one language, before any partner changes it."""
+def save_campaign_blocks(session: Session, viewer: Viewer, campaign_id: int, lang: str, texts: BlockTexts, now: datetime) -> Campaign:
+    """Set the brand's texts of the campaign's blocks in one language, which partners may then override; return the campaign."""
     require(viewer, Permission.publish_campaigns)
     campaign = get_campaign(session, viewer, campaign_id)
     program = _program(session, campaign)
     if lang not in program.definition.languages:
         raise InvalidInput(f"The language {lang!r} is not one of the journey's: {', '.join(program.definition.languages)}.")
-    clean = _clean(session, campaign, program.definition, set(program.definition.blocks), said)
+    clean = _cleaned(session, campaign, program.definition, set(program.definition.blocks), texts)
     campaign.blocks = {**campaign.blocks, lang: _merged(campaign.blocks.get(lang, {}), clean)}
     session.add(campaign)
-    record(session, campaign.brand_id, viewer.user_id, "worded", "campaign", campaign_id, now, lang=lang, blocks=sorted(said))
+    record(session, campaign.brand_id, viewer.user_id, "worded", "campaign", campaign_id, now, lang=lang, blocks=sorted(texts))
     return campaign
 
 
 def save_partner_blocks(
-    session: Session, viewer: Viewer, campaign_id: int, said: Said, now: datetime, partner_id: int | None = None
+    session: Session, viewer: Viewer, campaign_id: int, texts: BlockTexts, now: datetime, partner_id: int | None = None
 ) -> PartnerBlocks:
-    """Keep what a partner says to everybody in the campaign, and return it; people of the brand say which partner.
+    """Set a partner's texts of the campaign's blocks for all its members, and return them; people of the brand name the partner.
 
-    Only blocks that a step lets partners edit are taken (else Refused); text is cleaned. What is shown anyway, and
-    None, is not kept, so that a later change of the layer below shows.
+    Refused for a block that no step lets partners edit. Texts are sanitised. None, and a text equal to the layer below, is not kept, so
+    that a later change of the layer below shows.
     """
     require(viewer, Permission.enrol_contacts)
     campaign = get_campaign(session, viewer, campaign_id)
@@ -309,25 +326,25 @@ def save_partner_blocks(
         raise InvalidInput("The partner is missing; say whose words these are.")
     get_partner(session, viewer, owner)
     program = _program(session, campaign)
-    clean = _clean(session, campaign, program.definition, editable_blocks(program), said)
+    clean = _cleaned(session, campaign, program.definition, editable_blocks(program), texts)
     row = _partner_blocks(session, campaign_id, owner) or PartnerBlocks(campaign_id=campaign_id, partner_id=owner, updated_at=now)
     below = [_layers(program.definition, campaign, {}, {}, lang) for lang in program.definition.languages]
     row.blocks, row.updated_at = _merged(row.blocks, _without_repeats(clean, below)), now
     session.add(row)
     session.flush()
-    session.info.pop(KEPT, None)
+    session.info.pop(CACHED_BLOCKS, None)
     return row
 
 
-def save_member_blocks(session: Session, viewer: Viewer, member_id: int, said: Said, now: datetime) -> Member:
-    """Keep what the partner says to this member alone, and return the member. Rules as in `save_partner_blocks`."""
+def save_member_blocks(session: Session, viewer: Viewer, member_id: int, texts: BlockTexts, now: datetime) -> Member:
+    """Set the partner's texts of blocks for this member alone, and return the member. Rules as in `save_partner_blocks`."""
     require(viewer, Permission.enrol_contacts)
     member = get_member(session, viewer, member_id)
     campaign = session.get_one(Campaign, member.campaign_id)
     program = _program(session, campaign)
-    clean = _clean(session, campaign, program.definition, editable_blocks(program), said)
-    to_all = _said_to_all(session, campaign, member.partner_id)
-    below = [_layers(program.definition, campaign, to_all, {}, lang) for lang in program.definition.languages]
+    clean = _cleaned(session, campaign, program.definition, editable_blocks(program), texts)
+    partner_texts = _partner_texts(session, campaign, member.partner_id)
+    below = [_layers(program.definition, campaign, partner_texts, {}, lang) for lang in program.definition.languages]
     member.blocks = _merged(member.blocks, _without_repeats(clean, below))
     session.add(member)
     session.flush()
@@ -342,26 +359,28 @@ def editable_blocks(program: Program) -> set[str]:
 def blocks_for(
     session: Session, campaign: Campaign | None, partner_id: int, member: Member | None, definition: JourneyDefinition, lang: str
 ) -> dict[str, BlockValue]:
-    """Return every block's value for one member (None: for everybody), with the layer that says it: journey, brand, campaign, member."""
-    to_all = _said_to_all(session, campaign, partner_id) if campaign else {}
-    return _layers(definition, campaign, to_all, member.blocks if member else {}, lang)
+    """Return the value of every block for one member (None: for all), each with the layer of its text: journey, brand, partner, member."""
+    partner_texts = _partner_texts(session, campaign, partner_id) if campaign else {}
+    return _layers(definition, campaign, partner_texts, member.blocks if member else {}, lang)
 
 
-def _layers(definition: JourneyDefinition, campaign: Campaign | None, to_all: Said, to_one: Said, lang: str) -> dict[str, BlockValue]:
+def _layers(
+    definition: JourneyDefinition, campaign: Campaign | None, partner_texts: BlockTexts, member_texts: BlockTexts, lang: str
+) -> dict[str, BlockValue]:
     defaults = {name: block.default.text(lang) for name, block in definition.blocks.items()}
     kinds = {name: block.kind for name, block in definition.blocks.items()}
     brand = campaign.blocks.get(lang, {}) if campaign else {}
-    return resolve_blocks(defaults, brand, to_all, {}, to_one, kinds=kinds)
+    return resolve_blocks(defaults, brand, partner_texts, {}, member_texts, kinds=kinds)
 
 
-def _said_to_all(session: Session, campaign: Campaign, partner_id: int) -> Mapping[str, str]:
-    """Return what the partner says to everybody, asked once per unit of work: a batch of messages reads it for each of them."""
-    kept: dict[tuple[int, int], Mapping[str, str]] = session.info.setdefault(KEPT, {})
+def _partner_texts(session: Session, campaign: Campaign, partner_id: int) -> Mapping[str, str]:
+    """Return the partner's texts for all members, read once per unit of work: a batch of messages needs them for each message."""
+    cached: dict[tuple[int, int], Mapping[str, str]] = session.info.setdefault(CACHED_BLOCKS, {})
     key = (id_of(campaign), partner_id)
-    if key not in kept:
+    if key not in cached:
         row = _partner_blocks(session, *key)
-        kept[key] = row.blocks if row else {}
-    return kept[key]
+        cached[key] = row.blocks if row else {}
+    return cached[key]
 
 
 def partners_with_blocks(session: Session, campaign_id: int) -> frozenset[int]:
@@ -382,16 +401,16 @@ def _program(session: Session, campaign: Campaign) -> Program:
     return program_of(session, version.id)
 
 
-def _clean(
-    session: Session, campaign: Campaign, definition: JourneyDefinition, allowed: Collection[str], said: Said
+def _cleaned(
+    session: Session, campaign: Campaign, definition: JourneyDefinition, allowed: Collection[str], texts: BlockTexts
 ) -> dict[str, str | None]:
-    """Return `said` fit to be stored; Refused for a block that may not be changed, InvalidInput for what does not fit into it."""
-    locked = next((name for name in said if name not in allowed), None)
+    """Return the texts, sanitised; Refused for a block that may not be changed, InvalidInput for a text that does not fit its block."""
+    locked = next((name for name in texts if name not in allowed), None)
     if locked is not None:
         open_ones = ", ".join(sorted(allowed)) or "none"
         raise Refused(f'The block "{locked}" cannot be changed here; open to changes: {open_ones}.')
     domains = session.get_one(Brand, campaign.brand_id).image_domains
-    return {name: None if text is None else _sanitised(definition, name, text, domains) for name, text in said.items()}
+    return {name: None if text is None else _sanitised(definition, name, text, domains) for name, text in texts.items()}
 
 
 def _sanitised(definition: JourneyDefinition, name: str, text: str, domains: Collection[str]) -> str:
@@ -399,9 +418,9 @@ def _sanitised(definition: JourneyDefinition, name: str, text: str, domains: Col
     return sanitise_block(block.kind, text, block.longest, domains)
 
 
-def _without_repeats(said: Said, below: Sequence[Mapping[str, BlockValue]]) -> dict[str, str | None]:
-    return {name: None if any(layer[name].value == text for layer in below) else text for name, text in said.items()}
+def _without_repeats(texts: BlockTexts, below: Sequence[Mapping[str, BlockValue]]) -> dict[str, str | None]:
+    return {name: None if any(layer[name].value == text for layer in below) else text for name, text in texts.items()}
 
 
-def _merged(before: Mapping[str, str], said: Said) -> dict[str, str]:
-    return {name: text for name, text in {**before, **said}.items() if text is not None}
+def _merged(before: Mapping[str, str], texts: BlockTexts) -> dict[str, str]:
+    return {name: text for name, text in {**before, **texts}.items() if text is not None}

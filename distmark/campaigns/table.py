@@ -1,4 +1,4 @@
-"""A journey offered to partners, and the contacts each partner put in it."""
+"""Rows of campaigns, their members, and the partners' texts of their blocks."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -10,7 +10,7 @@ from distmark.db import JSON_TYPE, UTCDateTime
 
 
 class CampaignStatus(StrEnum):
-    """Whether partners may enrol, and whether those inside move."""
+    """The status of a campaign: whether partners may enrol, and whether its enrollments move."""
 
     draft = "draft"
     open = "open"
@@ -19,7 +19,7 @@ class CampaignStatus(StrEnum):
 
 
 class MemberStatus(StrEnum):
-    """What the partner decided about a contact in a campaign."""
+    """The partner's decision about a member."""
 
     pending = "pending"
     approved = "approved"
@@ -57,15 +57,15 @@ class Member(SQLModel, table=True):
     partner_id: int = Field(foreign_key="partner.id")
     contact_id: int = Field(foreign_key="contact.id", index=True)
     status: MemberStatus = MemberStatus.pending
-    blocks: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # block -> value: this person only
+    blocks: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # block -> value, for this member alone
     added_at: datetime = Field(sa_type=UTCDateTime)
     added_by_id: int | None = Field(default=None, foreign_key="user_account.id")
     decided_at: datetime | None = Field(default=None, sa_type=UTCDateTime)
-    error: str = ""  # why it could not be enrolled, in words
+    error: str = ""  # the reason why it could not be enrolled
 
 
 class PartnerBlocks(SQLModel, table=True):
-    """What a partner says in a campaign to everybody: the layer between the brand's words and one person's."""
+    """A partner's texts of the blocks of a campaign, for all its members: the layer between the brand's texts and one member's."""
 
     __tablename__ = "partner_blocks"
     __table_args__ = (UniqueConstraint("campaign_id", "partner_id"),)

@@ -39,7 +39,7 @@ def import_(
     json_: Json = False,
 ) -> None:
     """Take the good lines of a file into a partner's book and say what is wrong with the others. Exits with 1 when nothing was taken."""
-    from distmark.contacts.service import import_contacts
+    from distmark.contacts.imports import import_contacts
 
     data = _read(file)
     with get_database().writing() as session, Progress(console=err, transient=True, disable=json_) as progress:

@@ -10,7 +10,7 @@ from distmark.console import out, print_json, show
 from distmark.db import get_database
 from distmark.errors import NotFound
 from distmark.partners.model import Viewer
-from distmark.partners.service import viewer_if_here
+from distmark.partners.service import active_viewer
 from distmark.partners.table import ApiToken, Brand, Partner, User
 from distmark.settings import get_settings
 
@@ -36,7 +36,7 @@ def create(name: Annotated[str, typer.Argument(metavar="NAME", help="What it is 
 
 def _person(session: Session, email: str) -> Viewer:
     user = session.exec(select(User).where(User.email == email.strip().lower())).first()
-    viewer = viewer_if_here(session, user) if user else None
+    viewer = active_viewer(session, user) if user else None
     if viewer is None:
         raise NotFound(f"There is no active user {email}; check the address given with --as.")
     return viewer

@@ -1,4 +1,4 @@
-"""Giving programs a key to act as a person, and taking it back; both are in the audit trail."""
+"""API tokens: creating and revoking them, with an entry in the audit trail for each."""
 
 from datetime import datetime
 
@@ -9,47 +9,35 @@ from distmark.errors import InvalidInput, Refused
 from distmark.partners.model import Permission, Viewer
 from distmark.partners.service import require
 from distmark.partners.table import ApiToken
-from distmark.partners.tokens import ENDING, get_token, hash_of, new_token, tokens_of
+from distmark.partners.tokens import add_token, end_token, get_token, tokens_of
 from distmark.sql import id_of
 
 LONGEST_NAME = 80
 MOST_TOKENS = 50  # of one person, in use
-TOKEN = "api_token"  # noqa: S105  (what the trail calls it)
+TOKEN = "api_token"  # noqa: S105  (the kind of subject in the audit trail)
 
 
 def create_token(session: Session, viewer: Viewer, name: str, now: datetime) -> tuple[str, ApiToken]:
-    """Return a new key, which can be read this once, and its row. A program with it sees and does what the viewer may.
+    """Create a token, with which a program may do what the viewer may, and return its text, which is shown this once, and its row.
 
-    Errors: InvalidInput for a name that cannot be, Refused for too many.
+    Errors: InvalidInput for a name that cannot be used, Refused for too many tokens.
     """
     require(viewer, Permission.use_api)
     name = name.strip()
     if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
         raise InvalidInput(f"The name has {len(name)} characters; write 1 to {LONGEST_NAME} on one line.")
-    mine = [token for token, user in tokens_of(session, viewer) if user.id == viewer.user_id and token.revoked_at is None]
-    if len(mine) >= MOST_TOKENS:
-        raise Refused(f"You have {len(mine)} tokens already; revoke one that is no longer used.")
-    token = new_token()
-    row = ApiToken(
-        brand_id=viewer.brand_id,
-        partner_id=viewer.partner_id,
-        user_id=viewer.user_id,
-        name=name,
-        token_hash=hash_of(token),
-        ending=token[-ENDING:],
-        created_at=now,
-    )
-    session.add(row)
-    session.flush()
+    own = [token for token, user in tokens_of(session, viewer) if user.id == viewer.user_id and token.revoked_at is None]
+    if len(own) >= MOST_TOKENS:
+        raise Refused(f"You have {len(own)} tokens already; revoke one that is no longer used.")
+    token, row = add_token(session, viewer, name, now)
     record(session, viewer.brand_id, viewer.user_id, "created", TOKEN, id_of(row), now, name=name)
     return token, row
 
 
 def revoke_token(session: Session, viewer: Viewer, token_id: int, now: datetime) -> ApiToken:
-    """Let the key open nothing any more; doing it again changes nothing. NotFound for a key that is not the viewer's to revoke."""
+    """Revoke the token and return its row; a second call changes nothing. NotFound for a token that the viewer may not revoke."""
     row = get_token(session, viewer, token_id)
     if row.revoked_at is None:
-        row.revoked_at = now
-        session.add(row)
+        end_token(session, row, now)
         record(session, viewer.brand_id, viewer.user_id, "revoked", TOKEN, token_id, now, name=row.name)
     return row

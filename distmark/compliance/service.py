@@ -1,4 +1,4 @@
-"""Who must agree to a text before it is sent, and the trail of who did. A version goes draft, submitted, approved, registered, retired."""
+"""Approval of journey versions, and the audit trail. A version goes from draft to submitted, approved, registered and retired."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -20,10 +20,10 @@ from distmark.partners.service import require
 from distmark.partners.table import User
 from distmark.sql import id_of
 
-MOST_ERRORS_TOLD = 20
+MOST_ERRORS_SHOWN = 20
 JOURNEY_VERSION = "journey_version"
 
-# What may be done with a version in each status, in the words of the message that refuses the rest.
+# The acts that are possible in each status, as the message names them that refuses the other acts.
 POSSIBLE: Mapping[VersionStatus, tuple[str, ...]] = {
     VersionStatus.draft: ("submit",),
     VersionStatus.submitted: ("approve", "send back"),
@@ -32,16 +32,16 @@ POSSIBLE: Mapping[VersionStatus, tuple[str, ...]] = {
     VersionStatus.registered: ("register", "retire"),
     VersionStatus.retired: (),
 }
-SENDABLE = (VersionStatus.registered, VersionStatus.retired)  # those inside a retired version finish it
+SENDABLE = (VersionStatus.registered, VersionStatus.retired)  # enrollments in a retired version finish it
 
 
 class CheckFailed(Refused):
-    """A version has errors that keep it from being submitted; `findings` holds them, to be worded in either language."""
+    """A version cannot be submitted because of the errors in `findings`, which have texts in both languages."""
 
     def __init__(self, number: int, findings: list[Finding]) -> None:
         self.findings = findings
-        lines = [found.line_of_text() for found in findings[:MOST_ERRORS_TOLD]]
-        more = f" and {len(findings) - MOST_ERRORS_TOLD} more" if len(findings) > MOST_ERRORS_TOLD else ""
+        lines = [found.line_of_text() for found in findings[:MOST_ERRORS_SHOWN]]
+        more = f" and {len(findings) - MOST_ERRORS_SHOWN} more" if len(findings) > MOST_ERRORS_SHOWN else ""
         super().__init__(f"Version {number} has {len(findings)} errors to correct first: {'; '.join(lines)}{more}")
 
 
@@ -52,46 +52,46 @@ def submit(
     cannot be sent. `lacking` are the channels that this installation cannot send by, each with what it lacks.
     """
     require(viewer, Permission.write_journeys)
-    version = _in_hand(session, viewer, version_id, "submit")
+    version = _locked_version(session, viewer, version_id, "submit")
     source = source_of(version)
     others = {journey.key for journey in list_journeys(session, viewer)}
     errors = [found for found in check(source, now=now, journeys=others, lacking=lacking) if found.severity is Severity.error]
     if errors:
         raise CheckFailed(version.number, errors)
     version.status, version.submitted_at, version.content_hash = VersionStatus.submitted, now, source.content_hash
-    version.author_id = version.author_id or viewer.user_id  # a text that came from a file is answered for by who hands it in
+    version.author_id = version.author_id or viewer.user_id  # a text that came from a file has its submitter as author
     version.decided_at, version.decided_by_id, version.decision_note, version.approved_hash = None, None, "", None
-    return _done(session, viewer, version, "submitted", now)
+    return _saved(session, viewer, version, "submitted", now)
 
 
 def approve(session: Session, viewer: Viewer, version_id: int, note: str, now: datetime) -> JourneyVersion:
-    """Agree to the version's text as it is, hash and all. NotAllowed to its author: four eyes see every text."""
+    """Approve the version with its present content hash and return it. NotAllowed for its author: a second person reads every text."""
     require(viewer, Permission.approve_journeys)
-    version = _in_hand(session, viewer, version_id, "approve")
+    version = _locked_version(session, viewer, version_id, "approve")
     if version.author_id == viewer.user_id:
         raise NotAllowed(f"Version {version.number} is your own text; somebody else must approve it.")
     if source_of(version).content_hash != version.content_hash:
         raise Refused(f"The text of version {version.number} is not the one that was submitted; send it back.")
     version.status, version.approved_hash = VersionStatus.approved, version.content_hash
     _decide(version, viewer, note, now)
-    return _done(session, viewer, version, "approved", now, note=note)
+    return _saved(session, viewer, version, "approved", now, note=note)
 
 
 def send_back(session: Session, viewer: Viewer, version_id: int, note: str, now: datetime) -> JourneyVersion:
-    """Return the version to its author with the reason, which must be given."""
+    """Send the version back to its author with the reason and return it; InvalidInput without a reason."""
     require(viewer, Permission.approve_journeys)
     if not note.strip():
         raise InvalidInput("The reason is missing; write what has to change.")
-    version = _in_hand(session, viewer, version_id, "send back")
+    version = _locked_version(session, viewer, version_id, "send back")
     version.status, version.approved_hash = VersionStatus.sent_back, None
     _decide(version, viewer, note, now)
-    return _done(session, viewer, version, "sent_back", now, note=note)
+    return _saved(session, viewer, version, "sent_back", now, note=note)
 
 
 def mark_registered(session: Session, version_id: int, deployment_id: str, now: datetime, viewer: Viewer | None = None) -> JourneyVersion:
-    """Let contacts enter the approved version, which has this Prefect deployment now. Doing it again only changes the deployment.
+    """Register the approved version, whose Prefect deployment this is, and return it; a second call changes the deployment only.
 
-    The journey is shown under this version's name, if it is the newest registered one. Without `viewer` the system does it.
+    Contacts may then enter it. The newest registered version names the journey. Without `viewer` the act is the system's.
     """
     if viewer is not None:
         require(viewer, Permission.register_journeys)
@@ -114,23 +114,23 @@ def mark_registered(session: Session, version_id: int, deployment_id: str, now: 
 
 
 def retire(session: Session, viewer: Viewer, version_id: int, now: datetime) -> JourneyVersion:
-    """Let nobody enter the version any more; those inside finish it."""
+    """Retire the version and return it: no contact enters it any more, and its enrollments finish."""
     require(viewer, Permission.register_journeys)
-    version = _in_hand(session, viewer, version_id, "retire")
+    version = _locked_version(session, viewer, version_id, "retire")
     version.status = VersionStatus.retired
-    return _done(session, viewer, version, "retired", now)
+    return _saved(session, viewer, version, "retired", now)
 
 
 def require_approved(version: JourneyVersion) -> None:
-    """Return when the version may be registered: approved, and its text to the letter what was approved; Refused otherwise."""
+    """Require that the version may be registered: it is approved, and its text equals the approved text. Refused otherwise."""
     _check_possible(version, "register")
     _check_hashes(version)
 
 
 def require_sendable(version: JourneyVersion, source: Source | None = None) -> None:
-    """Return when the version's text is, to the letter, what was approved and registered; Refused otherwise.
+    """Require that messages of the version may be sent: it was registered, and its text equals the approved text. Refused otherwise.
 
-    `source` is the stored text, read before, of which messages are made; without it the text is read from the version.
+    `source` is the version's stored text, if it was read already; without it the text is read from the version.
     """
     if version.status not in SENDABLE:
         raise Refused(f"Version {version.number} is {version.status.replace('_', ' ')}; only a registered version may be sent.")
@@ -138,13 +138,13 @@ def require_sendable(version: JourneyVersion, source: Source | None = None) -> N
 
 
 def _check_hashes(version: JourneyVersion, source: Source | None = None) -> None:
-    told = (source or source_of(version)).content_hash
-    if not version.approved_hash or not version.approved_hash == version.content_hash == told:
+    present = (source or source_of(version)).content_hash
+    if not version.approved_hash or not version.approved_hash == version.content_hash == present:
         raise Refused(f"The text of version {version.number} is not the one that was approved; submit it again.")
 
 
-def _in_hand(session: Session, viewer: Viewer, version_id: int, act: str) -> JourneyVersion:
-    """Return the version, locked, when `act` is possible in its status."""
+def _locked_version(session: Session, viewer: Viewer, version_id: int, act: str) -> JourneyVersion:
+    """Return the version, locked; Refused when `act` is not possible in its status."""
     version = get_version(session, viewer, version_id, lock=True)
     _check_possible(version, act)
     return version
@@ -153,14 +153,14 @@ def _in_hand(session: Session, viewer: Viewer, version_id: int, act: str) -> Jou
 def _check_possible(version: JourneyVersion, act: str) -> None:
     possible = POSSIBLE[version.status]
     if act not in possible:
-        instead = f"it can only be {_past(possible)}" if possible else "nothing more can be done with it"
-        raise Refused(f"Version {version.number} is {version.status.replace('_', ' ')} and cannot be {_past((act,))}; {instead}.")
+        instead = f"it can only be {_past_tense(possible)}" if possible else "nothing more can be done with it"
+        raise Refused(f"Version {version.number} is {version.status.replace('_', ' ')} and cannot be {_past_tense((act,))}; {instead}.")
 
 
 PAST = {"submit": "submitted", "approve": "approved", "send back": "sent back", "register": "registered", "retire": "retired"}
 
 
-def _past(acts: tuple[str, ...]) -> str:
+def _past_tense(acts: tuple[str, ...]) -> str:
     return " or ".join(PAST[act] for act in acts)
 
 
@@ -168,7 +168,7 @@ def _decide(version: JourneyVersion, viewer: Viewer, note: str, now: datetime) -
     version.decided_by_id, version.decided_at, version.decision_note = viewer.user_id, now, note.strip()
 
 
-def _done(session: Session, viewer: Viewer, version: JourneyVersion, action: str, now: datetime, **detail: Any) -> JourneyVersion:
+def _saved(session: Session, viewer: Viewer, version: JourneyVersion, action: str, now: datetime, **detail: Any) -> JourneyVersion:
     session.add(version)
     record(session, viewer.brand_id, viewer.user_id, action, JOURNEY_VERSION, id_of(version), now, version.content_hash, **detail)
     return version
@@ -185,7 +185,7 @@ def record(
     content_hash: str | None = None,
     **detail: Any,
 ) -> AuditEntry:
-    """Append to the trail who (None: the system) did what to which text. Entries are never changed."""
+    """Append an act to the audit trail and return its entry. `user_id` is None for acts of the system; entries are never changed."""
     entry = AuditEntry(
         brand_id=brand_id,
         at=now,
@@ -201,8 +201,8 @@ def record(
     return entry
 
 
-def trail(session: Session, viewer: Viewer, subject_kind: str, subject_id: int) -> list[AuditEntry]:
-    """Return what was done to the subject, oldest first; a partner's people see what their own people did."""
+def audit_trail(session: Session, viewer: Viewer, subject_kind: str, subject_id: int) -> list[AuditEntry]:
+    """Return the audit entries of the subject, oldest first; a partner's people see the entries of their colleagues only."""
     statement = visible(select(AuditEntry), AuditEntry, viewer)
     statement = statement.where(AuditEntry.subject_kind == subject_kind, AuditEntry.subject_id == subject_id)
     if viewer.role is Role.partner:
@@ -212,8 +212,8 @@ def trail(session: Session, viewer: Viewer, subject_kind: str, subject_id: int) 
 
 
 def waiting_approvals(session: Session, viewer: Viewer) -> list[JourneyVersion]:
-    """Return the submitted versions of the viewer's brand, the longest waiting first."""
+    """Return the submitted versions of the viewer's brand, the earliest submitted first."""
     require(viewer, Permission.see_journeys)
     of_brand = visible(select(JourneyVersion).join(Journey, col(Journey.id) == col(JourneyVersion.journey_id)), Journey, viewer)
-    waiting = of_brand.where(JourneyVersion.status == VersionStatus.submitted)
-    return list(session.exec(waiting.order_by(col(JourneyVersion.submitted_at), col(JourneyVersion.id))))
+    submitted = of_brand.where(JourneyVersion.status == VersionStatus.submitted)
+    return list(session.exec(submitted.order_by(col(JourneyVersion.submitted_at), col(JourneyVersion.id))))

@@ -1,4 +1,4 @@
-"""The audit trail: who did what to which text, append-only."""
+"""Rows of the audit trail, append-only."""
 
 from datetime import datetime
 from typing import Any
@@ -9,7 +9,7 @@ from distmark.db import JSON_TYPE, UTCDateTime
 
 
 class AuditEntry(SQLModel, table=True):
-    """One act that someone may have to answer for. Never updated, never deleted."""
+    """One act of a person or the system. Never updated, never deleted."""
 
     __tablename__ = "audit_entry"
     __table_args__ = (Index("ix_audit_entry_subject", "subject_kind", "subject_id", "id"),)

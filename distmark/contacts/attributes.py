@@ -1,4 +1,4 @@
-"""What expressions and templates see of a contact, and the wall clock the contact lives by."""
+"""Attributes of contacts, as expressions and templates see them, and the time zones of contacts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,9 +14,9 @@ from distmark.sql import batches, id_of
 
 
 def attributes_of(contact: Contact, types: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return what expressions and templates see of a contact: its own attributes and, above them, the built-in ones.
+    """Return the contact's attributes, as expressions and templates see them: its own, overridden by the built-in ones.
 
-    `types` (a journey's `contact_fields`: text, number, bool, date) says how to read attributes that a file wrote in letters.
+    `types` (a journey's `contact_fields`: text, number, bool, date) gives the types of attributes that were imported as text.
     """
     return typed(contact.attributes, types or {}) | {
         "first_name": contact.first_name,
@@ -33,17 +33,17 @@ def attributes_of(contact: Contact, types: Mapping[str, str] | None = None) -> d
 
 
 def full_name(contact: Contact) -> str:
-    """Return the name as it is written in the contact's language: family name first in Japanese."""
+    """Return the contact's full name in the order of its language: family name first in Japanese."""
     parts = (contact.last_name, contact.first_name) if contact.language == "ja" else (contact.first_name, contact.last_name)
     return " ".join(part for part in parts if part)
 
 
 def zones_of(session: Session, contacts: Sequence[Contact]) -> dict[int, ZoneInfo]:
-    """Return each contact's time zone, by contact id: their own, else the partner's, else the brand's."""
+    """Return each contact's time zone, by contact id: its own, else the partner's, else the brand's."""
     partners: dict[int, tuple[str, str]] = {}
     for ids in batches({contact.partner_id for contact in contacts}):
         rows = session.exec(
             select(Partner.id, Partner.zone, Brand.zone).join(Brand, col(Brand.id) == col(Partner.brand_id)).where(col(Partner.id).in_(ids))
         )
-        partners.update({partner_id or 0: (own, brand) for partner_id, own, brand in rows})
+        partners.update({partner_id: (own, brand) for partner_id, own, brand in rows if partner_id is not None})
     return {id_of(contact): zone_for(contact.zone, *partners[contact.partner_id]) for contact in contacts}

@@ -1,4 +1,4 @@
-"""What contacts agreed to (append-only) and the addresses never written to again (kept as hashes). Neither is ever changed by an import."""
+"""Consents of contacts (append-only) and suppressed addresses (kept as hashes). An import changes neither a refusal nor a suppression."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ READERS: Mapping[AddressForm, Callable[[object], str | None]] = {
 
 
 def consent_channels() -> tuple[str, ...]:
-    """Return everything that a contact may agree to or refuse: each channel, and having opens and clicks recorded."""
+    """Return the keys of all consents: one per channel, and one each for recording opens and clicks."""
     return (*(kind.consent for kind in CHANNELS.values()), *TRACKING)
 
 
@@ -44,9 +44,9 @@ def record_consent(
     source: str = "",
     by_user_id: int | None = None,
 ) -> Consent:
-    """Append that the contact agreed (`given`) or refused, with the words and the place of it; the newest row counts.
+    """Append that the contact agreed (`given`) or refused, with the text shown and its source; the newest row counts.
 
-    Refusing what is refused already adds nothing. InvalidInput for an unknown channel or ground.
+    A refusal after a refusal adds nothing and returns the earlier one. InvalidInput for an unknown channel or ground.
     """
     if channel not in consent_channels() or ground not in GROUNDS:
         raise InvalidInput(
@@ -64,13 +64,13 @@ def record_consent(
 
 
 def consents_of(session: Session, contact_id: int) -> list[Consent]:
-    """Return everything the contact agreed to or refused, newest first."""
+    """Return all consents and refusals of the contact, newest first."""
     rows = select(Consent).where(Consent.contact_id == contact_id)
     return list(session.exec(rows.order_by(col(Consent.at).desc(), col(Consent.id).desc())))
 
 
 def consent_state(session: Session, contact_ids: Collection[int], channel: str) -> dict[int, bool | None]:
-    """Return for each contact whether they agreed to `channel`: True, False, or None when they were never asked."""
+    """Return by contact id whether the contact agreed to `channel`: True, False, or None when it never said."""
     state: dict[int, bool | None] = dict.fromkeys(contact_ids)
     for ids in batches(state):
         for row in session.exec(_of(ids, channel).order_by(col(Consent.at), col(Consent.id))):
@@ -93,7 +93,7 @@ def suppress(
     scope: SuppressionScope = SuppressionScope.marketing,
     message_id: int | None = None,
 ) -> bool:
-    """Stop writing to the address for this brand on `channel`, whichever partner knows it; True when it was not stopped so already."""
+    """Suppress the address for all partners of the brand on `channel`; return whether this suppression is new."""
     row = {
         "brand_id": brand_id,
         "channel": channel,
@@ -108,19 +108,19 @@ def suppress(
 
 
 def suppressed(session: Session, brand_id: int, channel: str, addresses: Iterable[str], marketing: bool) -> set[str]:
-    """Return the hashes (`model.address_hash`) of those addresses that may not be written to.
+    """Return the hashes (`model.address_hash`) of the suppressed addresses among these.
 
-    Marketing is stopped by a suppression of either scope, other messages only by one of everything.
+    A suppression of either scope stops marketing; other messages are stopped by one of scope `all` only.
     """
     found: set[str] = set()
-    asked = {hash_of(brand_id, channel, address): address_hash(brand_id, address) for address in addresses}
-    for hashes in batches(asked):
+    hashes_of = {hash_of(brand_id, channel, address): address_hash(brand_id, address) for address in addresses}
+    for hashes in batches(hashes_of):
         rows = select(Suppression.address_hash).where(
             Suppression.brand_id == brand_id, Suppression.channel == channel, col(Suppression.address_hash).in_(hashes)
         )
         if not marketing:
             rows = rows.where(Suppression.scope == SuppressionScope.all)
-        found.update(asked[stopped] for stopped in session.exec(rows))
+        found.update(hashes_of[stopped] for stopped in session.exec(rows))
     return found
 
 
@@ -130,7 +130,7 @@ def suppressions_of(session: Session, brand_id: int, hashes: Sequence[str]) -> l
 
 
 def unsuppress(session: Session, brand_id: int, channel: str, address: str, scope: SuppressionScope = SuppressionScope.marketing) -> bool:
-    """Write to the address again; True when it was stopped. A complaint, or a person's wish to be forgotten, is never lifted."""
+    """Lift the suppression and return whether there was one. One after a complaint or an erasure is never lifted."""
     lifted = delete(Suppression).where(
         col(Suppression.brand_id) == brand_id,
         col(Suppression.channel) == channel,
@@ -141,17 +141,17 @@ def unsuppress(session: Session, brand_id: int, channel: str, address: str, scop
     return session.execute(lifted.returning(col(Suppression.id))).first() is not None
 
 
-# Already spelled the usual way, as nearly all are: checking them whole would cost more than the rest of the query.
+# An address that is spelled the usual way already, as nearly all are: full checks would cost more than the rest of the query.
 _USUAL = re.compile(r"(?:[a-z0-9_%+-]+(?:\.[a-z0-9_%+-]+)*@[a-z0-9-]+(?:\.[a-z0-9-]+)+|\+[0-9]+)")
 
 
 def hash_of(brand_id: int, channel: str, address: str) -> str:
-    """Return the hash under which an address is suppressed, however it was spelled: a bounce and a file write it differently."""
+    """Return the hash under which the address is suppressed, one for all its spellings: a bounce and a file may spell it differently."""
     if _USUAL.fullmatch(address_key(address)):
         return address_hash(brand_id, address)
     form = CHANNELS[channel].form if channel in CHANNELS else AddressForm.identifier
     try:
         usual = READERS[form](address) or address
-    except ValueError:  # pydantic's errors are ValueErrors; an address that we would refuse can still be refused by its owner
+    except ValueError:  # pydantic's errors are ValueErrors; an address that we would not take can still be suppressed
         usual = address
     return address_hash(brand_id, usual)

@@ -1,4 +1,4 @@
-"""What each field of a contact may hold: mail addresses, phone numbers, names, dates, languages, as people write them. Pure."""
+"""Fields of a contact: reading mail addresses, phone numbers, names, dates and languages in the spellings that people use. Pure."""
 
 import re
 import unicodedata
@@ -20,10 +20,10 @@ LONGEST_TEXT = 200
 LONGEST_ATTRIBUTE = 2000
 MOST_ATTRIBUTES = 100
 OLDEST_YEAR = 1880
-REGION = "JP"  # of phone numbers written without a country
+REGION = "JP"  # the country of phone numbers written without one
 FIELDS = ("kind", "first_name", "last_name", "email", "phone", "language", "zone", "company", "city", "birthday")
 
-# Why a value is refused, in English and Japanese; {value} is what was given.
+# The reason for each refusal, in English and Japanese; {value} is the refused value.
 MESSAGES: Mapping[str, tuple[str, str]] = {
     "bad-email": (
         "“{value}” is not a mail address; write it like name@example.com.",
@@ -74,19 +74,19 @@ SHOWN_CHARACTERS = 80
 
 
 def message(code: str, value: str, lang: str) -> str:
-    """Return why a value was refused, in words of `lang`."""
+    """Return the reason why the value was refused, in the language `lang`."""
     english, japanese = MESSAGES[code]
     shown = value if len(value) <= SHOWN_CHARACTERS else f"{value[:SHOWN_CHARACTERS]}…"
     return (japanese if lang == "ja" else english).format(value=shown)
 
 
 def refuse(code: str, value: object) -> PydanticCustomError:
-    """Return the error of a value that cannot be taken; `code` is a row of MESSAGES."""
+    """Return the error for a refused value; `code` is a key of MESSAGES."""
     return PydanticCustomError("contact", "{code}", {"code": code, "value": str(value)})
 
 
 class FieldRefused(InvalidInput):
-    """One field of a contact cannot be taken; `field`, `value`, and the reason in both languages."""
+    """A field of a contact was refused: `field`, `code`, `value`, and the reason in both languages."""
 
     def __init__(self, field: str, code: str, value: str) -> None:
         self.field, self.code, self.value = field, code, value
@@ -98,7 +98,7 @@ UNSTORABLE = ("Cc", "Cs")  # control characters, and halves of characters that n
 
 
 def tidy(value: str) -> str:
-    """Return `value` on one line: half-width kana and full-width letters made usual, spaces single, control characters gone."""
+    """Return `value` on one line, in Unicode form NFKC (usual widths of kana and letters), single-spaced, without control characters."""
     usual = unicodedata.normalize("NFKC", value)
     return " ".join("".join(letter for letter in usual if letter.isspace() or _can_be_stored(letter)).split())
 
@@ -108,10 +108,10 @@ def _can_be_stored(letter: str) -> bool:
 
 
 def as_text(value: object) -> str:
-    """Return a short text of one line."""
+    """Return the value as a text of one line, at most LONGEST_TEXT characters; "" for None."""
     if value is None:
         return ""
-    if isinstance(value, float) and value.is_integer():  # how spreadsheets keep every number
+    if isinstance(value, float) and value.is_integer():  # spreadsheets store all numbers as floats
         value = int(value)
     clean = tidy(str(value))
     if len(clean) > LONGEST_TEXT:
@@ -119,13 +119,13 @@ def as_text(value: object) -> str:
     return clean
 
 
-# Carriers gave out addresses that the standard forbids, such as a..b@docomo.ne.jp and a.@ezweb.ne.jp. Their servers take them quoted.
+# Carriers issued addresses that the standard forbids, such as a..b@docomo.ne.jp and a.@ezweb.ne.jp. Their servers accept them quoted.
 CARRIERS = ("docomo.ne.jp", "ezweb.ne.jp", "au.com", "softbank.ne.jp", "vodafone.ne.jp")
 _CARRIER_LOCAL = re.compile(r"[A-Za-z0-9._+/?=~-]{1,64}")
 
 
 def as_email(value: object) -> str | None:
-    """Return a mail address in the form that mail servers take; None for an empty one."""
+    """Return the mail address in the form that mail servers accept; None for an empty value."""
     written = as_text(value).replace(" ", "")
     if not written:
         return None
@@ -160,7 +160,7 @@ def _is_carrier(domain: str) -> bool:
 
 
 def as_phone(value: object) -> str | None:
-    """Return a phone number in E.164; None for an empty one. A number without a country is Japanese, its first 0 may be lost."""
+    """Return the phone number in E.164; None for an empty value. Without a country code it is Japanese, and may lack its leading 0."""
     written = as_text(value)
     if not written:
         return None
@@ -191,7 +191,7 @@ LANGUAGES = {
 
 
 def as_language(value: object) -> str:
-    """Return ja or en; "" for an empty one."""
+    """Return the language, ja or en; "" for an empty value."""
     written = as_text(value)
     key = written.lower().replace("_", "-")
     if key and key not in LANGUAGES:
@@ -205,7 +205,7 @@ def _zones() -> frozenset[str]:
 
 
 def as_zone(value: object) -> str:
-    """Return an IANA time zone's name; "" for an empty one."""
+    """Return the name of an IANA time zone; "" for an empty value."""
     written = as_text(value)
     if written and written not in _zones():
         raise refuse("bad-zone", written)
@@ -229,7 +229,7 @@ KINDS = {
 
 
 def as_kind(value: object) -> ContactKind:
-    """Return what sort of record this is; a contact when nothing is said."""
+    """Return the kind of the record; a contact for an empty value."""
     written = as_text(value)
     if written.lower() not in KINDS:
         raise refuse("bad-kind", written)
@@ -243,9 +243,9 @@ _ERA_DATE = re.compile(r"(明治|大正|昭和|平成|令和|[MTSHRmtshr])\s*\.?
 
 
 def as_day(value: object) -> date | None:
-    """Return a date written as 1980-04-01, 1980/4/1, 1980年4月1日, 19800401 or 昭和55年4月1日; None for an empty one.
+    """Return a date written as 1980-04-01, 1980/4/1, 1980年4月1日, 19800401 or 昭和55年4月1日; None for an empty value.
 
-    1/4/1980 is refused: half of the world reads it as April, the other half as January.
+    1/4/1980 is refused: half of the world reads it as a day in April, the other half as one in January.
     """
     if isinstance(value, datetime):
         return value.date()
@@ -321,7 +321,7 @@ NO = frozenset(
 
 
 def yes_or_no(value: object) -> bool | None:
-    """Return whether `value` says yes; None for an empty one."""
+    """Return whether the value is a yes; None for an empty value."""
     if isinstance(value, bool):
         return value
     written = as_text(value)
@@ -331,14 +331,14 @@ def yes_or_no(value: object) -> bool | None:
 
 
 def as_attributes(value: object) -> dict[str, Any]:
-    """Return a contact's own attributes as JSON can keep them; dates become ISO 8601 texts."""
+    """Return a contact's own attributes with values that JSON can hold; dates become ISO 8601 texts."""
     if not isinstance(value, Mapping) or len(value) > MOST_ATTRIBUTES:
         raise refuse("bad-attribute", value)
     return {attribute_name(str(name)): as_attribute(item) for name, item in value.items()}
 
 
 def as_attribute(value: object) -> str | int | float | bool | None:
-    """Return one attribute's value as JSON can keep it."""
+    """Return the value of one attribute in a form that JSON can hold."""
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
@@ -355,7 +355,7 @@ def as_attribute(value: object) -> str | int | float | bool | None:
 
 
 def attribute_name(written: str) -> str:
-    """Return a column's heading as a name that expressions can use: "Renewal date" is `renewal_date`."""
+    """Return the heading of a column as a name that expressions can use: "Renewal date" becomes `renewal_date`."""
     name = re.sub(r"\W+", "_", tidy(written).lower()).strip("_") or "column"
     return f"_{name}" if name[0].isdigit() else name[:LONGEST_TEXT]
 
@@ -389,15 +389,15 @@ TYPES: Mapping[str, Callable[[object], Any]] = {
 
 
 def typed(values: Mapping[str, Any], types: Mapping[str, str]) -> dict[str, Any]:
-    """Return `values` with those named in `types` (text, number, bool, date) read as such; what cannot be read so is None.
+    """Return `values`, each converted to its type in `types` (text, number, bool, date) if it has one; None when it cannot be converted.
 
-    A file says "false" and "2027-04-01" in letters; without this, the first would count as true and the second compare as text.
+    A file holds "false" and "2027-04-01" as text: unconverted, the first would count as true and the second would compare as text.
     """
     return {name: TYPES[types[name]](value) if value is not None and types.get(name) in TYPES else value for name, value in values.items()}
 
 
 class ContactInput(BaseModel):
-    """A contact as somebody wrote it down: each field is cleaned and checked, an empty one is left as it was."""
+    """The fields of a contact as a person or file gave them: each is cleaned and checked when the object is made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -415,7 +415,7 @@ class ContactInput(BaseModel):
 
 
 def read_contact(fields: Mapping[str, Any]) -> ContactInput:
-    """Return `fields` as a contact; FieldRefused names the first that cannot be taken and why, in both languages."""
+    """Return the checked fields of a contact; FieldRefused for the first that is refused, with the reason in both languages."""
     try:
         return ContactInput(**fields)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Contacts from a CSV or XLSX file: read it, say of every line what becomes of it, and write the good ones. Never re-subscribes anybody."""
+"""Import of contacts from a CSV or XLSX file, with a report on every line. An import never turns a refusal into consent."""
 
 import csv
 import io
@@ -34,7 +34,7 @@ BATCH = 1000
 SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
 CONSENT_CHANNELS = ("email", "sms")
 
-# What a column's heading means, as `_heading` writes it. The first heading of a field wins; the next ones fill in where it is empty.
+# Field -> headings of its columns, normalised by `_heading`. The first column of a field counts; later ones fill its empty cells.
 HEADINGS: Mapping[str, tuple[str, ...]] = {
     "last_name": ("姓", "氏", "名字", "苗字", "lastname", "familyname", "surname"),
     "first_name": ("名", "名前(名)", "firstname", "givenname", "forename"),
@@ -63,8 +63,8 @@ NEEDED_SHOWN = "メールアドレス (email) / 電話 (phone)"
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
-    """A line that was not taken: its number in the file (from 1, the headings' line included), and why, in both languages."""
+class RejectedLine:
+    """A rejected line: its number in the file (from 1, including the headings' line), and the reason in both languages."""
 
     line: int
     field: str
@@ -75,23 +75,23 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What an import did, or would do: counts of contacts; every other line is in `rejected`, in the file's order.
+    """The result of an import, done or previewed: counts of contacts, and the other lines in `rejected`, in the file's order.
 
-    `columns` maps each heading of the file to the field it was read as; `attribute:NAME` when it is no field of ours.
-    `kept_refusals` counts those whom the file calls willing though they said no before: their no stands.
+    `columns` maps each heading of the file to the field it was read as, or to `attribute:NAME`.
+    `kept_refusals` counts contacts that refused before and have a yes in the file: their refusal stands.
     """
 
     created: int
     updated: int
     unchanged: int
-    rejected: list[Rejected]
+    rejected: list[RejectedLine]
     columns: dict[str, str] = field(default_factory=dict)
     kept_refusals: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the file that can be taken. `consents` maps a channel to yes or no; channels that it leaves open are absent."""
+    """An accepted line of the file. `consents` maps channels to yes or no; a channel with an empty cell is absent."""
 
     number: int
     written: ContactInput
@@ -99,12 +99,12 @@ class Line:
 
     @property
     def address(self) -> str:
-        """What the contact is found by in the partner's book."""
+        """The address by which the contact is found in the partner's book."""
         return address_key(self.written.email or self.written.phone or "")
 
 
 @dataclass(slots=True)
-class _Tally:
+class _Counts:
     created: int = 0
     updated: int = 0
     unchanged: int = 0
@@ -127,34 +127,34 @@ def import_contacts(
     ground: str | None = None,
     progress: Progress | None = None,
 ) -> ImportReport:
-    """Write every good line of the file into the partner's book and report on all of them; with `dry_run` only report.
+    """Write every good line of the file into the partner's book and report on all lines; with `dry_run` only report.
 
-    A contact with the same mail address (else phone number) is updated by the cells that are not empty. Who said no stays at no, whatever
-    the file says. `ground` (opt_in, business_card, existing_customer, published_address) is the ground on which everyone in the file may be
-    written to by mail who was never asked. `progress` is told (lines done, lines in all). InvalidInput when the file as a whole cannot be
-    read, naming what was found and what is needed; NotFound for another's partner.
+    A contact with the same mail address (else phone number) is updated by the cells that are not empty. An earlier refusal stands, whatever
+    the file says. `ground` (opt_in, business_card, existing_customer, published_address) records consent to mail on that ground for every
+    contact of the file that never said yes or no. `progress` is called with (lines done, lines in all). InvalidInput when the file cannot
+    be read at all, naming what was found and what is needed; NotFound for a partner outside the viewer's sight.
     """
     require(viewer, Permission.write_contacts)
     if ground is not None and ground not in GROUNDS:
         raise InvalidInput(f"The ground {ground!r} for writing to these contacts is unknown; use one of {', '.join(GROUNDS)}.")
     partner = get_partner(session, viewer, partner_id)
-    # A second import into this book waits, so that it finds what this one wrote; messages of the partner, which refer to it, do not.
+    # A second import into this book waits, so that it finds the rows of this one; messages of the partner do not wait for this lock.
     session.refresh(partner, with_for_update={"key_share": True})
     headings, rows = read_table(data, filename)
     columns = read_headings(headings)
     lines, rejected = read_lines(columns, rows)
-    asker, tally = _Asker(viewer.user_id, filename, ground, now, dry_run), _Tally()
+    context, counts = _ImportContext(viewer.user_id, filename, ground, now, dry_run), _Counts()
     done = len(rejected)
     for part in batches(lines, BATCH):
-        _take(session, partner, part, asker, tally)
+        _import_batch(session, partner, part, context, counts)
         done += len(part)
         if progress:
             progress(done, len(rows))
     shown = {heading: name if name in HEADINGS else f"attribute:{name}" for heading, name in zip(headings, columns, strict=True) if name}
-    return ImportReport(tally.created, tally.updated, tally.unchanged, rejected, shown, tally.kept_refusals)
+    return ImportReport(counts.created, counts.updated, counts.unchanged, rejected, shown, counts.kept_refusals)
 
 
-# Reading the file
+# --- reading the file -----------------------------------------------------------------------------------------------------------------
 
 
 def read_table(data: bytes, filename: str) -> Table:
@@ -225,7 +225,7 @@ def _check_unpacked_size(data: bytes, filename: str) -> None:
 
 
 def read_headings(headings: Sequence[str]) -> list[str]:
-    """Return for each heading the field it means, else a name for an attribute ("" for a column without heading).
+    """Return the field or attribute name of each column, in the file's order; "" for a column without heading.
 
     InvalidInput when there is neither a mail address nor a phone number among them, naming what was found and what is needed.
     """
@@ -240,17 +240,17 @@ def _heading(written: str) -> str:
     return re.sub(r"[\s_\-・.:*]+", "", tidy(written).lower()).replace("必須", "").replace("()", "").replace("[]", "")
 
 
-def read_lines(columns: Sequence[str], rows: Iterable[tuple[int, Sequence[Any]]]) -> tuple[list[Line], list[Rejected]]:
-    """Return the lines that can be taken and those that cannot, each in the file's order."""
+def read_lines(columns: Sequence[str], rows: Iterable[tuple[int, Sequence[Any]]]) -> tuple[list[Line], list[RejectedLine]]:
+    """Return the accepted lines and the rejected lines, each in the file's order."""
     lines: list[Line] = []
-    rejected: list[Rejected] = []
+    rejected: list[RejectedLine] = []
     seen: set[str] = set()
     places = _places(columns)
     for number, cells in rows:
         read = _line(number, places, cells)
         if isinstance(read, Line) and read.address in seen:
             read = _rejected(number, "email" if read.written.email else "phone", "same-address", read.written.email or read.written.phone)
-        if isinstance(read, Rejected):
+        if isinstance(read, RejectedLine):
             rejected.append(read)
             continue
         seen.add(read.address)
@@ -259,7 +259,7 @@ def read_lines(columns: Sequence[str], rows: Iterable[tuple[int, Sequence[Any]]]
 
 
 def _places(columns: Sequence[str]) -> dict[str, list[int]]:
-    """Return where each field or attribute stands, the heading that wins first; equal attributes keep the file's order."""
+    """Return the positions of the columns of each field or attribute, in the file's order."""
     places: dict[str, list[int]] = {}
     for position, name in enumerate(columns):
         if name:
@@ -267,7 +267,7 @@ def _places(columns: Sequence[str]) -> dict[str, list[int]]:
     return places
 
 
-def _line(number: int, places: Mapping[str, list[int]], cells: Sequence[Any]) -> Line | Rejected:
+def _line(number: int, places: Mapping[str, list[int]], cells: Sequence[Any]) -> Line | RejectedLine:
     values = {name: value for name, where in places.items() if (value := _first(cells, where)) is not None}
     fields = {name: value for name, value in values.items() if name in FIELDS}
     names = _names(values)
@@ -276,7 +276,7 @@ def _line(number: int, places: Mapping[str, list[int]], cells: Sequence[Any]) ->
         written = ContactInput(**names, **fields, **({"attributes": attributes} if attributes else {}))
         consents = _consents(values)
     except ValidationError as error:
-        return _why(number, error)
+        return _rejected_by(number, error)
     except PydanticCustomError as error:
         context = error.context or {}
         return _rejected(number, "consent", str(context["code"]), str(context["value"]))
@@ -294,7 +294,7 @@ _EAST_ASIAN = re.compile("[\u3040-\u30ff\u3400-\u9fff]")
 
 
 def _names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Split one column with the whole name: 鈴木 花子 is family name first, Hanako Suzuki is family name last."""
+    """Return first and last name from a column with the full name: 鈴木 花子 has its family name first, Hanako Suzuki last."""
     if "full_name" not in values or "last_name" in values or "first_name" in values:
         return {}
     whole = tidy(str(values["full_name"]))
@@ -306,28 +306,28 @@ def _names(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _consents(values: Mapping[str, Any]) -> dict[str, bool]:
-    said = {channel: yes_or_no(values.get(f"consent_{channel}")) for channel in CONSENT_CHANNELS}
+    consents = {channel: yes_or_no(values.get(f"consent_{channel}")) for channel in CONSENT_CHANNELS}
     if yes_or_no(values.get("stopped_email")):
-        said["email"] = False
-    return {channel: given for channel, given in said.items() if given is not None}
+        consents["email"] = False
+    return {channel: given for channel, given in consents.items() if given is not None}
 
 
-def _why(number: int, error: ValidationError) -> Rejected:
+def _rejected_by(number: int, error: ValidationError) -> RejectedLine:
     first = error.errors()[0]
     context = first.get("ctx") or {}
     return _rejected(number, str(first["loc"][0]), str(context.get("code", "bad-attribute")), str(context.get("value", first["input"])))
 
 
-def _rejected(number: int, name: str, code: str, value: str | None) -> Rejected:
+def _rejected(number: int, name: str, code: str, value: str | None) -> RejectedLine:
     shown = value or ""
-    return Rejected(number, name, shown, message(code, shown, "en"), message(code, shown, "ja"))
+    return RejectedLine(number, name, shown, message(code, shown, "en"), message(code, shown, "ja"))
 
 
-# Writing
+# --- writing --------------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class _Asker:
+class _ImportContext:
     user_id: int
     filename: str
     ground: str | None
@@ -335,27 +335,27 @@ class _Asker:
     dry_run: bool
 
 
-def _take(session: Session, partner: Partner, lines: Sequence[Line], asker: _Asker, tally: _Tally) -> None:
-    """Insert or update one batch of lines and their consents: a few statements, however many lines."""
-    known = _known(session, partner, lines)
-    people: list[tuple[Contact, Line]] = []
+def _import_batch(session: Session, partner: Partner, lines: Sequence[Line], context: _ImportContext, counts: _Counts) -> None:
+    """Insert or update the contacts of one batch of lines, with their consents, by a few statements."""
+    known = _known_contacts(session, partner, lines)
+    contacts: list[tuple[Contact, Line]] = []
     for line in lines:
         contact = known.get(line.address)
         if contact is None:
-            tally.created += 1
-            contact = new_contact(partner, line.written, asker.now)
+            counts.created += 1
+            contact = new_contact(partner, line.written, context.now)
         elif changed := changes(contact, line.written):
-            tally.updated += 1
-            if not asker.dry_run:
-                _change(contact, changed, asker.now)
+            counts.updated += 1
+            if not context.dry_run:
+                _change(contact, changed, context.now)
         else:
-            tally.unchanged += 1
-        people.append((contact, line))
-    if not asker.dry_run:
-        session.add_all(contact for contact, _ in people)
+            counts.unchanged += 1
+        contacts.append((contact, line))
+    if not context.dry_run:
+        session.add_all(contact for contact, _ in contacts)
         session.flush()
     for channel in CONSENT_CHANNELS:
-        _record_consents(session, channel, people, asker, tally)
+        _record_consents(session, channel, contacts, context, counts)
 
 
 def _change(contact: Contact, changed: Mapping[str, Any], now: datetime) -> None:
@@ -364,17 +364,17 @@ def _change(contact: Contact, changed: Mapping[str, Any], now: datetime) -> None
     contact.updated_at = now
 
 
-def _known(session: Session, partner: Partner, lines: Sequence[Line]) -> dict[str, Contact]:
-    """Return the contacts of the book that these lines mean, by address."""
+def _known_contacts(session: Session, partner: Partner, lines: Sequence[Line]) -> dict[str, Contact]:
+    """Return the book's contacts that these lines update, by address."""
     known: dict[str, Contact] = {}
-    mine = select(Contact).where(Contact.partner_id == partner.id, col(Contact.erased_at).is_(None))
+    of_partner = select(Contact).where(Contact.partner_id == partner.id, col(Contact.erased_at).is_(None))
     for keys in batches(line.address for line in lines if line.written.email):
-        known.update({contact.email_key or "": contact for contact in session.exec(mine.where(col(Contact.email_key).in_(keys)))})
+        known.update({contact.email_key or "": contact for contact in session.exec(of_partner.where(col(Contact.email_key).in_(keys)))})
     by_phone = {line.address: line for line in lines if not line.written.email}
     for phones in batches(by_phone):
-        for contact in session.exec(mine.where(col(Contact.phone).in_(phones)).order_by(col(Contact.id).desc())):
+        for contact in session.exec(of_partner.where(col(Contact.phone).in_(phones)).order_by(col(Contact.id).desc())):
             line = by_phone[contact.phone or ""]
-            # Families share a number: somebody with a mail address is meant only when the name is the same, too.
+            # Families share a number: a contact that has a mail address is the same one only if the name is the same, too.
             if contact.email_key is None or _same_name(contact, line.written):
                 known[line.address] = contact
     return known
@@ -384,16 +384,18 @@ def _same_name(contact: Contact, written: ContactInput) -> bool:
     return (contact.last_name, contact.first_name) == (written.last_name, written.first_name)
 
 
-def _record_consents(session: Session, channel: str, people: Sequence[tuple[Contact, Line]], asker: _Asker, tally: _Tally) -> None:
-    asked = [(contact, given) for contact, line in people if (given := _given(line, channel, asker.ground)) is not None]
-    before = consent_state(session, [contact.id for contact, _ in asked if contact.id is not None], channel)
-    for contact, given in asked:
-        said = before.get(contact.id) if contact.id is not None else None
-        if said is False and given:
-            tally.kept_refusals += 1
-        elif said is not given and not asker.dry_run:
-            session.add(_consent(contact, channel, given, asker))
-    if not asker.dry_run:
+def _record_consents(
+    session: Session, channel: str, contacts: Sequence[tuple[Contact, Line]], context: _ImportContext, counts: _Counts
+) -> None:
+    given_by = [(contact, given) for contact, line in contacts if (given := _given(line, channel, context.ground)) is not None]
+    before = consent_state(session, [contact.id for contact, _ in given_by if contact.id is not None], channel)
+    for contact, given in given_by:
+        earlier = before.get(contact.id) if contact.id is not None else None
+        if earlier is False and given:
+            counts.kept_refusals += 1
+        elif earlier is not given and not context.dry_run:
+            session.add(_consent(contact, channel, given, context))
+    if not context.dry_run:
         session.flush()
 
 
@@ -401,15 +403,15 @@ def _given(line: Line, channel: str, ground: str | None) -> bool | None:
     return line.consents.get(channel, True if ground and channel == "email" and line.written.email else None)
 
 
-def _consent(contact: Contact, channel: str, given: bool, asker: _Asker) -> Consent:
+def _consent(contact: Contact, channel: str, given: bool, context: _ImportContext) -> Consent:
     if contact.id is None:
-        raise ValueError("A contact must be stored before what it agreed to.")
+        raise ValueError("A contact must be stored before its consent.")
     return Consent(
         contact_id=contact.id,
         channel=channel,
         given=given,
-        ground=asker.ground or "opt_in",
-        source=f"import {asker.filename}",
-        at=asker.now,
-        by_user_id=asker.user_id,
+        ground=context.ground or "opt_in",
+        source=f"import {context.filename}",
+        at=context.now,
+        by_user_id=context.user_id,
     )

@@ -1,4 +1,4 @@
-"""What a contact's row becomes when somebody writes them down. Pure: returns values, saves nothing."""
+"""Mapping of given fields to the columns of a contact. Pure: returns values, saves nothing."""
 
 import uuid
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from distmark.partners.table import Partner
 
 
 def new_contact(partner: Partner, written: ContactInput, now: datetime) -> Contact:
-    """Return the row of a contact that the partner does not have yet."""
+    """Return the row of a new contact of the partner."""
     if partner.id is None:
         raise ValueError(f"Partner {partner.name} has not been stored yet.")
     values: dict[str, Any] = {name: getattr(written, name) for name in FIELDS}
@@ -29,14 +29,14 @@ def new_contact(partner: Partner, written: ContactInput, now: datetime) -> Conta
 
 
 def keys(brand_id: int, email: str | None, phone: str | None, otherwise: str = "") -> dict[str, str | None]:
-    """Return what a contact is found by: the same mail address, else phone number, is the same person in the whole brand."""
+    """Return the keys by which a contact is found: the same mail address, else phone number, is the same person in the whole brand."""
     address = email or phone
     person = address_hash(brand_id, address) if address else otherwise or uuid.uuid4().hex
     return {"email_key": address_key(email) if email else None, "person_key": person}
 
 
 def changes(contact: Contact, written: ContactInput) -> dict[str, Any]:
-    """Return the columns of `contact` that `written` changes, with their new values: only fields that were given, attributes merged."""
+    """Return the columns of `contact` that `written` changes, with their new values: given fields only, with attributes merged."""
     given = {name: getattr(written, name) for name in FIELDS if name in written.model_fields_set}
     if given.get("language") == "":
         del given["language"]
@@ -50,5 +50,5 @@ def changes(contact: Contact, written: ContactInput) -> dict[str, Any]:
 
 
 def merged(attributes: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attributes after `written`; None or "" removes one."""
+    """Return the attributes updated by `written`, in which None or "" removes an attribute."""
     return {name: value for name, value in {**attributes, **written}.items() if value not in (None, "")}

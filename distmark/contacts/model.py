@@ -1,11 +1,11 @@
-"""What a contact is and whether they may be written to. Pure."""
+"""Kinds of contacts, reasons and scopes of suppressions, and the hash of an address. Pure."""
 
 import hashlib
 from enum import StrEnum
 
 
 class ContactKind(StrEnum):
-    """What sort of record this is in the partner's book."""
+    """The kind of a record in the partner's book."""
 
     contact = "contact"
     lead = "lead"
@@ -13,7 +13,7 @@ class ContactKind(StrEnum):
 
 
 class SuppressionReason(StrEnum):
-    """Why an address is never written to again."""
+    """The reason why an address is suppressed."""
 
     unsubscribed = "unsubscribed"
     bounced = "bounced"
@@ -23,17 +23,17 @@ class SuppressionReason(StrEnum):
 
 
 class SuppressionScope(StrEnum):
-    """How much is stopped: marketing only, or everything."""
+    """The messages that a suppression stops: marketing only, or all."""
 
     marketing = "marketing"
     all = "all"
 
 
 def address_key(address: str) -> str:
-    """Return the form of a mail address or phone number that is compared: trimmed, lower case."""
+    """Return the address (mail or phone) in the form in which addresses are compared: trimmed, lower case."""
     return address.strip().lower()
 
 
 def address_hash(brand_id: int, address: str) -> str:
-    """Return the SHA-256 (hex) that keeps a suppression after the person's data is erased, one per brand and address."""
+    """Return the SHA-256 (hex) of brand and address, by which a suppression outlives the erasure of the person's data."""
     return hashlib.sha256(f"{brand_id}:{address_key(address)}".encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A partner's book: writing contacts down, finding them, and what messages may say about them. Consent and imports have their own files."""
+"""Contacts of a partner's book: creating, changing and finding them. Consents, imports and attributes have their own modules."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,56 +8,16 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, column, exists, func, or_, table
 from sqlmodel import Session, col, select
 
-from distmark.contacts.attributes import attributes_of, full_name
-from distmark.contacts.consents import (
-    consent_state,
-    consents_of,
-    record_consent,
-    suppress,
-    suppressed,
-    unsuppress,
-)
-from distmark.contacts.fields import ContactInput, FieldRefused, read_contact, tidy
-from distmark.contacts.imports import ImportReport, Rejected, import_contacts
+from distmark.contacts.fields import ContactInput, read_contact, tidy
 from distmark.contacts.mapping import changes, new_contact
-from distmark.contacts.model import SuppressionReason, SuppressionScope, address_hash, address_key
 from distmark.contacts.table import Contact
 from distmark.errors import InvalidInput, NotFound, Refused
 from distmark.partners.model import Permission, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.service import get_partner, require
 from distmark.partners.table import Partner
-from distmark.segments.membership import keep
+from distmark.segments.membership import update_memberships
 from distmark.sql import id_of
-
-__all__ = [
-    "ContactInput",
-    "FieldRefused",
-    "ImportReport",
-    "Page",
-    "Rejected",
-    "SuppressionReason",
-    "SuppressionScope",
-    "address_hash",
-    "address_key",
-    "attributes_of",
-    "change_contact",
-    "consent_state",
-    "consents_of",
-    "contacts_by_id",
-    "create_contact",
-    "find_contacts",
-    "full_name",
-    "get_contact",
-    "import_contacts",
-    "mentions",
-    "read_contact",
-    "record_consent",
-    "suppress",
-    "suppressed",
-    "unsuppress",
-    "update_contact",
-]
 
 MOST_ROWS = 500
 FEWEST_PHONE_DIGITS = 3
@@ -65,7 +25,7 @@ FEWEST_PHONE_DIGITS = 3
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some rows, newest first; `next_after` asks for those that follow (None: there are none), `total` counts all that match."""
+    """A page of contacts, newest first; `next_after` is the `after_id` of the next page (None: the last), `total` counts all matches."""
 
     rows: list[Contact]
     next_after: int | None
@@ -73,7 +33,7 @@ class Page:
 
 
 def create_contact(session: Session, viewer: Viewer, written: ContactInput, now: datetime, partner_id: int | None = None) -> Contact:
-    """Write a person down in the viewer's partner's book (people of the brand say which partner's) and return the row.
+    """Create a contact in the book of the viewer's partner (people of the brand name the partner) and return the row.
 
     InvalidInput without a mail address and a phone number; Refused when the mail address is in the book already.
     """
@@ -83,14 +43,14 @@ def create_contact(session: Session, viewer: Viewer, written: ContactInput, now:
     _check_addresses(session, contact, {"email": contact.email, "email_key": contact.email_key})
     session.add(contact)
     session.flush()
-    keep(session, [contact], now)
+    update_memberships(session, [contact], now)
     return contact
 
 
 def update_contact(session: Session, viewer: Viewer, contact_id: int, written: ContactInput, now: datetime) -> Contact:
-    """Change the fields that `written` was given and return the row; attributes are merged, one of None is removed.
+    """Change the given fields of the contact and return the row; attributes are merged, and one of None is removed.
 
-    What the person agreed to or refused stays as it is. Errors as in `create_contact`, and NotFound.
+    Consents stay as they are. Errors as in `create_contact`, and NotFound.
     """
     require(viewer, Permission.write_contacts)
     contact = get_contact(session, viewer, contact_id)
@@ -99,11 +59,11 @@ def update_contact(session: Session, viewer: Viewer, contact_id: int, written: C
 
 
 def change_contact(session: Session, contact_id: int, values: Mapping[str, Any], now: datetime) -> Contact:
-    """Set these fields and attributes on behalf of a journey and return the row; None clears one. FieldRefused when one cannot be taken."""
+    """Set these fields and attributes on behalf of a journey and return the row; None clears a field. FieldRefused for a bad value."""
     contact = session.get_one(Contact, contact_id)
     own = {name: value for name, value in values.items() if name in ContactInput.model_fields and name != "attributes"}
-    rest = {name: value for name, value in values.items() if name not in own}
-    return _changed(session, contact, read_contact(own | ({"attributes": rest} if rest else {})), now)
+    attributes = {name: value for name, value in values.items() if name not in own}
+    return _changed(session, contact, read_contact(own | ({"attributes": attributes} if attributes else {})), now)
 
 
 def _changed(session: Session, contact: Contact, written: ContactInput, now: datetime) -> Contact:
@@ -115,7 +75,7 @@ def _changed(session: Session, contact: Contact, written: ContactInput, now: dat
         setattr(contact, name, value)
     session.add(contact)
     session.flush()
-    keep(session, [contact], now)
+    update_memberships(session, [contact], now)
     return contact
 
 
@@ -123,7 +83,7 @@ def _locked_partner(session: Session, viewer: Viewer, partner_id: int | None) ->
     if partner_id is None:
         raise InvalidInput("The contact has no partner; say in whose book to write it.")
     partner = get_partner(session, viewer, partner_id)
-    # Whoever writes in a book waits for whoever does already, so no address is in it twice; messages of the partner do not wait.
+    # Locked, so that two transactions cannot add the same address to a book; messages of the partner do not wait for this lock.
     session.refresh(partner, with_for_update={"key_share": True})
     return partner
 
@@ -141,8 +101,8 @@ def _check_addresses(session: Session, contact: Contact, changed: Mapping[str, A
 
 def get_contact(session: Session, viewer: Viewer, contact_id: int) -> Contact:
     """Return the contact; NotFound when it is not among the viewer's, or was erased."""
-    mine = visible(select(Contact), Contact, viewer).where(Contact.id == contact_id, col(Contact.erased_at).is_(None))
-    contact = session.exec(mine).first()
+    own = visible(select(Contact), Contact, viewer).where(Contact.id == contact_id, col(Contact.erased_at).is_(None))
+    contact = session.exec(own).first()
     if contact is None:
         raise NotFound(f"There is no contact {contact_id} among yours; search again and pick from the list.")
     return contact
@@ -162,9 +122,9 @@ def find_contacts(
     limit: int = 50,
     exclude_campaign_id: int | None = None,
 ) -> Page:
-    """Return the viewer's contacts in which every word of `text` occurs: in names, mail address, phone, company or city; newest first.
+    """Return the viewer's contacts, newest first, that contain every word of `text` in a name, mail address, phone, company or city.
 
-    `after_id` is the `next_after` of the page before. Those already in the campaign `exclude_campaign_id` are left out.
+    `after_id` is the `next_after` of the page before. Members of the campaign `exclude_campaign_id` are left out.
     """
     require(viewer, Permission.see_contacts)
     conditions: list[ColumnElement[bool]] = [col(Contact.erased_at).is_(None), *mentions(text)]
@@ -180,7 +140,7 @@ def find_contacts(
 
 
 def mentions(text: str) -> list[ColumnElement[bool]]:
-    """Return the conditions that every word of `text` occurs in a contact; none for an empty text."""
+    """Return the conditions that a contact contains every word of `text`, as in `find_contacts`; none for an empty text."""
     return [_mentions(word) for word in tidy(text).split()]
 
 
@@ -197,6 +157,6 @@ def _mentions(word: str) -> ColumnElement[bool]:
 
 
 def _in_campaign(campaign_id: int) -> ColumnElement[bool]:
-    # Campaigns stand above contacts and may not be imported here; that a contact is a member is all that is asked of their table.
+    # Campaigns stand above contacts and may not be imported here, so their table is named in SQL.
     member = table("member", column("contact_id"), column("campaign_id"))
     return exists().where(and_(member.c.contact_id == Contact.id, member.c.campaign_id == campaign_id)).correlate(Contact.__table__)  # type: ignore[attr-defined]

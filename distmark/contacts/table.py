@@ -1,4 +1,4 @@
-"""People a partner knows: contacts, their consents, and the addresses never written to again."""
+"""Rows of contacts, their consents, and suppressed addresses."""
 
 from datetime import date, datetime
 from typing import Any
@@ -11,9 +11,9 @@ from distmark.db import JSON_TYPE, UTCDateTime
 
 
 class Contact(SQLModel, table=True):
-    """A person in one partner's book. `person_key` is the same for the same mail address within a brand, whoever's book it is in.
+    """A person in one partner's book. `person_key` is the same for the same mail address in all books of a brand.
 
-    Every insert and every update sets `unread` by itself, whoever writes: segments and dated entries look at unread rows only.
+    Every insert and update sets `unread` by itself, from whatever code: segments and dated entries process unread rows only.
     """
 
     __tablename__ = "contact"
@@ -45,7 +45,7 @@ class Contact(SQLModel, table=True):
 
 
 class Consent(SQLModel, table=True):
-    """One time a contact agreed or refused: append-only, the newest row per channel counts."""
+    """One consent or refusal of a contact: append-only, the newest row per channel counts."""
 
     __tablename__ = "consent"
 
@@ -55,13 +55,13 @@ class Consent(SQLModel, table=True):
     given: bool
     ground: str = "opt_in"  # opt_in | business_card | existing_customer | published_address
     wording: str = ""  # the text that was agreed to
-    source: str = ""  # where: form, import, phone call
+    source: str = ""  # such as form, import, phone call
     at: datetime = Field(sa_type=UTCDateTime)
     by_user_id: int | None = Field(default=None, foreign_key="user_account.id")
 
 
 class Suppression(SQLModel, table=True):
-    """An address never to be written to on a channel for this brand, by any partner. Kept as a hash, so it outlives erasure."""
+    """An address to which no partner of the brand may write on a channel. Kept as a hash, so that it outlives erasure."""
 
     __tablename__ = "suppression"
     __table_args__ = (UniqueConstraint("brand_id", "channel", "address_hash", "scope"),)
@@ -73,4 +73,4 @@ class Suppression(SQLModel, table=True):
     scope: SuppressionScope = SuppressionScope.marketing
     reason: SuppressionReason
     at: datetime = Field(sa_type=UTCDateTime)
-    message_id: int | None = None  # the message whose link or bounce led here
+    message_id: int | None = None  # the message whose link or bounce caused it

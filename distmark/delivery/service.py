@@ -15,7 +15,7 @@ from distmark.channels.email.mime import make_message_id
 from distmark.channels.registry import CHANNELS, address_of
 from distmark.clock import Clock
 from distmark.compliance.service import require_sendable
-from distmark.contacts import service as contacts
+from distmark.contacts import consents
 from distmark.contacts.model import address_hash
 from distmark.contacts.table import Contact
 from distmark.delivery.policy import SEND, SendDecision, SendFacts, SendVerdict, counted_since, decide_send
@@ -213,8 +213,8 @@ def _channel_facts(
     addresses = [address for request in requests if (address := address_of(request.person.contact, channel))]
     people = [request.enrollment.person_key for request in requests]
     return _ChannelFacts(
-        suppressed=contacts.suppressed(session, brand_id, channel, addresses, marketing),
-        consent=contacts.consent_state(session, [request.enrollment.contact_id for request in requests], channel),
+        suppressed=consents.suppressed(session, brand_id, channel, addresses, marketing),
+        consent=consents.consent_state(session, [request.enrollment.contact_id for request in requests], channel),
         written=_written(session, brand_id, people, channel, since) if since and marketing else {},
     )
 

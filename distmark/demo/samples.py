@@ -13,7 +13,7 @@ from sqlmodel import Session, col, select
 from distmark.campaigns.service import add_members, create_campaign
 from distmark.campaigns.table import Campaign
 from distmark.compliance.service import approve, submit
-from distmark.contacts.service import import_contacts
+from distmark.contacts.imports import import_contacts
 from distmark.contacts.table import Contact
 from distmark.db import Database
 from distmark.demo.brands import BRANDS, PASSWORD, SampleBrand, SamplePartner

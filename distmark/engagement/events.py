@@ -14,7 +14,7 @@ from distmark.engagement.table import Event
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
 from distmark.enrollments.wakeups import goal_events, wake_waiting
-from distmark.entries.by_event import Happened, enter_by_events
+from distmark.entries.by_event import ContactEvent, enter_by_events
 from distmark.errors import DistmarkError, InvalidInput, NotFound
 from distmark.journeys.model import EventFact
 from distmark.journeys.service import program_of
@@ -232,13 +232,13 @@ def _insert(session: Session, brand_id: int, rows: Sequence[dict[str, Any]], now
 
 def _spread(session: Session, brand_id: int, rows: Sequence[dict[str, Any]], contacts: Mapping[int | None, Contact], now: datetime) -> None:
     """Wake those who wait for these events, and let in those whom journeys take for them."""
-    happened: list[Happened] = []
+    happened: list[ContactEvent] = []
     people: dict[str, list[str]] = {}
     for row in rows:
         contact = contacts[row["contact_id"]]
         people.setdefault(row["name"], []).append(contact.person_key)
         fact = EventFact(name=row["name"], at=row["at"], data=row["data"], value=row["value"])
-        happened.append(Happened(contact, fact, row["natural_key"]))
+        happened.append(ContactEvent(contact, fact, row["natural_key"]))
     for name, person_keys in people.items():
         wake_waiting(session, brand_id, person_keys, [name], now)
     if happened:

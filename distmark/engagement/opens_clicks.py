@@ -13,7 +13,7 @@ from distmark.contacts.table import Contact
 from distmark.engagement.bot_detection import BURST, Signs, counts_as_human, judge
 from distmark.engagement.model import EventKind, Verdict
 from distmark.engagement.table import Event
-from distmark.enrollments.wakeups import wake_waiting_each
+from distmark.enrollments.wakeups import wake_waiting_by_person
 from distmark.messages.table import Message
 from distmark.sql import among, id_of
 
@@ -167,4 +167,4 @@ def _spread(session: Session, rows: Sequence[Mapping[str, Any]], now: datetime) 
         if counts_as_human(row["verdict"]):
             news.add(row["kind"].value)
     for brand_id in sorted(told):
-        wake_waiting_each(session, brand_id, told[brand_id], now)
+        wake_waiting_by_person(session, brand_id, told[brand_id], now)

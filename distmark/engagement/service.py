@@ -8,7 +8,7 @@ from typing import Any
 from sqlmodel import Session, select
 
 from distmark.channels.registry import address_of
-from distmark.contacts import service as contacts
+from distmark.contacts import consents
 from distmark.contacts.model import SuppressionReason, SuppressionScope
 from distmark.contacts.table import Contact
 from distmark.engagement.events import MOST_EVENTS, NewEvent, RecordedEvent, record_events
@@ -87,7 +87,7 @@ def unsubscribe(session: Session, token: str, now: datetime) -> UnsubscribeInfo 
         return None
     address = address_of(contact, message.channel)
     if address:
-        contacts.suppress(
+        consents.suppress(
             session,
             message.brand_id,
             message.channel,
@@ -97,7 +97,7 @@ def unsubscribe(session: Session, token: str, now: datetime) -> UnsubscribeInfo 
             scope=SuppressionScope.marketing,
             message_id=message.id,
         )
-    contacts.record_consent(session, id_of(contact), message.channel, given=False, now=now, source="unsubscribe link")
+    consents.record_consent(session, id_of(contact), message.channel, given=False, now=now, source="unsubscribe link")
     if _is_new(session, f"unsubscribed:{message.id}"):
         session.add(_unsubscribed(message, now))
         message.unsubscribed_at = message.unsubscribed_at or now
@@ -114,8 +114,8 @@ def resubscribe(session: Session, token: str, now: datetime) -> UnsubscribeInfo 
         return None
     address = address_of(contact, message.channel)
     if address and _is_stopped(session, message):
-        contacts.unsuppress(session, message.brand_id, message.channel, address)
-        contacts.record_consent(session, id_of(contact), message.channel, given=True, now=now, source="resubscribe page")
+        consents.unsuppress(session, message.brand_id, message.channel, address)
+        consents.record_consent(session, id_of(contact), message.channel, given=True, now=now, source="resubscribe page")
     return unsubscribe_info(session, token)
 
 
@@ -172,4 +172,4 @@ def _is_new(session: Session, natural_key: str) -> bool:
 def _is_stopped(session: Session, message: Message) -> bool:
     contact = session.get(Contact, message.contact_id)
     address = address_of(contact, message.channel) if contact else None
-    return bool(address and contacts.suppressed(session, message.brand_id, message.channel, [address], marketing=True))
+    return bool(address and consents.suppressed(session, message.brand_id, message.channel, [address], marketing=True))

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from distmark.clock import Clock
-from distmark.contacts.service import attributes_of
+from distmark.contacts.attributes import attributes_of
 from distmark.delivery.service import BACKOFF, Prepared, Readiness
 from distmark.engine.effects import EffectResult
 from distmark.engine.facts import as_json

@@ -14,8 +14,9 @@ from sqlmodel import Session, select
 from distmark.contacts.service import change_contact
 from distmark.contacts.table import Contact
 from distmark.engine.facts import as_json
-from distmark.enrollments.model import EnrolVerdict, TimelineKind
+from distmark.enrollments.model import TimelineKind
 from distmark.enrollments.table import Enrollment
+from distmark.entries.model import EnrolVerdict
 from distmark.entries.service import enter_from
 from distmark.errors import DeliveryError, PermanentDeliveryError, TemporaryDeliveryError
 from distmark.integrations.ad_audiences import AudienceAction, AudienceChange, AudienceMember, Audiences, audiences_of

@@ -12,7 +12,7 @@ from distmark.contacts.table import Suppression
 from distmark.engagement.model import EventKind
 from distmark.engagement.table import Event
 from distmark.enrollments.facts import enrollment_facts
-from distmark.enrollments.model import name_now
+from distmark.enrollments.model import current_step_id
 from distmark.enrollments.table import Enrollment
 from distmark.experiments.service import winners_of
 from distmark.journeys.model import EventFact, Facts, SentFact
@@ -20,7 +20,7 @@ from distmark.journeys.service import program_of
 from distmark.messages.compose import Person, people_of
 from distmark.messages.table import Message
 from distmark.metrics.send_times import best_hours
-from distmark.segments.membership import keys_of
+from distmark.segments.membership import segment_keys_of
 from distmark.sql import id_of
 
 MESSAGES_SINCE = timedelta(days=31)
@@ -34,7 +34,7 @@ def gather(session: Session, enrollments: Sequence[Enrollment], people: Mapping[
     programs = {version_id: program_of(session, version_id) for version_id in {row.version_id for row in enrollments}}
     definitions = {version_id: program.definition for version_id, program in programs.items()}
     winners, hours = winners_of(session, programs), best_hours(session, programs, enrollments, people, now)
-    segments = keys_of(session, [people[id_of(row)].contact for row in enrollments], now)
+    segments = segment_keys_of(session, [people[id_of(row)].contact for row in enrollments], now)
     facts: dict[int, Facts] = {}
     for row in enrollments:
         row_id, person = id_of(row), people[id_of(row)]
@@ -65,7 +65,7 @@ def _sent(session: Session, enrollments: Sequence[Enrollment]) -> dict[int, dict
     sent: dict[int, dict[str, SentFact]] = {}
     # A later visit to the same step replaces the earlier one: a branch looks at the last message of a step.
     for row in session.exec(select(Message).where(col(Message.enrollment_id).in_(list(names))).order_by(col(Message.id))):
-        step_id = name_now(names[row.enrollment_id], row.version_id, row.step_id)
+        step_id = current_step_id(names[row.enrollment_id], row.version_id, row.step_id)
         sent.setdefault(row.enrollment_id, {})[step_id] = SentFact(
             at=row.sent_at or row.created_at,
             channel=row.channel,

@@ -17,10 +17,10 @@ from distmark.campaigns.table import Campaign
 from distmark.compliance.service import record, require_sendable
 from distmark.contacts.table import Contact
 from distmark.engine.table import EarlierPosition, VersionMove
-from distmark.enrollments.bulk import MOVING, change, count, set_each
+from distmark.enrollments.bulk import RESUMED, change, count, set_each
 from distmark.enrollments.facts import enrollment_facts
 from distmark.enrollments.model import EnrollmentStatus, TimelineKind
-from distmark.enrollments.suspensions import held, hold_entrants
+from distmark.enrollments.suspensions import is_held, pause_entrants
 from distmark.enrollments.table import Enrollment
 from distmark.errors import DistmarkError, InvalidInput, NotFound, Refused
 from distmark.journeys.findings import closest
@@ -33,7 +33,7 @@ from distmark.partners.model import Permission, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.service import require
 from distmark.partners.table import Brand, Partner
-from distmark.segments.membership import keys_of
+from distmark.segments.membership import segment_keys_of
 from distmark.sql import among, id_of, row_count
 
 BATCH = 500
@@ -202,8 +202,8 @@ def undo_move(session: Session, viewer: Viewer, move_id: int, now: datetime) -> 
         ]
         change(
             session,
-            [*paused_by_move, col(Enrollment.status) == EnrollmentStatus.paused, ~held()],
-            MOVING,
+            [*paused_by_move, col(Enrollment.status) == EnrollmentStatus.paused, ~is_held()],
+            RESUMED,
             TimelineKind.resumed,
             now,
             detail,
@@ -415,7 +415,7 @@ def known_facts(session: Session, rows: Sequence[Enrollment], now: datetime) -> 
     partners = _by_id(session, Partner, {row.partner_id for row in rows})
     campaigns = _by_id(session, Campaign, {row.campaign_id for row in rows if row.campaign_id})
     brands = _by_id(session, Brand, {row.brand_id for row in rows})
-    segments = keys_of(session, list(people.values()), now)
+    segments = segment_keys_of(session, list(people.values()), now)
     definitions = {version_id: program_of(session, version_id).definition for version_id in {row.version_id for row in rows}}
     return {
         id_of(row): enrollment_facts(
@@ -459,7 +459,7 @@ def _write(session: Session, viewer: Viewer, pair: _VersionPair, version_move: V
     for step_id in dict.fromkeys(each.row.step_id for each in moved):
         rows = [_new_values(each, now) for each in moved if each.row.step_id == step_id]
         set_each(session, rows, {}, TimelineKind.moved, now, detail | {"step": step_id})
-    hold_entrants(session, version_move.brand_id, [id_of(each.row) for each in moved], now)
+    pause_entrants(session, version_move.brand_id, [id_of(each.row) for each in moved], now)
 
 
 def _earlier_position(version_move: VersionMove, each: _Moved) -> dict[str, Any]:

@@ -51,7 +51,7 @@ from distmark.engine.advance import (
 from distmark.engine.effects import EXTERNAL, LOCAL, EffectRequest, EffectResult, Integrations
 from distmark.engine.facts import gather, unsubscribed_among
 from distmark.enrollments.model import EnrollmentStatus, TimelineKind
-from distmark.enrollments.service import ASLEEP, ended
+from distmark.enrollments.service import ASLEEP, ended_columns
 from distmark.enrollments.table import Enrollment, TimelineEntry
 from distmark.errors import NotFound
 from distmark.journeys.definition import Kind
@@ -317,7 +317,9 @@ def _ended_values(member: WokenMember) -> dict[str, Any]:
     step_id, arrived_at, visits = stored_position(member.position)
     member.note(TimelineKind.ended, step_id or "", outcome=end.outcome.value, reason=end.reason)
     where = {"step_id": step_id, "arrived_at": arrived_at, "visits": visits, "answers": member.row.answers}
-    return {"row_id": member.id} | {f"new_{name}": value for name, value in (where | ended(end.outcome, end.reason, member.now)).items()}
+    return {"row_id": member.id} | {
+        f"new_{name}": value for name, value in (where | ended_columns(end.outcome, end.reason, member.now)).items()
+    }
 
 
 def _advanced_values(member: WokenMember, status: EnrollmentStatus) -> dict[str, Any]:
@@ -337,7 +339,7 @@ def _update_statement(*names: str) -> Update:
 
 _TABLE: Table = Enrollment.__table__  # type: ignore[attr-defined]
 _UPDATE_LIVE = _update_statement("status", *ADVANCED_COLUMNS)
-_UPDATE_ENDED = _update_statement("step_id", "arrived_at", "visits", "answers", *ended(Outcome.completed, "", datetime.now(UTC)))
+_UPDATE_ENDED = _update_statement("step_id", "arrived_at", "visits", "answers", *ended_columns(Outcome.completed, "", datetime.now(UTC)))
 _INSERT_TIMELINE = insert(TimelineEntry.__table__)  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""Entering, leaving, waking and looking at enrollments. Walking them is the flows' work; this room keeps the rows."""
+"""Enrollments: reading them, waking them and ending them. Moving them along their journeys is the engine's work."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,7 +20,7 @@ ASLEEP = (EnrollmentStatus.waiting, EnrollmentStatus.paused)
 
 
 def enrollment_of(session: Session, viewer: Viewer, enrollment_id: int) -> Enrollment:
-    """Return the enrollment, if it is among the viewer's."""
+    """Return the enrollment; NotFound when it is outside the viewer's sight."""
     row = session.exec(visible(select(Enrollment), Enrollment, viewer).where(Enrollment.id == enrollment_id)).first()
     if row is None:
         raise NotFound(f"There is no enrollment {enrollment_id} among yours.")
@@ -46,8 +46,8 @@ def timeline(session: Session, viewer: Viewer, enrollment_id: int) -> list[Timel
     )
 
 
-def where_now(session: Session, viewer: Viewer, campaign_id: int, contact_ids: Sequence[int]) -> dict[int, Enrollment]:
-    """Return each contact's newest enrollment in the campaign; contacts never enrolled are absent."""
+def newest_enrollments(session: Session, viewer: Viewer, campaign_id: int, contact_ids: Sequence[int]) -> dict[int, Enrollment]:
+    """Return each contact's newest enrollment in the campaign, by contact id; a contact without one is absent."""
     rows = session.exec(
         visible(select(Enrollment), Enrollment, viewer)
         .where(Enrollment.campaign_id == campaign_id, col(Enrollment.contact_id).in_(list(contact_ids)))
@@ -57,7 +57,7 @@ def where_now(session: Session, viewer: Viewer, campaign_id: int, contact_ids: S
 
 
 def step_counts(session: Session, viewer: Viewer, *, version_id: int | None = None, campaign_id: int | None = None) -> dict[str, int]:
-    """Return how many live enrollments stand at each step now; those not begun are under ""."""
+    """Return the number of live enrollments at each step; under "" the number of those that have not begun."""
     statement = visible(select(Enrollment.step_id, func.count()), Enrollment, viewer).where(Enrollment.status != EnrollmentStatus.ended)
     if version_id is not None:
         statement = statement.where(Enrollment.version_id == version_id)
@@ -67,9 +67,9 @@ def step_counts(session: Session, viewer: Viewer, *, version_id: int | None = No
 
 
 def wake(session: Session, enrollment_ids: Sequence[int], now: datetime) -> int:
-    """Ask that these sleeping enrollments look at the world now, and return how many are asleep. Their worker does the rest.
+    """Mark the sleeping ones among these enrollments as woken, and return how many. Their worker then wakes them.
 
-    A paused one remembers the call until it is resumed.
+    A paused enrollment keeps the mark until it is resumed.
     """
     result = session.execute(
         update(Enrollment).where(col(Enrollment.id).in_(list(enrollment_ids)), col(Enrollment.status).in_(ASLEEP)).values(woken_at=now)
@@ -78,34 +78,38 @@ def wake(session: Session, enrollment_ids: Sequence[int], now: datetime) -> int:
 
 
 def wake_person(session: Session, brand_id: int, person_key: str, now: datetime) -> int:
-    """Ask that everything this person is in looks at the world now."""
-    theirs = (col(Enrollment.person_key) == person_key, col(Enrollment.brand_id) == brand_id, col(Enrollment.status).in_(ASLEEP))
-    session.execute(select(Enrollment.id).where(*theirs).order_by(col(Enrollment.id)).with_for_update(key_share=True))  # as wakes lock
-    result = session.execute(update(Enrollment).where(*theirs).values(woken_at=now))
+    """Mark all sleeping enrollments of this person as woken, and return how many."""
+    of_person = (col(Enrollment.person_key) == person_key, col(Enrollment.brand_id) == brand_id, col(Enrollment.status).in_(ASLEEP))
+    session.execute(
+        select(Enrollment.id).where(*of_person).order_by(col(Enrollment.id)).with_for_update(key_share=True)
+    )  # in the order in which wakes lock
+    result = session.execute(update(Enrollment).where(*of_person).values(woken_at=now))
     return row_count(result)
 
 
-def ended(outcome: Outcome, reason: str, now: datetime) -> dict[str, Any]:
+def ended_columns(outcome: Outcome, reason: str, now: datetime) -> dict[str, Any]:
     """Return the columns of an enrollment that has ended."""
-    nothing: dict[str, Any] = dict.fromkeys(("live_key", "due_at", "awaits", "woken_at"))
-    return {**nothing, "status": EnrollmentStatus.ended, "outcome": outcome.value, "reason": reason, "ended_at": now, "why": ""}
+    cleared: dict[str, Any] = dict.fromkeys(("live_key", "due_at", "awaits", "woken_at"))
+    return {**cleared, "status": EnrollmentStatus.ended, "outcome": outcome.value, "reason": reason, "ended_at": now, "why": ""}
 
 
 def end(session: Session, enrollment: Enrollment, outcome: Outcome, reason: str, now: datetime, **detail: Any) -> None:
-    """End the enrollment: it leaves its step, frees the person for re-entry, and is not walked again. Ending twice keeps the first end."""
+    """End the enrollment: it leaves its step, moves no more, and the person may enter again. A second end changes nothing."""
     if enrollment.status is EnrollmentStatus.ended:
         return
-    for name, value in ended(outcome, reason, now).items():
+    for name, value in ended_columns(outcome, reason, now).items():
         setattr(enrollment, name, value)
     session.add(enrollment)
-    told = {"outcome": outcome.value, "reason": reason, **detail}
+    entry_detail = {"outcome": outcome.value, "reason": reason, **detail}
     session.add(
-        TimelineEntry(enrollment_id=id_of(enrollment), at=now, kind=TimelineKind.ended, step_id=enrollment.step_id or "", detail=told)
+        TimelineEntry(
+            enrollment_id=id_of(enrollment), at=now, kind=TimelineKind.ended, step_id=enrollment.step_id or "", detail=entry_detail
+        )
     )
 
 
-def cancelled_runs(session: Session, flow_run_ids: Sequence[str], now: datetime) -> int:
-    """End what runs cancelled in the Prefect dashboard carried, and return how many were live."""
+def end_cancelled_runs(session: Session, flow_run_ids: Sequence[str], now: datetime) -> int:
+    """End the live enrollments of these runs, which were cancelled in the Prefect dashboard, and return how many."""
     reason = "cancelled in the Prefect dashboard"
     rows = session.exec(
         select(Enrollment)

@@ -1,4 +1,4 @@
-"""What people paused or let run dry until they lift it, and what that means for those inside and for those who enter."""
+"""Pauses and drains: rules set on a scope, and their effect on existing and new enrollments."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -21,7 +21,7 @@ PARTS = ("journey_id", "version_id", "campaign_id", "partner_id", "contact_id")
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A part of a brand's enrollments: those that match all that is given. Listed enrollments stand alone."""
+    """A part of a brand's enrollments: those that match all given ids, or the listed ones, with no other id beside them."""
 
     journey_id: int | None = None
     version_id: int | None = None
@@ -32,40 +32,40 @@ class Scope:
 
     @classmethod
     def listed(cls, enrollment_ids: Sequence[int]) -> Self:
-        """Return the scope of these enrollments."""
+        """Return the scope of these listed enrollments."""
         return cls(enrollment_ids=tuple(dict.fromkeys(enrollment_ids)))
 
     @property
     def parts(self) -> dict[str, int]:
-        """What is given, by column."""
+        """The given ids, by column."""
         return {name: value for name, value in self.columns() if value is not None}
 
     def columns(self) -> Iterator[tuple[str, int | None]]:
-        """Iterate over the columns that a scope speaks of, with what is given."""
+        """Iterate over the columns of a scope with the id given for each; None where none is given."""
         return ((each.name, getattr(self, each.name)) for each in fields(self) if each.name in PARTS)
 
 
 def suspensions(session: Session, viewer: Viewer) -> list[Suspension]:
-    """Return what is paused or drained now, the newest first; a partner's people see what concerns them."""
+    """Return the open suspensions, newest first; a partner's people see their partner's and those without a partner."""
     statement = visible(select(Suspension), Suspension, viewer).where(_is_open())
     return list(session.execute(statement.order_by(col(Suspension.id).desc())).scalars())
 
 
 def suspensions_of(session: Session, viewer: Viewer, scope: Scope) -> list[Suspension]:
-    """Return the open restraints of exactly this scope that the viewer may lift: not the brand's, for a partner's people."""
+    """Return the open suspensions of exactly this scope that the viewer may lift; a partner's people cannot lift the brand's."""
     if not scope.parts:
         return []
     exactly = [
         getattr(Suspension, name).is_(None) if value is None else getattr(Suspension, name) == value for name, value in scope.columns()
     ]
-    by_whom = [col(Suspension.by_partner)] if viewer.role is Role.partner else []
-    statement = select(Suspension).where(_is_open(), col(Suspension.brand_id) == viewer.brand_id, *exactly, *by_whom)
+    by_partner = [col(Suspension.by_partner)] if viewer.role is Role.partner else []
+    statement = select(Suspension).where(_is_open(), col(Suspension.brand_id) == viewer.brand_id, *exactly, *by_partner)
     return list(session.execute(statement).scalars())
 
 
 def suspend(session: Session, viewer: Viewer, scope: Scope, kind: SuspensionKind, now: datetime, reason: str) -> None:
-    """Make the restraint, unless it is there."""
-    if any(restraint.kind is kind for restraint in suspensions_of(session, viewer, scope)):
+    """Add the suspension of this kind and scope, unless it is there."""
+    if any(suspension.kind is kind for suspension in suspensions_of(session, viewer, scope)):
         return
     parts: dict[str, Any] = dict(scope.columns())
     by_partner = viewer.role is Role.partner
@@ -75,8 +75,16 @@ def suspend(session: Session, viewer: Viewer, scope: Scope, kind: SuspensionKind
     session.flush()
 
 
-def held(but: Sequence[Suspension] = ()) -> ColumnElement[bool]:
-    """Return the condition that an open pause other than these holds the enrollment."""
+def lift(session: Session, viewer: Viewer, scope: Scope, now: datetime) -> None:
+    """Lift the open suspensions of exactly this scope that the viewer may lift."""
+    for suspension in suspensions_of(session, viewer, scope):
+        suspension.lifted_at = now
+        session.add(suspension)
+    session.flush()
+
+
+def is_held(but: Sequence[Suspension] = ()) -> ColumnElement[bool]:
+    """Return the condition that an open pause holds the enrollment, other than those in `but`."""
     parts = [or_(getattr(Suspension, name).is_(None), getattr(Suspension, name) == getattr(Enrollment, name)) for name in PARTS]
     same_brand = col(Suspension.brand_id) == col(Enrollment.brand_id)
     others = col(Suspension.id).not_in([each.id for each in but]) if but else true()
@@ -84,51 +92,51 @@ def held(but: Sequence[Suspension] = ()) -> ColumnElement[bool]:
     return exists(pauses.correlate(Enrollment))
 
 
-def drained_among(session: Session, brand_id: int, journey_id: int, campaign_id: int | None, people: Mapping[int, int]) -> set[int]:
-    """Return who of these contacts (contact -> partner) may not enter the journey, since it, or something around them, is drained."""
+def drained_among(session: Session, brand_id: int, journey_id: int, campaign_id: int | None, contacts: Mapping[int, int]) -> set[int]:
+    """Return the contacts among these (contact id -> partner id) that may not enter, since a drain covers the entry."""
     found = session.execute(select(Suspension).where(_is_open(), *_of(brand_id, SuspensionKind.draining))).scalars().all()
     if not found:
         return set()
     newest = newest_registered(session, journey_id)
-    door = {"journey_id": journey_id, "version_id": newest.id if newest else None, "campaign_id": campaign_id}
+    shared = {"journey_id": journey_id, "version_id": newest.id if newest else None, "campaign_id": campaign_id}
     return {
         contact_id
-        for contact_id, partner_id in people.items()
-        if any(covers(restraint, door | {"contact_id": contact_id, "partner_id": partner_id}) for restraint in found)
+        for contact_id, partner_id in contacts.items()
+        if any(covers(suspension, shared | {"contact_id": contact_id, "partner_id": partner_id}) for suspension in found)
     }
 
 
-def covers(restraint: Suspension, door: Mapping[str, int | None]) -> bool:
-    """Return whether the restraint holds all of whom `door` tells, by column."""
-    return all(getattr(restraint, name) in (None, door[name]) for name in PARTS)
+def covers(suspension: Suspension, columns: Mapping[str, int | None]) -> bool:
+    """Return whether the suspension holds every enrollment that has these columns."""
+    return all(getattr(suspension, name) in (None, columns[name]) for name in PARTS)
 
 
-def hold_entrants(session: Session, brand_id: int, enrollment_ids: Sequence[int], now: datetime) -> int:
-    """Let those who just entered a paused scope start paused, and return how many.
+def pause_entrants(session: Session, brand_id: int, enrollment_ids: Sequence[int], now: datetime) -> int:
+    """Pause those of these new enrollments that a pause holds, and return how many.
 
-    Call it in the transaction that inserted them: a pause made at the same time either is seen here, or sees them.
+    To be called in the transaction that inserted them: a pause that is made at the same time is seen here, or sees the enrollments.
     """
     _lock(session, "pg_advisory_xact_lock_shared", brand_id)
     paused = select(col(Suspension.id)).where(_is_open(), *_of(brand_id, SuspensionKind.paused)).limit(1)
     if session.execute(paused).first() is None:
         return 0
     values = {"status": EnrollmentStatus.paused, "paused_at": now}
-    told = {"entered_paused": True}
+    detail = {"entered_paused": True}
     return sum(
         change(
             session,
-            [among(session, col(Enrollment.id), part), col(Enrollment.status) == EnrollmentStatus.waiting, held()],
+            [among(session, col(Enrollment.id), part), col(Enrollment.status) == EnrollmentStatus.waiting, is_held()],
             values,
             TimelineKind.paused,
             now,
-            told,
+            detail,
         )
         for part in batches(enrollment_ids, 10_000)
     )
 
 
 def lock_suspensions(session: Session, brand_id: int) -> None:
-    """Let nobody enter anything of the brand or change its restraints until the unit of work ends."""
+    """Lock the brand's suspensions: until the unit of work ends no contact enters, and no other suspension is added or lifted."""
     _lock(session, "pg_advisory_xact_lock", brand_id)
 
 

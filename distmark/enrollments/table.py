@@ -1,4 +1,4 @@
-"""Where each contact stands, what happened to them, and what people were asked to do about it."""
+"""Rows of enrollments, their timelines, and the suspensions of scopes."""
 
 from datetime import datetime
 from typing import Any
@@ -11,10 +11,10 @@ from distmark.enrollments.model import EnrollmentStatus, SuspensionKind, Timelin
 
 
 class Enrollment(SQLModel, table=True):
-    """A contact's position in one journey version. The truth about journeys; Prefect only wakes it.
+    """A contact's position in one journey version. The rows are the truth about journeys; Prefect only wakes them.
 
-    `run_key` names the flow run that carries it (shared by a cohort) and is the run's idempotency key. A row without `flow_run_id` is the
-    outbox: its run is still to be created. `live_key` is unique while the enrollment lives, so a double click enrols once.
+    `run_key` names the flow run of the enrollment (shared by a cohort) and is the run's idempotency key. A row without `flow_run_id` is in
+    the outbox: its run is still to be created. `live_key` is unique while the enrollment is live, so a double click enrols once.
     """
 
     __tablename__ = "enrollment"
@@ -48,11 +48,11 @@ class Enrollment(SQLModel, table=True):
     status: EnrollmentStatus = EnrollmentStatus.waiting
     step_id: str | None = None  # None: not begun
     arrived_at: datetime | None = Field(default=None, sa_type=UTCDateTime)  # at `step_id`
-    visits: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # step -> how often it was reached
-    due_at: datetime | None = Field(default=None, sa_type=UTCDateTime)  # None while waiting: only an event wakes it
+    visits: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # step id -> number of visits
+    due_at: datetime | None = Field(default=None, sa_type=UTCDateTime)  # None while it waits for an event only
     why: str = ""  # time | event | held | retry | test
     awaits: str | None = None  # the event waited for
-    rules: list[Any] = Field(default_factory=list, sa_type=JSON_TYPE)  # which rules moved due_at, in order
+    rules: list[Any] = Field(default_factory=list, sa_type=JSON_TYPE)  # the rules that moved `due_at`, in order
     data: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # journey data, frozen at entry
     answers: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # webhook answers by step
 
@@ -61,22 +61,26 @@ class Enrollment(SQLModel, table=True):
     outcome: str | None = None
     reason: str = ""
 
-    queue: str = "default"  # the work queue its run waits in, and so the worker that owns it
+    queue: str = "default"  # the work queue of its run: the queue's worker owns the enrollment
     run_key: str = Field(index=True)
     flow_run_id: str | None = Field(default=None, index=True)
-    claimed_by: str | None = None  # the worker process walking it now
+    claimed_by: str | None = None  # the worker process that moves it now
     claimed_at: datetime | None = Field(default=None, sa_type=UTCDateTime)
-    woken_at: datetime | None = Field(default=None, sa_type=UTCDateTime)  # something happened that it should look at now
+    woken_at: datetime | None = Field(default=None, sa_type=UTCDateTime)  # it should wake: something happened
     wakes: int = 0
-    tries: int = 0  # wakes in a row whose step raised
+    tries: int = 0  # wakes in a row in which the step raised
     error: str = ""
     paused_at: datetime | None = Field(default=None, sa_type=UTCDateTime)
-    alone_since: datetime | None = Field(default=None, sa_type=UTCDateTime)  # paused by itself: resuming what is around it leaves it paused
-    names: dict[str, Any] | None = Field(default=None, sa_type=JSON_TYPE)  # earlier version's id -> its step -> the step here, where moved
+    alone_since: datetime | None = Field(
+        default=None, sa_type=UTCDateTime
+    )  # listed in a pause itself: resuming a scope around it leaves it paused
+    names: dict[str, Any] | None = Field(
+        default=None, sa_type=JSON_TYPE
+    )  # version moves: earlier version's id -> step id there -> step id here
 
 
 class TimelineEntry(SQLModel, table=True):
-    """One thing that happened to an enrollment: its timeline, and what the roll-up counts. Append-only but for `rolled`."""
+    """One entry in the timeline of an enrollment, which the roll-up of results counts. Append-only but for `rolled`."""
 
     __tablename__ = "move"
     __table_args__ = (
@@ -95,9 +99,9 @@ class TimelineEntry(SQLModel, table=True):
 
 
 class Suspension(SQLModel, table=True):
-    """A part of a brand's enrollments that people paused, or that takes nobody new. What is None may be anything.
+    """A pause or drain of a scope, until it is lifted: it holds existing enrollments and new ones.
 
-    It holds for those who come later, too, until it is lifted. At least one of the five is set.
+    The scope is given by the five ids, at least one of which is set; None means any.
     """
 
     __tablename__ = "restraint"
@@ -115,6 +119,6 @@ class Suspension(SQLModel, table=True):
     contact_id: int | None = Field(default=None, foreign_key="contact.id", index=True)
     reason: str = ""
     by_id: int | None = Field(default=None, foreign_key="user_account.id")
-    by_partner: bool = False  # made by a partner's person; what the brand's people made, only they lift
+    by_partner: bool = False  # made by a partner's people; only the brand's people lift what the brand made
     at: datetime = Field(sa_type=UTCDateTime)
     lifted_at: datetime | None = Field(default=None, sa_type=UTCDateTime)

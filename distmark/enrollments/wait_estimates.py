@@ -1,4 +1,4 @@
-"""When those who wait at a step go on, counted for very many at once: most came together and wait alike."""
+"""Estimates of when waiting enrollments go on, for very many at once: most of them entered together and wait alike."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,8 +26,8 @@ BATCH = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """One enrollment that stands at a step. `step_id` None: not begun."""
+class EnrollmentAtStep:
+    """An enrollment at its step, with the zone of its contact. `step_id` is None before it begins."""
 
     id: int
     version_id: int
@@ -44,18 +44,18 @@ class Standing:
 
     @property
     def number(self) -> int:
-        """The how-many-th visit to its step this is, from 1."""
+        """The number of this visit to the step, from 1."""
         return self.visits.get(self.step_id or "", 1)
 
 
-def standing(session: Session, where: Sequence[ColumnElement[bool]]) -> Iterator[list[Standing]]:
-    """Iterate over the enrollments that meet `where`, locked, by id, in batches. Rows that somebody else has locked are passed over."""
+def lock_enrollments(session: Session, where: Sequence[ColumnElement[bool]]) -> Iterator[list[EnrollmentAtStep]]:
+    """Iterate over the enrollments that meet `where`, locked, by id, in batches. Rows that are locked elsewhere are passed over."""
     last = 0
     while True:
         rows = session.execute(_page(where, last)).all()
         if not rows:
             return
-        yield [Standing(*(*row[:-3], zone_for(*row[-3:]))) for row in rows]
+        yield [EnrollmentAtStep(*(*row[:-3], zone_for(*row[-3:]))) for row in rows]
         last = rows[-1][0]
 
 
@@ -90,20 +90,20 @@ def _page(where: Sequence[ColumnElement[bool]], last: int) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class WaitEstimator:
-    """Says how somebody's wait stands, without a look at what they did meanwhile: a wake with all facts has the last word."""
+    """Estimates waits without the events since: a wake, which has all facts, decides. Equal waits are computed once."""
 
     session: Session
     now: datetime
     known: dict[tuple[object, ...], Decision] = field(default_factory=dict)
     programs: dict[int, Program] = field(default_factory=dict)
 
-    def waiting(self, people: Sequence[tuple[Standing, datetime]]) -> dict[int, Sleep]:
-        """Return the wait of each, had they arrived at their step at that time; who is not at a wait or waits no longer is absent."""
-        contacts = self._contacts([each for each, _at in people])
-        decisions = {each.id: self._decide(each, at, contacts.get(each.contact_id)) for each, at in people}
+    def waits_of(self, arrivals: Sequence[tuple[EnrollmentAtStep, datetime]]) -> dict[int, Sleep]:
+        """Return by enrollment id the wait of each, had it arrived at its step at that time; absent when it would not wait there."""
+        contacts = self._contacts([each for each, _at in arrivals])
+        decisions = {each.id: self._decide(each, at, contacts.get(each.contact_id)) for each, at in arrivals}
         return {enrollment_id: decision for enrollment_id, decision in decisions.items() if isinstance(decision, Sleep)}
 
-    def _decide(self, each: Standing, at: datetime, contact: Contact | None) -> Decision | None:
+    def _decide(self, each: EnrollmentAtStep, at: datetime, contact: Contact | None) -> Decision | None:
         step = self._step(each)
         if step is None:
             return None
@@ -113,22 +113,22 @@ class WaitEstimator:
             try:
                 self.known[key] = decide(self._program(each), Position(each.step_id, at, each.visits), facts, self.now, each.zone)
             except DistmarkError:
-                return None  # what is wrong with it shows when it wakes
+                return None  # the error shows when the enrollment wakes
         return self.known[key]
 
-    def _contacts(self, people: Sequence[Standing]) -> dict[int, Contact]:
-        """Return the contacts of those whose wait depends on who they are."""
-        wanted = {each.contact_id for each in people if (step := self._step(each)) and _is_personal(step)}
+    def _contacts(self, enrollments: Sequence[EnrollmentAtStep]) -> dict[int, Contact]:
+        """Return the contacts, by id, of the enrollments whose wait depends on the contact."""
+        wanted = {each.contact_id for each in enrollments if (step := self._step(each)) and _is_personal(step)}
         if not wanted:
             return {}
         rows = self.session.execute(select(Contact).where(among(self.session, col(Contact.id), wanted))).scalars()
         return {id_of(row): row for row in rows}
 
-    def _step(self, each: Standing) -> WaitStep | None:
+    def _step(self, each: EnrollmentAtStep) -> WaitStep | None:
         step = self._program(each).steps.get(each.step_id or "")
         return step if isinstance(step, WaitStep) else None
 
-    def _program(self, each: Standing) -> Program:
+    def _program(self, each: EnrollmentAtStep) -> Program:
         if each.version_id not in self.programs:
             self.programs[each.version_id] = program_of(self.session, each.version_id)
         return self.programs[each.version_id]
@@ -138,7 +138,7 @@ def _is_personal(step: WaitStep) -> bool:
     return step.wait.on is not None or step.wait.when is not None or step.wait.where is not None
 
 
-def is_lengthened(program: Program, step_id: str | None) -> bool:
-    """Say whether arriving later at the step means leaving it later: not so at a step that is no wait, or a wait until a date."""
+def lengthens_wait(program: Program, step_id: str | None) -> bool:
+    """Return whether a later arrival at the step means a later leave: not at a step without a wait, or with a wait until a date."""
     step = program.steps.get(step_id or "")
     return isinstance(step, WaitStep) and step.wait.on is None

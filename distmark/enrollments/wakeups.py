@@ -1,4 +1,4 @@
-"""News about many people at once: whom of them it may move is asked in one look."""
+"""Wake-ups: waking the enrollments that triggers (opened, clicked, an event's name, contact, segment ...) of their persons may move."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
@@ -15,45 +15,45 @@ from distmark.journeys.service import program_of
 from distmark.sql import among, batches
 
 
-def wake_waiting(session: Session, brand_id: int, person_keys: Collection[str], news: Collection[str], now: datetime) -> int:
-    """Wake every sleeping enrollment of these people that any of the `news` concerns, and return how many."""
-    return wake_waiting_each(session, brand_id, dict.fromkeys(person_keys, news), now)
+def wake_waiting(session: Session, brand_id: int, person_keys: Collection[str], triggers: Collection[str], now: datetime) -> int:
+    """Wake the sleeping enrollments of these persons that any of the triggers may move, and return how many."""
+    return wake_waiting_by_person(session, brand_id, dict.fromkeys(person_keys, triggers), now)
 
 
-def wake_waiting_each(session: Session, brand_id: int, told: Mapping[str, Collection[str]], now: datetime) -> int:
-    """Wake every sleeping enrollment that news of its own person (person key -> news) concerns, and return how many.
+def wake_waiting_by_person(session: Session, brand_id: int, triggers_of: Mapping[str, Collection[str]], now: datetime) -> int:
+    """Wake the sleeping enrollments that the triggers of their own person (person key -> triggers) may move, and return how many.
 
-    Everything that these people are in stays locked until the unit of work ends, in the order in which wakes lock theirs. A wake that takes
-    one of them up meanwhile either was before, and is seen here, or comes after, and sees the news.
+    All enrollments of these persons stay locked until the unit of work ends, in the order in which wakes lock them. A wake that claims one
+    of them either came before, and its claim is seen here, or comes after, and sees what happened.
     """
     programs: dict[int, Program] = {}
     row = Enrollment
-    theirs = select(col(row.id), col(row.person_key), col(row.version_id), col(row.awaits), col(row.claimed_by)).where(
-        among(session, col(row.person_key), told), col(row.brand_id) == brand_id, col(row.ended_at).is_(None)
+    of_persons = select(col(row.id), col(row.person_key), col(row.version_id), col(row.awaits), col(row.claimed_by)).where(
+        among(session, col(row.person_key), triggers_of), col(row.brand_id) == brand_id, col(row.ended_at).is_(None)
     )
-    rows = session.execute(theirs.order_by(col(row.id)).with_for_update(key_share=True)).all()
-    concerned: list[int] = []
+    rows = session.execute(of_persons.order_by(col(row.id)).with_for_update(key_share=True)).all()
+    woken: list[int] = []
     for row_id, person_key, version_id, awaits, claimed_by in rows:
         if version_id not in programs:
             programs[version_id] = program_of(session, version_id)
-        news = told[person_key]
-        # One that is being walked right now gathered its facts before this news, and may come to rest at a wait for it.
-        if row_id and news and (claimed_by or any(is_triggered_by(programs[version_id], awaits, each) for each in news)):
-            concerned.append(row_id)
-    return sum(wake(session, ids, now) for ids in batches(concerned))
+        triggers = triggers_of[person_key]
+        # An enrollment that is claimed gathered its facts before the trigger, and may start waiting for it after.
+        if row_id and triggers and (claimed_by or any(is_triggered_by(programs[version_id], awaits, each) for each in triggers)):
+            woken.append(row_id)
+    return sum(wake(session, ids, now) for ids in batches(woken))
 
 
-ANY_NEWS = "*"
+ANY_TRIGGER = "*"
 NAMED = ("converted", "happened", "value_of")
 
 
-def is_triggered_by(program: Program, awaits: str | None, news: str) -> bool:
-    """Say whether `news` (opened, clicked, an event's name, contact ...) may end this wait, reach the goal, or fulfil an exit rule."""
-    return awaits in (news, ANY_NEWS) or news in program.listens_to
+def is_triggered_by(program: Program, awaits: str | None, trigger: str) -> bool:
+    """Return whether the trigger may end the wait for `awaits`, reach the journey's goal, or fulfil an exit rule."""
+    return awaits in (trigger, ANY_TRIGGER) or trigger in program.listens_to
 
 
 def goal_events(program: Program) -> frozenset[str]:
-    """Return the names of the events that the journey's goal speaks of: these are its conversions."""
+    """Return the names of the events in the journey's goal: these are its conversions."""
     goal = program.definition.goal
     return frozenset() if goal is None else _named(str(goal.when))
 

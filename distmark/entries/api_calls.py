@@ -1,4 +1,4 @@
-"""Entering contacts by a call from another system: read to the last field before anybody enters, and answered once per key."""
+"""Entry by a call of the API: the whole call is checked before any contact enters, and one key is answered once."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,9 @@ from distmark.campaigns.table import Campaign, CampaignStatus
 from distmark.compliance.service import record
 from distmark.contacts.model import address_hash, address_key
 from distmark.contacts.table import Contact
-from distmark.enrollments.model import CameBy, EnrolResult, EnrolVerdict
+from distmark.enrollments.model import CameBy
 from distmark.entries.admission import enter, open_entry_point
-from distmark.entries.model import Entrant, EntryContext, EntryPoint
+from distmark.entries.model import EnrolResult, EnrolVerdict, Entrant, EntryContext, EntryPoint
 from distmark.entries.table import EnrolCall
 from distmark.errors import InvalidInput, NotFound, Refused
 from distmark.journeys.definition import FieldType
@@ -37,8 +37,8 @@ UNKNOWN = "unknown_contact"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One contact to enter, by id or mail address, with the journey's own data for them."""
+class RequestedContact:
+    """One contact to enter, named by id or mail address, with the journey's own data for it."""
 
     contact_id: int | None = None
     email: str | None = None
@@ -46,11 +46,11 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """A call to enter contacts into a journey; `key` is the caller's own name for it."""
+class EntryCall:
+    """A call to enter contacts into a journey; `key` is the caller's own name for the call (the Idempotency-Key header)."""
 
     journey_key: str
-    asked: Sequence[Asked]
+    contacts: Sequence[RequestedContact]
     key: str | None = None
     campaign_key: str | None = None
     contacts_per_run: int = 1
@@ -58,14 +58,14 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong at one place of the call, such as contacts[3].data.amount."""
+    """A mistake in the call; `place` is such as contacts[3].data.amount."""
 
     place: str
     message: str
 
 
-class Unreadable(InvalidInput):
-    """A call that nobody entered by, with every place that is wrong (at most `MOST_PROBLEMS`)."""
+class InvalidCall(InvalidInput):
+    """The call has mistakes and entered no contact; `problems` holds all of them, at most `MOST_PROBLEMS`."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = list(problems)
@@ -74,8 +74,8 @@ class Unreadable(InvalidInput):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of one contact of the call. `verdict` is an EnrolVerdict, or "unknown_contact"; `until` as in EnrolResult."""
+class ContactAnswer:
+    """The answer for one contact of the call. `verdict` is an EnrolVerdict or "unknown_contact"; `until` as in EnrolResult, in ISO 8601."""
 
     verdict: str
     contact_id: int | None = None
@@ -84,72 +84,75 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """The answers to a call, one per contact in the order asked; `repeated` when they were given before under the same key."""
+class CallAnswer:
+    """The answers to a call, one per contact in its order; `repeated` when they were given before under the same key."""
 
-    answers: list[Answer]
+    answers: list[ContactAnswer]
     repeated: bool = False
 
 
-def enter_by_call(session: Session, viewer: Viewer, call: Call, now: datetime) -> Answered:
-    """Enter the contacts of the call and return what became of each, in the order asked.
+def enter_by_call(session: Session, viewer: Viewer, call: EntryCall, now: datetime) -> CallAnswer:
+    """Enter the contacts of the call and return the answer for each, in the call's order.
 
-    The same key gets the same answer for 30 days, and enters nobody again. Unreadable, and nobody entered, when any contact is not named or
-    any data does not fit the journey's `journey_fields`; NotFound for a journey or campaign outside the viewer's sight; Refused when it
-    takes nobody; InvalidInput when the key was used for another call.
+    The same key gets the same answer for 30 days, and enters no contact again. Errors, none of which enters any contact: InvalidCall when a
+    contact is not named or its data does not fit the journey's `journey_fields`, NotFound for a journey or campaign outside the viewer's
+    sight, Refused for one that takes no contacts, InvalidInput when the key was used for another call.
     """
     require(viewer, Permission.enrol_contacts)
     _check_size(call)
-    row_id, before = _claim_key(session, viewer, call, now)
-    if before is not None:
-        return Answered(before, repeated=True)
-    door = _entry_point(session, viewer, call)
-    _check(door, call.asked)
-    found = _find(session, viewer, call.asked)
-    results = _enter(session, viewer, door, call, found, now)
+    row_id, earlier = _claim_key(session, viewer, call, now)
+    if earlier is not None:
+        return CallAnswer(earlier, repeated=True)
+    entry_point = _entry_point(session, viewer, call)
+    _check(entry_point, call.contacts)
+    found = _requested_contacts(session, viewer, call.contacts)
+    results = _enter(session, viewer, entry_point, call, found, now)
     answers = [_answer(contact, results) for contact in found]
     if row_id is not None:
         session.get_one(EnrolCall, row_id).answer = [[each.verdict, each.contact_id, each.enrollment_id, each.until] for each in answers]
-    return Answered(answers)
+    return CallAnswer(answers)
 
 
-def forget_old(session: Session, now: datetime) -> int:
-    """Delete the answers of calls whose keys are no longer honoured, and return how many."""
+def delete_old_calls(session: Session, now: datetime) -> int:
+    """Delete the calls whose keys are older than 30 days, and return how many: a repetition would be a new call."""
     old = delete(EnrolCall).where(col(EnrolCall.at) < now - KEPT_FOR)
     return row_count(session.execute(old))
 
 
-def _check_size(call: Call) -> None:
-    if not 1 <= len(call.asked) <= MOST_CONTACTS:
-        raise Unreadable([Problem("contacts", f"{len(call.asked)} contacts are asked for; give 1 to {MOST_CONTACTS:,} in one call.")])
+def _check_size(call: EntryCall) -> None:
+    if not 1 <= len(call.contacts) <= MOST_CONTACTS:
+        raise InvalidCall([Problem("contacts", f"{len(call.contacts)} contacts are asked for; give 1 to {MOST_CONTACTS:,} in one call.")])
     if not 1 <= call.contacts_per_run <= MOST_PER_RUN:
-        raise Unreadable([Problem("contacts_per_run", f"{call.contacts_per_run} is not between 1 and {MOST_PER_RUN}.")])
+        raise InvalidCall([Problem("contacts_per_run", f"{call.contacts_per_run} is not between 1 and {MOST_PER_RUN}.")])
 
 
-def _claim_key(session: Session, viewer: Viewer, call: Call, now: datetime) -> tuple[int | None, list[Answer] | None]:
-    """Return the row that will keep the answer, or the answer that was given; of two calls at once the second waits for the first."""
+def _claim_key(session: Session, viewer: Viewer, call: EntryCall, now: datetime) -> tuple[int | None, list[ContactAnswer] | None]:
+    """Return the id of the row that will keep the answer (None without a key), or the earlier answer under the same key.
+
+    Of two calls at once the second waits for the first.
+    """
     if call.key is None:
         return None, None
-    asked = [[each.contact_id, each.email, each.data] for each in call.asked]
-    whole = [call.journey_key, call.campaign_key, call.contacts_per_run, asked]
+    contacts = [[each.contact_id, each.email, each.data] for each in call.contacts]
+    whole = [call.journey_key, call.campaign_key, call.contacts_per_run, contacts]
     asked_hash = sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()
     row = {"user_id": viewer.user_id, "key": call.key, "asked_hash": asked_hash, "answer": [], "at": now}
     made = session.execute(insert_into(session, EnrolCall).values(row).on_conflict_do_nothing().returning(col(EnrolCall.id))).scalar()
     if made is not None:
         return made, None
-    before = session.exec(select(EnrolCall).where(EnrolCall.user_id == viewer.user_id, EnrolCall.key == call.key)).one()
-    if before.asked_hash != asked_hash:
+    earlier = session.exec(select(EnrolCall).where(EnrolCall.user_id == viewer.user_id, EnrolCall.key == call.key)).one()
+    if earlier.asked_hash != asked_hash:
         raise InvalidInput(f'The key "{call.key}" was used for another call; give each call its own.')
-    return None, [Answer(*each) for each in before.answer]
+    return None, [ContactAnswer(*each) for each in earlier.answer]
 
 
-def _entry_point(session: Session, viewer: Viewer, call: Call) -> EntryPoint:
+def _entry_point(session: Session, viewer: Viewer, call: EntryCall) -> EntryPoint:
     journey = get_journey(session, viewer, call.journey_key)
     campaign = _campaign(session, viewer, call.campaign_key, id_of(journey)) if call.campaign_key else None
-    door = open_entry_point(session, journey, campaign, call.contacts_per_run)
-    if door is None:
+    entry_point = open_entry_point(session, journey, campaign, call.contacts_per_run)
+    if entry_point is None:
         raise Refused(f'Journey "{call.journey_key}" has no approved and registered version yet; ask the brand\'s marketers.')
-    return door
+    return entry_point
 
 
 def _campaign(session: Session, viewer: Viewer, key: str, journey_id: int) -> Campaign:
@@ -157,25 +160,25 @@ def _campaign(session: Session, viewer: Viewer, key: str, journey_id: int) -> Ca
     if campaign is None:
         raise NotFound(f'There is no campaign "{key}" among yours.')
     if campaign.journey_id != journey_id:
-        raise Unreadable([Problem("campaign", f'The campaign "{key}" is of another journey.')])
+        raise InvalidCall([Problem("campaign", f'The campaign "{key}" is of another journey.')])
     if campaign.status not in (CampaignStatus.open, CampaignStatus.paused):
         raise Refused(f'Campaign "{campaign.name}" is {campaign.status}: nobody can be enrolled until it is open.')
     return campaign
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------------------------
+# --- checking ---------------------------------------------------------------------------------------------------------------------------
 
 
-def _check(door: EntryPoint, asked: Sequence[Asked]) -> None:
+def _check(entry_point: EntryPoint, contacts: Sequence[RequestedContact]) -> None:
     problems: list[Problem] = []
-    for number, each in enumerate(asked):
+    for number, each in enumerate(contacts):
         if (each.contact_id is None) == (not each.email):
             problems.append(Problem(f"contacts[{number}]", "It names nobody, or twice; give either id or email."))
-        problems.extend(_problems_of(door.definition.journey_fields, each.data, f"contacts[{number}].data"))
+        problems.extend(_problems_of(entry_point.definition.journey_fields, each.data, f"contacts[{number}].data"))
         if len(problems) >= MOST_PROBLEMS:
             break
     if problems:
-        raise Unreadable(problems[:MOST_PROBLEMS])
+        raise InvalidCall(problems[:MOST_PROBLEMS])
 
 
 def _problems_of(fields: Mapping[str, FieldType], data: Mapping[str, Any], place: str) -> list[Problem]:
@@ -219,40 +222,42 @@ def _is_date(value: str) -> bool:
 # --- entering ---------------------------------------------------------------------------------------------------------------------------
 
 
-def _find(session: Session, viewer: Viewer, asked: Sequence[Asked]) -> list[Contact | None]:
-    """Return the contact that each one means, None when the viewer knows nobody so; of one address in two books the newest."""
-    mine = visible(select(Contact), Contact, viewer).where(col(Contact.erased_at).is_(None))
-    ids = [each.contact_id for each in asked if each.contact_id is not None]
-    by_id = {contact.id: contact for contact in session.exec(mine.where(among(session, col(Contact.id), ids)))} if ids else {}
-    keys = {address_hash(viewer.brand_id, each.email) for each in asked if each.email}
-    named = mine.where(among(session, col(Contact.person_key), keys)).order_by(col(Contact.id))
+def _requested_contacts(session: Session, viewer: Viewer, requested: Sequence[RequestedContact]) -> list[Contact | None]:
+    """Return the contact of each request, None when the viewer has no such contact; of an address in two books, the newest contact."""
+    own = visible(select(Contact), Contact, viewer).where(col(Contact.erased_at).is_(None))
+    ids = [each.contact_id for each in requested if each.contact_id is not None]
+    by_id = {contact.id: contact for contact in session.exec(own.where(among(session, col(Contact.id), ids)))} if ids else {}
+    keys = {address_hash(viewer.brand_id, each.email) for each in requested if each.email}
+    named = own.where(among(session, col(Contact.person_key), keys)).order_by(col(Contact.id))
     by_email = {contact.email_key: contact for contact in session.exec(named)} if keys else {}
-    return [by_id.get(each.contact_id) if each.contact_id is not None else by_email.get(address_key(each.email or "")) for each in asked]
+    return [
+        by_id.get(each.contact_id) if each.contact_id is not None else by_email.get(address_key(each.email or "")) for each in requested
+    ]
 
 
 def _enter(
-    session: Session, viewer: Viewer, door: EntryPoint, call: Call, found: Sequence[Contact | None], now: datetime
+    session: Session, viewer: Viewer, entry_point: EntryPoint, call: EntryCall, found: Sequence[Contact | None], now: datetime
 ) -> dict[int, list[EnrolResult]]:
-    """Return the result of each contact; one who is asked for again is already in."""
-    first: dict[int, Entrant] = {}
-    for contact, each in zip(found, call.asked, strict=True):
+    """Enter each contact once and return its result by contact id; a list, from which the first request of the contact takes the result."""
+    entrants: dict[int, Entrant] = {}
+    for contact, each in zip(found, call.contacts, strict=True):
         if contact is not None:
             data = {name: value for name, value in each.data.items() if value is not None}
-            first.setdefault(id_of(contact), Entrant(contact, data))
-    if door.campaign_id is not None:
-        add_members(session, viewer, door.campaign_id, list(first), now)
-    results = enter(session, door, list(first.values()), EntryContext(CameBy.api, now))
+            entrants.setdefault(id_of(contact), Entrant(contact, data))
+    if entry_point.campaign_id is not None:
+        add_members(session, viewer, entry_point.campaign_id, list(entrants), now)
+    results = enter(session, entry_point, list(entrants.values()), EntryContext(CameBy.api, now))
     entered = sum(result.verdict is EnrolVerdict.enrolled for result in results)
     if entered:
         detail = {"count": entered, "by": CameBy.api.value}
-        content_hash = door.version.content_hash
-        record(session, door.brand_id, viewer.user_id, "enrolled", "journey", door.journey_id, now, content_hash, **detail)
+        content_hash, journey_id = entry_point.version.content_hash, entry_point.journey_id
+        record(session, entry_point.brand_id, viewer.user_id, "enrolled", "journey", journey_id, now, content_hash, **detail)
     return {result.contact_id: [result] for result in results}
 
 
-def _answer(contact: Contact | None, results: dict[int, list[EnrolResult]]) -> Answer:
+def _answer(contact: Contact | None, results: dict[int, list[EnrolResult]]) -> ContactAnswer:
     if contact is None:
-        return Answer(UNKNOWN)
+        return ContactAnswer(UNKNOWN)
     left = results[id_of(contact)]
     result = left.pop() if left else EnrolResult(id_of(contact), EnrolVerdict.already_in)
-    return Answer(result.verdict.value, result.contact_id, result.enrollment_id, result.until.isoformat() if result.until else None)
+    return ContactAnswer(result.verdict.value, result.contact_id, result.enrollment_id, result.until.isoformat() if result.until else None)

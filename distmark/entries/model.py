@@ -1,8 +1,9 @@
-"""What contacts enter a journey through, and what brings them."""
+"""Entry points and entrants of a journey, and the result of entering. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from distmark.campaigns.table import Campaign
@@ -16,7 +17,7 @@ from distmark.journeys.table import JourneyVersion
 
 @dataclass(frozen=True, slots=True)
 class EntryPoint:
-    """What people enter through: a version of a brand's journey, by a campaign or without one."""
+    """The journey version that contacts enter, by a campaign or without one."""
 
     brand_id: int
     journey_id: int
@@ -27,10 +28,12 @@ class EntryPoint:
 
     @property
     def definition(self) -> JourneyDefinition:
+        """The definition of the version."""
         return self.program.definition
 
     @property
     def campaign_id(self) -> int | None:
+        """The id of the campaign; None without one."""
         return self.campaign.id if self.campaign else None
 
     @property
@@ -38,12 +41,16 @@ class EntryPoint:
         """Whether a contact may be in the journey several times at once."""
         return self.definition.entry.reentry is Reentry.any_time
 
+    def live_key(self, contact: Contact) -> str | None:
+        """Return the key that is unique while the contact is in the journey; None when it may be in it several times at once."""
+        return None if self.any_time else f"{self.journey_id}:{contact.person_key}"
+
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
-    """A contact who is to enter, with the journey's own data for them. `key` names the occasion, should they have to wait outside.
+    """A contact that is to enter, with the journey's own data for it.
 
-    `due_at` is when the journey begins for them, when that is not the moment of arrival.
+    `key` names the occasion of entering, should the contact be queued. `due_at` is when its first step is due; None: when it enters.
     """
 
     contact: Contact
@@ -54,9 +61,9 @@ class Entrant:
 
 @dataclass(frozen=True, slots=True)
 class EntryContext:
-    """What brings contacts in, and when. `detail` goes into each one's timeline; `entered_at` when left out is `now`.
+    """The source of an entry and its time. `detail` goes into each contact's timeline; `entered_at` is `now` when left out.
 
-    Those who waited outside (`waited`) go before those who come now.
+    Contacts that were queued (`waited`) go before contacts that come now.
     """
 
     by: CameBy
@@ -64,3 +71,30 @@ class EntryContext:
     detail: Mapping[str, Any] = field(default_factory=dict)
     entered_at: datetime | None = None
     waited: bool = False
+
+
+class EnrolVerdict(StrEnum):
+    """The result for one contact that was to enter."""
+
+    enrolled = "enrolled"
+    already_in = "already_in"
+    too_soon = "too_soon"
+    once_only = "once_only"
+    suppressed = "suppressed"
+    no_consent = "no_consent"
+    no_address = "no_address"
+    other_partner = "other_partner"
+    not_matching = "not_matching"  # the contact does not fit the journey's entry filter
+    draining = "draining"  # the journey, campaign, partner or contact is drained until a person resumes it
+    queued = "queued"  # enters later: the journey's cap is reached
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolResult:
+    """The verdict on one contact. `enrollment_id` is set once it has entered, `until` says from when it may enter again."""
+
+    contact_id: int
+    verdict: EnrolVerdict
+    enrollment_id: int | None = None
+    partner_name: str = ""  # the partner of the live enrollment, for `other_partner`
+    until: datetime | None = None

@@ -6,12 +6,12 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
 from distmark.campaigns.attributes import campaign_attributes
 from distmark.campaigns.service import blocks_for
 from distmark.campaigns.table import Campaign, Member
-from distmark.contacts.service import attributes_of
+from distmark.contacts.attributes import attributes_of
 from distmark.contacts.table import Contact
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.definition import JourneyDefinition
@@ -20,7 +20,7 @@ from distmark.partners.attributes import brand_attributes, partner_attributes
 from distmark.partners.table import Brand, Partner
 from distmark.personalisation.model import BlockValue, CompiledMessage, RenderContext, RenderedMessage
 from distmark.personalisation.service import compile_message, render
-from distmark.sql import id_of
+from distmark.sql import by_id, id_of
 
 __all__ = [
     "Links",
@@ -78,11 +78,11 @@ class Links:
 
 def people_of(session: Session, enrollments: Sequence[Enrollment]) -> dict[int, Person]:
     """Return each enrollment's person, by enrollment id, with one query per table."""
-    contacts = _by_id(session, Contact, {row.contact_id for row in enrollments})
-    partners = _by_id(session, Partner, {row.partner_id for row in enrollments})
-    brands = _by_id(session, Brand, {row.brand_id for row in enrollments})
-    campaigns = _by_id(session, Campaign, {row.campaign_id for row in enrollments if row.campaign_id})
-    members = _by_id(session, Member, {row.member_id for row in enrollments if row.member_id})
+    contacts = by_id(session, Contact, {row.contact_id for row in enrollments})
+    partners = by_id(session, Partner, {row.partner_id for row in enrollments})
+    brands = by_id(session, Brand, {row.brand_id for row in enrollments})
+    campaigns = by_id(session, Campaign, {row.campaign_id for row in enrollments if row.campaign_id})
+    members = by_id(session, Member, {row.member_id for row in enrollments if row.member_id})
     return {
         id_of(row): Person(
             contact=contacts[row.contact_id],
@@ -93,10 +93,6 @@ def people_of(session: Session, enrollments: Sequence[Enrollment]) -> dict[int, 
         )
         for row in enrollments
     }
-
-
-def _by_id(session: Session, table: Any, ids: set[int]) -> dict[int, Any]:
-    return {row.id: row for row in session.exec(select(table).where(col(table.id).in_(list(ids))))} if ids else {}
 
 
 def language_of(definition: JourneyDefinition, contact: Contact) -> str:

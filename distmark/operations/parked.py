@@ -12,7 +12,7 @@ from distmark.compliance.service import record
 from distmark.enrollments.bulk import count
 from distmark.enrollments.control import unpark
 from distmark.enrollments.model import EnrollmentStatus, TimelineKind
-from distmark.enrollments.suspensions import held, lock_suspensions
+from distmark.enrollments.suspensions import is_held, lock_suspensions
 from distmark.enrollments.table import Enrollment, TimelineEntry
 from distmark.errors import InvalidInput, NotFound
 from distmark.journeys.service import get_version
@@ -74,7 +74,7 @@ def retry_parked(session: Session, viewer: Viewer, enrollment_ids: Sequence[int]
     if count(session, mine) != len(set(enrollment_ids)):
         raise NotFound(f"Not all of the enrollments {', '.join(map(str, enrollment_ids))} are yours; choose among those that you see.")
     lock_suspensions(session, viewer.brand_id)
-    subjects = session.execute(select(col(Enrollment.id)).where(*mine, _is_parked(), ~held())).scalars().all()
+    subjects = session.execute(select(col(Enrollment.id)).where(*mine, _is_parked(), ~is_held())).scalars().all()
     retried = _try(session, viewer, mine, now)
     for enrollment_id in subjects:
         record(session, viewer.brand_id, viewer.user_id, "tried_again", "enrollment", enrollment_id or 0, now, None)
@@ -94,7 +94,7 @@ def retry_parked_at_step(session: Session, viewer: Viewer, version_id: int, step
 
 def _try(session: Session, viewer: Viewer, where: list[ColumnElement[bool]], now: datetime) -> Retried:
     lock_suspensions(session, viewer.brand_id)  # a pause made at the same time either is seen here, or sees them
-    tried = unpark(session, [*where, ~held()], now, viewer.user_id)
+    tried = unpark(session, [*where, ~is_held()], now, viewer.user_id)
     return Retried(tried, count(session, [*where, _is_parked()]))
 
 

@@ -1,11 +1,11 @@
-"""Who works here: roles and what each may do. Pure."""
+"""Roles, their permissions, and the viewer on whose behalf a query is made. Pure."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What a person comes for. Brand roles see their whole brand; a partner sees their own rows only."""
+    """The role of a person. Roles of the brand see the whole brand; role partner sees the rows of its own partner only."""
 
     marketer = "marketer"
     approver = "approver"
@@ -14,7 +14,7 @@ class Role(StrEnum):
 
 
 class Permission(StrEnum):
-    """One thing a person may do; every route and use case names one."""
+    """A permission; every route and every use case names one."""
 
     see_journeys = "see_journeys"
     write_journeys = "write_journeys"
@@ -67,7 +67,7 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """The person on whose behalf something is done: every query starts from this. `partner_id` is None for people of the brand."""
+    """The person on whose behalf code runs: every query starts from a viewer. `partner_id` is None for people of the brand."""
 
     user_id: int
     role: Role
@@ -77,5 +77,5 @@ class Viewer:
     language: str = "ja"
 
     def may(self, permission: Permission) -> bool:
-        """Say whether this person may do `permission` at all; which rows is decided by brand and partner."""
+        """Return whether the viewer's role has the permission; for which rows, brand and partner decide."""
         return permission in PERMISSIONS[self.role]

@@ -1,4 +1,4 @@
-"""Which rows a person may know of. Every query that acts for a person goes through `visible`, so isolation is decided here alone."""
+"""The rows within a viewer's sight. Every query on behalf of a person goes through `visible`, so isolation is decided here alone."""
 
 from typing import Any, TypeVar
 
@@ -14,10 +14,10 @@ Statement = TypeVar("Statement", bound=Select[Any])
 
 
 def visible(statement: Statement, model: type[SQLModel], viewer: Viewer) -> Statement:
-    """Return `statement` narrowed to the rows of `model` that `viewer` may know of.
+    """Return `statement` with the condition that the rows of `model` are within the viewer's sight.
 
-    Rows of another brand are never among them. A partner's people see their partner's rows, and rows of tables that name a partner but
-    leave it empty, which means every partner of the brand. A table without `brand_id` must be joined to one that has it.
+    Rows of another brand never are. A partner's people see their partner's rows, and rows with an empty partner, which belong to all
+    partners of the brand. A table without `brand_id` must be joined to one that has it.
     """
     return statement.where(may_see(model, viewer))
 
@@ -32,7 +32,7 @@ def may_see(model: type[SQLModel], viewer: Viewer) -> ColumnElement[bool]:
     partner_column = PARTNER_COLUMN.get(model, "partner_id")
     if viewer.role is not Role.partner or partner_column not in columns:
         return same_brand
-    if viewer.partner_id is None:  # a partner's person without a partner sees nothing, rather than everything
+    if viewer.partner_id is None:  # a viewer of role partner without a partner sees no rows, rather than all
         return false()
     partner = columns[partner_column]
     return and_(same_brand, or_(partner == viewer.partner_id, partner.is_(None)) if partner.nullable else partner == viewer.partner_id)

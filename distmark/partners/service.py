@@ -1,4 +1,4 @@
-"""Signing in, and the brand and partners that a person belongs to. What a role may do is in `model`, which rows it sees in `scope`."""
+"""Sign-in, users, brands and partners. Permissions of roles are in `model`, the rows that a viewer sees in `scope`."""
 
 import hashlib
 import math
@@ -24,9 +24,9 @@ from distmark.sql import id_of
 
 SIGNED_IN_FOR = timedelta(days=30)
 TOKEN_BYTES = 32  # 256 bits
-LONGEST_PASSWORD = 1024  # hashing a longer one would only be a way to keep the server busy
+LONGEST_PASSWORD = 1024  # longer ones would only serve to keep the server busy with hashing
 LANGUAGES = ("ja", "en")
-WRONG = "The mail address or the password is wrong; check both and try again."
+SIGN_IN_REFUSED = "The mail address or the password is wrong; check both and try again."
 EMAIL_RATE = "10 per 15 minutes"
 ADDRESS_RATE = "60 per 15 minutes"
 
@@ -35,7 +35,7 @@ _passwords = PasswordHash.recommended()
 
 
 def hash_password(password: str) -> str:
-    """Return the argon2id hash of `password`, with its own salt."""
+    """Return the argon2id hash of the password, with a salt of its own; InvalidInput for a bad length."""
     if not 0 < len(password) <= LONGEST_PASSWORD:
         raise InvalidInput(f"The password has {len(password)} characters; choose one of 1 to {LONGEST_PASSWORD}.")
     return _passwords.hash(password)
@@ -47,16 +47,16 @@ def _hash_of_nobody() -> str:
 
 
 def sign_in(session: Session, email: str, password: str, now: datetime) -> tuple[str, Viewer]:
-    """Open a session of 30 days and return its cookie token (256 random bits, kept only as a hash) and who it belongs to.
+    """Open a session of 30 days and return its cookie token (256 random bits, kept only as a hash) and its viewer.
 
-    NotAllowed when address or password is wrong or the person no longer works here; nothing tells which, not even the time it takes.
+    NotAllowed when address or password is wrong or the person is no longer active; neither text nor response time shows the reason.
     """
     nobody = _hash_of_nobody()
     user = session.exec(select(User).where(User.email == _email_key(email))).first()
     tried = password if len(password) <= LONGEST_PASSWORD else ""
     right, better_hash = _passwords.verify_and_update(tried, user.password_hash if user else nobody)
-    if user is None or user.id is None or not right or not _works_here(session, user):
-        raise NotAllowed(WRONG)
+    if user is None or user.id is None or not right or not _is_active(session, user):
+        raise NotAllowed(SIGN_IN_REFUSED)
     if better_hash:
         user.password_hash = better_hash
     session.execute(delete(SignIn).where(col(SignIn.user_id) == user.id, col(SignIn.expires_at) <= now))
@@ -71,14 +71,14 @@ def _email_key(email: str) -> str:
 
 
 def viewer_of(session: Session, token: str, now: datetime) -> Viewer | None:
-    """Return who the cookie's token belongs to; None when it is unknown, expired, or its person no longer works here."""
+    """Return the viewer of the cookie's token; None when it is unknown or expired, or its person is no longer active."""
     statement = select(User).join(SignIn, col(SignIn.user_id) == col(User.id))
     user = session.exec(statement.where(SignIn.token_hash == _token_hash(token), col(SignIn.expires_at) > now)).first()
-    return _viewer(user) if user and _works_here(session, user) else None
+    return _viewer(user) if user and _is_active(session, user) else None
 
 
 def sign_out(session: Session, token: str) -> None:
-    """Close the token's session; an unknown token changes nothing."""
+    """End the token's session; an unknown token changes nothing."""
     session.execute(delete(SignIn).where(col(SignIn.token_hash) == _token_hash(token)))
 
 
@@ -86,7 +86,7 @@ def _token_hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def _works_here(session: Session, user: User) -> bool:
+def _is_active(session: Session, user: User) -> bool:
     if not user.active:
         return False
     if user.partner_id is None:
@@ -95,9 +95,9 @@ def _works_here(session: Session, user: User) -> bool:
     return partner is not None and partner.active
 
 
-def viewer_if_here(session: Session, user: User) -> Viewer | None:
-    """Return the person as whom something is done; None when they no longer work here."""
-    return _viewer(user) if _works_here(session, user) else None
+def active_viewer(session: Session, user: User) -> Viewer | None:
+    """Return the viewer of this user; None when the user or its partner is no longer active."""
+    return _viewer(user) if _is_active(session, user) else None
 
 
 def _viewer(user: User) -> Viewer:
@@ -107,14 +107,14 @@ def _viewer(user: User) -> Viewer:
 
 
 class SignInLimiter:
-    """How often sign-in may be tried, in a moving window, per mail address and per network address. Kept in this process's memory."""
+    """Limits of sign-in attempts in a moving window, per mail address and per network address. Kept in this process's memory."""
 
     def __init__(self, email_rate: str = EMAIL_RATE, address_rate: str = ADDRESS_RATE) -> None:
         self._window = MovingWindowRateLimiter(MemoryStorage())
         self._email_rate, self._address_rate = parse(email_rate), parse(address_rate)
 
     def wait_seconds(self, address: str, email: str) -> int:
-        """Count one try and return 0, or how many seconds to wait when there were too many already; those are not counted."""
+        """Count one attempt and return 0; beyond the limit return the seconds to wait, and do not count the attempt."""
         keys = self._keys(address, email)
         waits = [self._wait(rate, key) for rate, key in keys]
         if not any(waits):
@@ -123,7 +123,7 @@ class SignInLimiter:
         return max(waits)
 
     def forget(self, email: str) -> None:
-        """Let the mail address start anew, since its owner got in."""
+        """Clear the count of the mail address, since its owner signed in."""
         self._window.clear(self._email_rate, _limit_key("email", email))
 
     def _keys(self, address: str, email: str) -> tuple[tuple[RateLimitItem, str], ...]:
@@ -140,13 +140,13 @@ def _limit_key(kind: str, value: str) -> str:
 
 
 def require(viewer: Viewer, permission: Permission) -> None:
-    """Return when the person may do `permission`; NotAllowed otherwise."""
+    """Require that the viewer's role has the permission; NotAllowed otherwise."""
     if not viewer.may(permission):
         raise NotAllowed(f"A {viewer.role} may not {permission.replace('_', ' ')}; ask someone of your brand who may.")
 
 
 def set_language(session: Session, viewer: Viewer, lang: str) -> None:
-    """Show pages to this person in `lang` from now on."""
+    """Set the language of this person's pages; InvalidInput for an unknown language."""
     if lang not in LANGUAGES:
         raise InvalidInput(f"The language {lang!r} is not one of {', '.join(LANGUAGES)}.")
     session.get_one(User, viewer.user_id).language = lang
@@ -158,7 +158,7 @@ def brand_of(session: Session, viewer: Viewer) -> Brand:
 
 
 def get_partner(session: Session, viewer: Viewer, partner_id: int) -> Partner:
-    """Return the partner; NotFound when it is not the viewer's own or not of the viewer's brand."""
+    """Return the partner; NotFound outside the viewer's sight."""
     partner = session.exec(visible(select(Partner), Partner, viewer).where(Partner.id == partner_id)).first()
     if partner is None:
         raise NotFound(f"There is no partner {partner_id} among yours.")
@@ -166,7 +166,7 @@ def get_partner(session: Session, viewer: Viewer, partner_id: int) -> Partner:
 
 
 def partners_of(session: Session, viewer: Viewer) -> list[Partner]:
-    """Return the partners that the viewer may know of, by name: all of the brand for its people, their own for a partner's."""
+    """Return the partners within the viewer's sight, by name: all of the brand for its people, their own partner for a partner's."""
     return list(session.exec(visible(select(Partner), Partner, viewer).order_by(Partner.name, col(Partner.id))))
 
 
@@ -178,19 +178,19 @@ def names_of_users(session: Session, viewer: Viewer, ids: Sequence[int | None]) 
 
 
 def ensure_brand(session: Session, *, key: str, **fields: Any) -> Brand:
-    """Return the brand of this key, made or changed to have `fields`."""
+    """Return the brand with this key, created or updated with `fields`."""
     brand = session.exec(select(Brand).where(Brand.key == key)).first()
     return _ensured(session, brand or Brand(key=key, **fields), fields)
 
 
 def ensure_partner(session: Session, *, brand_id: int, key: str, **fields: Any) -> Partner:
-    """Return the brand's partner of this key, made or changed to have `fields`."""
+    """Return the brand's partner with this key, created or updated with `fields`."""
     partner = session.exec(select(Partner).where(Partner.brand_id == brand_id, Partner.key == key)).first()
     return _ensured(session, partner or Partner(brand_id=brand_id, key=key, **fields), fields)
 
 
 def ensure_user(session: Session, *, email: str, password: str, now: datetime, **fields: Any) -> User:
-    """Return the person with this mail address, made or changed to have `fields` and to sign in with `password`."""
+    """Return the user with this mail address, created or updated with `fields` and `password`."""
     email = _email_key(email)
     user = session.exec(select(User).where(User.email == email)).first()
     if user is None:

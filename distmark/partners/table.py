@@ -1,4 +1,4 @@
-"""Brands, their partners, and the people who sign in."""
+"""Rows of brands, partners, users, sessions and API tokens."""
 
 from datetime import datetime
 from typing import Any
@@ -10,7 +10,7 @@ from distmark.partners.model import Role
 
 
 class Brand(SQLModel, table=True):
-    """A company whose marketers write journeys. Its legal name and address stand in every message's footer."""
+    """A company with marketers that write journeys. Its legal name and address are in the footer of every message."""
 
     __tablename__ = "brand"
 
@@ -19,18 +19,22 @@ class Brand(SQLModel, table=True):
     name: str
     legal_name: str
     address: str
-    contact: str  # where complaints and questions go: phone, mail or web address
+    contact: str  # phone, mail or web address for complaints and questions
     website: str = ""
     zone: str = "Asia/Tokyo"
     language: str = "ja"
-    tokens: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # the look: {"brand": "#0b6e69", "brand_soft": ...}
+    tokens: dict[str, Any] = Field(
+        default_factory=dict, sa_type=JSON_TYPE
+    )  # colours of pages and mails: {"brand": "#0b6e69", "brand_soft": ...}
     image_domains: list[Any] = Field(default_factory=list, sa_type=JSON_TYPE)
-    mail_from: str = ""  # empty: the installation's
-    translations: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # language -> name, legal_name, address, contact in it
+    mail_from: str = ""  # empty: the sender of the installation
+    translations: dict[str, Any] = Field(
+        default_factory=dict, sa_type=JSON_TYPE
+    )  # language -> name, legal_name, address, contact in that language
 
 
 class Partner(SQLModel, table=True):
-    """The person or office at the edge who owns the customer relationship: adviser, franchise owner, dealer, agent."""
+    """The person or office that owns the customer relationship: adviser, franchise owner, dealer, agent."""
 
     __tablename__ = "partner"
     __table_args__ = (UniqueConstraint("brand_id", "key"),)
@@ -38,7 +42,7 @@ class Partner(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     brand_id: int = Field(foreign_key="brand.id", index=True)
     key: str
-    name: str  # who signs the mail
+    name: str  # signs the mail
     title: str = ""
     office: str = ""
     city: str = ""
@@ -51,7 +55,7 @@ class Partner(SQLModel, table=True):
 
 
 class User(SQLModel, table=True):
-    """A person who signs in."""
+    """A person with an account to sign in."""
 
     __tablename__ = "user_account"  # "user" is a reserved word in Postgres
 
@@ -68,7 +72,7 @@ class User(SQLModel, table=True):
 
 
 class SignIn(SQLModel, table=True):
-    """One signed-in browser. Only the SHA-256 of the cookie's token is kept, so reading this table opens no session."""
+    """The session of one browser. Only the SHA-256 of the cookie's token is kept, so a copy of this table opens no session."""
 
     __tablename__ = "sign_in"
 
@@ -80,7 +84,7 @@ class SignIn(SQLModel, table=True):
 
 
 class ApiToken(SQLModel, table=True):
-    """A key with which a program acts as the person who made it. Only its SHA-256 is kept, so reading this table opens nothing."""
+    """A token with which a program acts as the user that created it. Only its SHA-256 is kept, so a copy of this table gives no access."""
 
     __tablename__ = "api_token"
 
@@ -88,9 +92,9 @@ class ApiToken(SQLModel, table=True):
     brand_id: int = Field(foreign_key="brand.id", index=True)
     partner_id: int | None = Field(default=None, foreign_key="partner.id", index=True)
     user_id: int = Field(foreign_key="user_account.id", index=True)
-    name: str  # what it is for, in its maker's words
+    name: str  # its purpose, in its creator's words
     token_hash: str = Field(unique=True)
-    ending: str  # its last letters, by which people tell tokens apart
+    ending: str  # its last characters, by which people recognise it
     created_at: datetime = Field(sa_type=UTCDateTime)
     last_used_at: datetime | None = Field(default=None, sa_type=UTCDateTime)  # to the minute
     revoked_at: datetime | None = Field(default=None, sa_type=UTCDateTime)

@@ -1,4 +1,4 @@
-"""Keys with which programs act as a person: who a key belongs to, and when it was last used. `compliance.access` makes and revokes them."""
+"""API tokens: adding, finding and ending them, and noting their use. `compliance.access` audits their creation and revocation."""
 
 import hashlib
 import secrets
@@ -10,49 +10,72 @@ from sqlmodel import Session, col, select
 from distmark.errors import NotFound
 from distmark.partners.model import Role, Viewer
 from distmark.partners.scope import visible
-from distmark.partners.service import viewer_if_here
+from distmark.partners.service import active_viewer
 from distmark.partners.table import ApiToken, User
 
-PREFIX = "dmk_"  # tells people, and scanners for leaked secrets, what it is
+PREFIX = "dmk_"  # by which people, and scanners for leaked secrets, recognise a token
 TOKEN_BYTES = 32  # 256 bits
 ENDING = 4
 USED_TO_THE = timedelta(minutes=1)  # a write for every call would cost more than the call
 
 
 def new_token() -> str:
-    """Return a key that nobody can guess."""
+    """Return the text of a new token."""
     return PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
 
 
 def hash_of(token: str) -> str:
-    """Return what is kept of a key."""
+    """Return the hash of a token, by which it is found."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def holder_of(session: Session, token: str) -> tuple[Viewer, ApiToken] | None:
-    """Return whom the key acts as; None when it is unknown or revoked, or its maker no longer works here."""
+def add_token(session: Session, viewer: Viewer, name: str, now: datetime) -> tuple[str, ApiToken]:
+    """Add a token of the viewer and return its text, which is not kept, and its row."""
+    token = new_token()
+    row = ApiToken(
+        brand_id=viewer.brand_id,
+        partner_id=viewer.partner_id,
+        user_id=viewer.user_id,
+        name=name,
+        token_hash=hash_of(token),
+        ending=token[-ENDING:],
+        created_at=now,
+    )
+    session.add(row)
+    session.flush()
+    return token, row
+
+
+def end_token(session: Session, row: ApiToken, now: datetime) -> None:
+    """Set the token to revoked: it gives no access any more."""
+    row.revoked_at = now
+    session.add(row)
+
+
+def viewer_of_token(session: Session, token: str) -> tuple[Viewer, ApiToken] | None:
+    """Return the viewer as which the token acts, and its row; None when it is unknown or revoked, or its user is no longer active."""
     found = session.exec(
         select(ApiToken, User)
         .join(User, col(User.id) == col(ApiToken.user_id))
         .where(ApiToken.token_hash == hash_of(token), col(ApiToken.revoked_at).is_(None))
     ).first()
-    viewer = viewer_if_here(session, found[1]) if found else None
+    viewer = active_viewer(session, found[1]) if found else None
     return (viewer, found[0]) if found and viewer else None
 
 
-def is_use_old(token: ApiToken, now: datetime) -> bool:
-    """Say whether the last noted use is so long ago that this one should be noted."""
+def is_use_outdated(token: ApiToken, now: datetime) -> bool:
+    """Return whether a use should be noted again: none was noted within the last minute."""
     return token.last_used_at is None or now - token.last_used_at >= USED_TO_THE
 
 
 def note_use(session: Session, token_id: int, now: datetime) -> None:
-    """Note that the key is in use, to the minute."""
+    """Note that the token is in use, to the minute."""
     old = or_(col(ApiToken.last_used_at).is_(None), col(ApiToken.last_used_at) <= now - USED_TO_THE)
     session.execute(update(ApiToken).where(col(ApiToken.id) == token_id, old).values(last_used_at=now))
 
 
 def tokens_of(session: Session, viewer: Viewer) -> list[tuple[ApiToken, User]]:
-    """Return the viewer's own keys with their makers, newest first; to operations, all of the brand."""
+    """Return the viewer's tokens with their users, newest first; for role ops, all tokens of the brand."""
     statement = visible(select(ApiToken, User), ApiToken, viewer).join(User, col(User.id) == col(ApiToken.user_id))
     if viewer.role is not Role.ops:
         statement = statement.where(ApiToken.user_id == viewer.user_id)
@@ -60,7 +83,7 @@ def tokens_of(session: Session, viewer: Viewer) -> list[tuple[ApiToken, User]]:
 
 
 def get_token(session: Session, viewer: Viewer, token_id: int) -> ApiToken:
-    """Return one of `tokens_of`; NotFound otherwise."""
+    """Return the token; NotFound when it is not among `tokens_of` the viewer."""
     found = next((token for token, _user in tokens_of(session, viewer) if token.id == token_id), None)
     if found is None:
         raise NotFound(f"There is no token {token_id} among yours.")

@@ -14,9 +14,8 @@ from typing import Any, TypeVar
 from sqlmodel import Session, SQLModel, col, select
 
 from distmark.campaigns.table import Campaign, PartnerBlocks
-from distmark.contacts.consents import consent_channels
+from distmark.contacts.consents import consent_channels, record_consent
 from distmark.contacts.model import address_hash, address_key
-from distmark.contacts.service import record_consent
 from distmark.contacts.table import Contact
 from distmark.db import Database
 from distmark.enrollments.model import TimelineKind

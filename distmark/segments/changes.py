@@ -1,4 +1,4 @@
-"""Contacts that joined or left a segment, kept until journeys were informed."""
+"""Membership changes: contacts that joined or left a segment, kept until they were dispatched to the journeys."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ BATCH = 1000  # changes dispatched in one transaction
 
 @dataclass(frozen=True, slots=True)
 class MembershipChange:
-    """A contact that joined a segment (`joined`) or left it, and whom no journey was told of yet."""
+    """A contact's joining (`joined`) or leaving of a segment that was not dispatched to the journeys yet."""
 
     member_id: int
     segment_id: int
@@ -29,17 +29,17 @@ class MembershipChange:
 
     @property
     def occasion(self) -> str:
-        """What names this joining among all: whoever leaves and joins again has another."""
-        return occasion_of(self.member_id, self.joined_at)
+        """The key of this joining: a contact that leaves and joins again has another one."""
+        return joining_key(self.member_id, self.joined_at)
 
 
-def occasion_of(member_id: int, joined_at: datetime) -> str:
-    """Return the name of one joining of one contact."""
+def joining_key(member_id: int, joined_at: datetime) -> str:
+    """Return the key of one joining of one contact."""
     return f"segment:{member_id}:{joined_at.isoformat()}"
 
 
 def pending_changes(session: Session, limit: int = BATCH) -> list[MembershipChange]:
-    """Return who joined or left and no journey knows yet, oldest first, locked until the unit of work ends."""
+    """Return the next changes that were not dispatched, oldest first, locked until the unit of work ends."""
     rows = session.execute(
         select(SegmentMember, Segment.key, Segment.brand_id, Contact.person_key)
         .join(Segment, col(Segment.id) == col(SegmentMember.segment_id))
@@ -55,7 +55,7 @@ def pending_changes(session: Session, limit: int = BATCH) -> list[MembershipChan
     ]
 
 
-def mark_dispatched(session: Session, passages: Sequence[MembershipChange]) -> None:
-    """Note that journeys know of these."""
-    ids = [passage.member_id for passage in passages]
+def mark_dispatched(session: Session, changes: Sequence[MembershipChange]) -> None:
+    """Note that these changes were dispatched."""
+    ids = [change.member_id for change in changes]
     session.execute(update(SegmentMember).where(among(session, col(SegmentMember.id), ids)).values(told=True))

@@ -1,4 +1,4 @@
-"""Who is in a segment: kept with every change of a contact, rebuilt after a change of the rule, and as days pass."""
+"""Membership of segments: updated when a contact changes, when a rule changes, and once a day for rules about time."""
 
 import logging
 from collections import Counter
@@ -14,47 +14,47 @@ from distmark.contacts.table import Contact
 from distmark.journeys.expressions import Names
 from distmark.journeys.times import zone_for
 from distmark.partners.table import Brand
-from distmark.segments.changes import occasion_of
-from distmark.segments.rules import is_of_time, read_rule, rule_holds, rule_names
+from distmark.segments.changes import joining_key
+from distmark.segments.rules import depends_on_time, read_rule, rule_holds, rule_names
 from distmark.segments.table import Segment, SegmentMember
 from distmark.sql import among, id_of, insert_into, row_count
 
-BATCH = 1000  # contacts judged in one transaction: others write in between
+BATCH = 1000  # contacts evaluated in one transaction: other transactions write in between
 log = logging.getLogger("distmark.contacts")
 
 
 @dataclass(frozen=True, slots=True)
-class _Turns:
-    """What becomes of memberships: (segment, contact) of new ones, and ids of rows that come back or leave."""
+class MembershipEdits:
+    """Changes of memberships: (segment id, contact id) of new members, and ids of rows whose contacts return or leave."""
 
     joining: list[tuple[int, int]]
     returning: list[int]
     leaving: list[int]
 
 
-def keep(session: Session, contacts: Sequence[Contact], now: datetime) -> int:
-    """Judge these contacts, just changed, by the rules that concern them, and return how many memberships that changed."""
+def update_memberships(session: Session, contacts: Sequence[Contact], now: datetime) -> int:
+    """Evaluate all rules of their brands for these contacts, which just changed, and return how many memberships changed."""
     if not contacts:
         return 0
-    return _judge(session, _rules_of(session, {contact.brand_id for contact in contacts}), contacts, now)
+    return _evaluate(session, _rules_of(session, {contact.brand_id for contact in contacts}), contacts, now)
 
 
-def rebuild_some(session: Session, now: datetime, limit: int = BATCH) -> int | None:
-    """Judge the next contacts of a segment whose rule has not judged everybody, and return how many; None when there is no such segment.
+def rebuild_batch(session: Session, now: datetime, limit: int = BATCH) -> int | None:
+    """Evaluate a segment's rule for the next contacts that it was not evaluated for, and return how many; None without such a segment.
 
-    The segment is locked meanwhile, so that its rule changes before or after this part, never within.
+    The segment stays locked, so that its rule changes before or after this batch, never within it.
     """
-    waiting = select(Segment).where(col(Segment.reached).is_not(None), col(Segment.rule).is_not(None)).order_by(col(Segment.id))
-    segment = session.exec(waiting.limit(1).with_for_update(skip_locked=True).execution_options(populate_existing=True)).first()
+    unfinished = select(Segment).where(col(Segment.reached).is_not(None), col(Segment.rule).is_not(None)).order_by(col(Segment.id))
+    segment = session.exec(unfinished.limit(1).with_for_update(skip_locked=True).execution_options(populate_existing=True)).first()
     if segment is None:
         return None
-    everybody = select(Contact).where(Contact.brand_id == segment.brand_id, col(Contact.id) > (segment.reached or 0))
+    remaining = select(Contact).where(Contact.brand_id == segment.brand_id, col(Contact.id) > (segment.reached or 0))
     if segment.partner_id is not None:
-        everybody = everybody.where(Contact.partner_id == segment.partner_id)
-    # Locked, so that nobody is judged by what they were while they become something else; rows that refer to them can still be written.
-    locked = everybody.order_by(col(Contact.id)).limit(limit).with_for_update(key_share=True).execution_options(populate_existing=True)
+        remaining = remaining.where(Contact.partner_id == segment.partner_id)
+    # Locked, so that no contact changes while it is evaluated; rows that refer to contacts can still be written.
+    locked = remaining.order_by(col(Contact.id)).limit(limit).with_for_update(key_share=True).execution_options(populate_existing=True)
     contacts = list(session.exec(locked))
-    _judge(session, [segment], contacts, now)
+    _evaluate(session, [segment], contacts, now)
     segment.reached = contacts[-1].id if len(contacts) == limit else None
     session.add(segment)
     session.flush()
@@ -62,19 +62,19 @@ def rebuild_some(session: Session, now: datetime, limit: int = BATCH) -> int | N
 
 
 def begin_day(session: Session, now: datetime) -> int:
-    """Have every rule about time judge everybody once in each day of its brand, and return how many rules begin."""
+    """Start the daily evaluation of rules about time, once in each day of their brand, and return how many rules start."""
     begun = 0
     rows = session.exec(
         select(Segment, Brand.zone).join(Brand, col(Brand.id) == col(Segment.brand_id)).where(col(Segment.rule).is_not(None))
     )
     for segment, zone in rows.all():
         today = now.astimezone(zone_for(zone)).date()
-        if segment.judged_on != today and is_of_time(read_rule(segment.rule or "")):
-            begun += _begin(session, segment, today)
+        if segment.judged_on != today and depends_on_time(read_rule(segment.rule or "")):
+            begun += _start_evaluation(session, segment, today)
     return begun
 
 
-def _begin(session: Session, segment: Segment, today: date) -> int:
+def _start_evaluation(session: Session, segment: Segment, today: date) -> int:
     same = update(Segment).where(
         col(Segment.id) == segment.id,
         col(Segment.revision) == segment.revision,
@@ -83,29 +83,29 @@ def _begin(session: Session, segment: Segment, today: date) -> int:
     return row_count(session.execute(same.values(reached=0, judged_on=today)))
 
 
-def keys_of(session: Session, contacts: Sequence[Contact], now: datetime) -> dict[int, frozenset[str]]:
-    """Return the keys of the segments that each contact is in, by contact id. One that changed a moment ago is judged as it is now."""
+def segment_keys_of(session: Session, contacts: Sequence[Contact], now: datetime) -> dict[int, frozenset[str]]:
+    """Return the keys of each contact's segments, by contact id. Rules are evaluated at once for contacts whose changes are unprocessed."""
     ids = [id_of(contact) for contact in contacts]
     keys: dict[int, set[str]] = {contact_id: set() for contact_id in ids}
     unread = [contact for contact in contacts if contact.unread]
-    judged = _rules_of(session, {contact.brand_id for contact in unread}) if unread else []
-    judged_ids, unread_ids = {segment.id for segment in judged}, {contact.id for contact in unread}
+    evaluated = _rules_of(session, {contact.brand_id for contact in unread}) if unread else []
+    evaluated_ids, unread_ids = {segment.id for segment in evaluated}, {contact.id for contact in unread}
     inside = select(SegmentMember.contact_id, SegmentMember.segment_id, Segment.key).join(
         Segment, col(Segment.id) == col(SegmentMember.segment_id)
     )
     for contact_id, segment_id, key in session.exec(
         inside.where(among(session, col(SegmentMember.contact_id), ids), col(SegmentMember.left_at).is_(None))
     ):
-        if segment_id not in judged_ids or contact_id not in unread_ids:
+        if segment_id not in evaluated_ids or contact_id not in unread_ids:
             keys[contact_id].add(key)
-    for contact, segment, fits in _verdicts(session, judged, unread, now):
+    for contact, segment, fits in _verdicts(session, evaluated, unread, now):
         if fits:
             keys[id_of(contact)].add(segment.key)
     return {contact_id: frozenset(found) for contact_id, found in keys.items()}
 
 
 def members_after(session: Session, brand_id: int, key: str, after_id: int, limit: int) -> dict[int, str]:
-    """Return who is in any of the brand's segments of this key, ascending from after `after_id`: contact -> name of the joining."""
+    """Return the members of the brand's segments of this key (contact id -> key of the joining), ascending from after `after_id`."""
     inside = (
         select(SegmentMember.contact_id, SegmentMember.id, SegmentMember.joined_at)
         .join(Segment, col(Segment.id) == col(SegmentMember.segment_id))
@@ -113,43 +113,43 @@ def members_after(session: Session, brand_id: int, key: str, after_id: int, limi
         .where(col(SegmentMember.left_at).is_(None), col(SegmentMember.contact_id) > after_id)
     )
     rows = session.exec(inside.order_by(col(SegmentMember.contact_id)).limit(limit))
-    return {contact_id: occasion_of(member_id or 0, joined_at) for contact_id, member_id, joined_at in rows}
+    return {contact_id: joining_key(member_id, joined_at) for contact_id, member_id, joined_at in rows if member_id is not None}
 
 
 def _rules_of(session: Session, brand_ids: Collection[int]) -> list[Segment]:
     return list(session.exec(select(Segment).where(col(Segment.brand_id).in_(list(brand_ids)), col(Segment.rule).is_not(None))))
 
 
-def _judge(session: Session, segments: Sequence[Segment], contacts: Sequence[Contact], now: datetime) -> int:
-    """Write what changes, and only that: a membership that stands is not touched."""
+def _evaluate(session: Session, segments: Sequence[Segment], contacts: Sequence[Contact], now: datetime) -> int:
+    """Evaluate these rules for these contacts, write only the memberships that change, and return how many."""
     if not segments or not contacts:
         return 0
-    rows = _rows(session, [id_of(segment) for segment in segments], [id_of(contact) for contact in contacts])
+    rows = membership_rows(session, [id_of(segment) for segment in segments], [id_of(contact) for contact in contacts])
     known = {(segment_id, contact_id): (row_id, inside) for row_id, segment_id, contact_id, inside in rows}
-    turns, unclear = _Turns([], [], []), Counter[int]()
+    edits, unclear = MembershipEdits([], [], []), Counter[int]()
     for contact, segment, fits in _verdicts(session, segments, contacts, now):
-        place = (id_of(segment), id_of(contact))
-        unclear[place[0]] += fits is None
-        row_id, inside = known.get(place, (0, False))
+        pair = (id_of(segment), id_of(contact))
+        unclear[pair[0]] += fits is None
+        row_id, inside = known.get(pair, (0, False))
         if fits is None or fits == inside:
             continue
         if not fits:
-            turns.leaving.append(row_id)
+            edits.leaving.append(row_id)
         elif row_id:
-            turns.returning.append(row_id)
+            edits.returning.append(row_id)
         else:
-            turns.joining.append(place)
+            edits.joining.append(pair)
     for segment_id, count in (+unclear).items():
         log.warning("segment rule cannot be judged for some contacts", extra={"segment_id": segment_id, "contacts": count})
-    return _turn(session, turns, now)
+    return write_edits(session, edits, now)
 
 
 def _verdicts(
     session: Session, segments: Sequence[Segment], contacts: Sequence[Contact], now: datetime
 ) -> Iterable[tuple[Contact, Segment, bool | None]]:
-    """Yield whether each contact fits each segment that it could be in; None when the rule cannot be said to hold or not."""
+    """Yield whether each contact fits each segment that it could be in; None when the rule cannot be evaluated for it."""
     rules = {segment.id: read_rule(segment.rule or "") for segment in segments}
-    needs_zones = any(is_of_time(rule) for rule in rules.values())
+    needs_zones = any(depends_on_time(rule) for rule in rules.values())
     zones = zones_of(session, contacts) if needs_zones else {}
     for contact in contacts:
         seen: dict[str, Names] = {}
@@ -163,26 +163,26 @@ def _verdicts(
             yield contact, segment, rule_holds(rules[segment.id], names)
 
 
-def _rows(session: Session, segment_ids: Sequence[int], contact_ids: Sequence[int]) -> list[tuple[int, int, int, bool]]:
-    """Return (row, segment, contact, is in) of every membership, present or past, of these contacts in these segments."""
+def membership_rows(session: Session, segment_ids: Sequence[int], contact_ids: Sequence[int]) -> list[tuple[int, int, int, bool]]:
+    """Return (row id, segment id, contact id, is member now) of all memberships, present and past, of these contacts in these segments."""
     rows = session.exec(
         select(SegmentMember.id, SegmentMember.segment_id, SegmentMember.contact_id, SegmentMember.left_at).where(
             col(SegmentMember.segment_id).in_(list(segment_ids)), among(session, col(SegmentMember.contact_id), contact_ids)
         )
     )
-    return [(row_id or 0, segment_id, contact_id, left_at is None) for row_id, segment_id, contact_id, left_at in rows]
+    return [(row_id, segment_id, contact_id, left_at is None) for row_id, segment_id, contact_id, left_at in rows if row_id is not None]
 
 
-def _turn(session: Session, turns: _Turns, now: datetime) -> int:
+def write_edits(session: Session, edits: MembershipEdits, now: datetime) -> int:
     joining = [
         {"segment_id": segment_id, "contact_id": contact_id, "joined_at": now, "left_at": None, "told": False}
-        for segment_id, contact_id in turns.joining
+        for segment_id, contact_id in edits.joining
     ]
     if joining:
         session.execute(insert_into(session, SegmentMember).on_conflict_do_nothing(), joining)
-    if turns.returning:
-        back = update(SegmentMember).where(among(session, col(SegmentMember.id), turns.returning))
+    if edits.returning:
+        back = update(SegmentMember).where(among(session, col(SegmentMember.id), edits.returning))
         session.execute(back.values(joined_at=now, left_at=None, told=False))
-    if turns.leaving:
-        session.execute(update(SegmentMember).where(among(session, col(SegmentMember.id), turns.leaving)).values(left_at=now, told=False))
-    return len(turns.joining) + len(turns.returning) + len(turns.leaving)
+    if edits.leaving:
+        session.execute(update(SegmentMember).where(among(session, col(SegmentMember.id), edits.leaving)).values(left_at=now, told=False))
+    return len(edits.joining) + len(edits.returning) + len(edits.leaving)

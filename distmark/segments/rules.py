@@ -1,4 +1,4 @@
-"""The rule of a segment: read, checked, and asked about a contact."""
+"""Rules of segments: reading and checking a rule, and evaluating it for a contact."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -16,11 +16,11 @@ from distmark.segments.table import Segment
 
 RULE_NAMES = ("contact", "now", "today")
 RULE_FUNCTIONS = ("days_since", "days_until")
-OF_TIME = frozenset(("now", "today", *RULE_FUNCTIONS))
+TIME_NAMES = frozenset(("now", "today", *RULE_FUNCTIONS))
 
 
 def read_rule(rule: str) -> Expression:
-    """Return the rule ready to judge. InvalidInput names what it may not speak of: it sees the contact and the day, nothing else."""
+    """Return the rule as an expression. InvalidInput for a name or a call that rules may not use: they see the contact and the day only."""
     try:
         expression = Expression.read(rule)
     except ValueError as error:
@@ -39,12 +39,13 @@ def read_rule(rule: str) -> Expression:
     return expression
 
 
-def is_of_time(rule: Expression) -> bool:
-    """Say whether the rule may become true or false by the passing of days alone."""
-    return bool(rule.uses.names & OF_TIME)
+def depends_on_time(rule: Expression) -> bool:
+    """Return whether the rule may become true or false by the passing of time alone."""
+    return bool(rule.uses.names & TIME_NAMES)
 
 
 def read_fields(fields: Mapping[str, str]) -> dict[str, str]:
+    """Return the types of the attributes (name -> type); InvalidInput for a type that does not exist."""
     odd = next((name for name, kind in fields.items() if kind not in TYPES), None)
     if odd is not None:
         raise InvalidInput(f'The field "{odd}" has the type "{fields[odd]}"; use one of {", ".join(TYPES)}.')
@@ -52,11 +53,13 @@ def read_fields(fields: Mapping[str, str]) -> dict[str, str]:
 
 
 def rule_names(contact: Contact, segment: Segment, now: datetime, zone: ZoneInfo | None) -> Names:
+    """Return the names that rules of the segment see for this contact; without a zone, the contact's own."""
     return namespace(Facts(contact=attributes_of(contact, segment.fields)), now, zone or zone_for(contact.zone))
 
 
 def rule_holds(rule: Expression, names: Names) -> bool | None:
+    """Return whether the rule holds; None when it cannot be evaluated with these values."""
     try:
         return rule.holds(names)
     except ExpressionError:
-        return None  # one odd value must not take people out, nor keep the others from being judged
+        return None  # one odd value must neither end a membership nor keep other contacts from being evaluated

@@ -1,7 +1,7 @@
-"""Segments: named groups of contacts, listed by hand or told by a rule. Membership is kept, never made anew: who stays in is not touched.
+"""Segments: named groups of contacts, listed by hand or given by a rule. Memberships are updated, never rebuilt from nothing.
 
-A contact is judged when it changes; a whole segment only when its rule is new, or speaks of time and a day has begun. Journeys are told
-once of whoever joined or left, by the entries flow.
+A contact is evaluated when it changes; a whole segment only when its rule is new, or is about time and a day has begun. The entries flow
+dispatches each joining and leaving to the journeys once.
 """
 
 import re
@@ -17,7 +17,7 @@ from distmark.journeys.field_types import NAME_PATTERN
 from distmark.partners.model import Permission, Role, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.service import get_partner, require
-from distmark.segments.membership import _rows, _turn, _Turns
+from distmark.segments.membership import MembershipEdits, membership_rows, write_edits
 from distmark.segments.rules import read_fields, read_rule
 from distmark.segments.table import Segment, SegmentMember
 from distmark.sql import among, id_of, insert_into
@@ -37,11 +37,11 @@ def create_segment(
     fields: Mapping[str, str] | None = None,
     partner_id: int | None = None,
 ) -> Segment:
-    """Make a segment of the brand, or of one partner's book, and return it; a partner's people make their own partner's.
+    """Create a segment of the brand, or of one partner's book, and return it; a partner's people create segments of their partner.
 
-    Without `rule` it is empty until contacts are listed. With one its members are found soon, by the entries flow. `fields` (attribute ->
-    text, number, bool, date) says how the rule reads attributes. InvalidInput for a key, name or rule that cannot be used, Refused for a
-    key that is taken.
+    Without `rule` it is empty until contacts are listed. With a rule, the entries flow soon finds its members. `fields` (attribute -> text,
+    number, bool, date) gives the types as which the rule reads attributes. InvalidInput for a key, name or rule that cannot be used,
+    Refused for a key that is taken.
     """
     owner = _owner(session, viewer, partner_id)
     if not re.fullmatch(NAME_PATTERN, key):
@@ -63,22 +63,24 @@ def create_segment(
         "created_by_id": viewer.user_id,
         "created_at": now,
     }
-    made = None
+    segment_id = None
     if session.exec(taken).first() is None:
-        made = session.execute(insert_into(session, Segment).values(values).on_conflict_do_nothing().returning(col(Segment.id))).scalar()
-    if made is None:
+        segment_id = session.execute(
+            insert_into(session, Segment).values(values).on_conflict_do_nothing().returning(col(Segment.id))
+        ).scalar()
+    if segment_id is None:
         raise Refused(f'There is a segment "{key}" already; choose another key.')
-    return session.get_one(Segment, made)
+    return session.get_one(Segment, segment_id)
 
 
 def change_rule(
     session: Session, viewer: Viewer, segment_id: int, rule: str, now: datetime, *, fields: Mapping[str, str] | None = None
 ) -> Segment:
-    """Give the segment another rule and return it. A rebuild that is under way goes on with the new rule, from the first contact.
+    """Give the segment another rule and return it. An evaluation that is under way starts again with the new rule.
 
-    Whoever fits both rules stays in all the time. Refused for a segment whose members are listed.
+    A contact that fits both rules stays a member without interruption. Refused for a segment whose members are listed.
     """
-    segment = _own(session, viewer, segment_id)
+    segment = _own_segment(session, viewer, segment_id)
     if segment.rule is None:
         raise Refused(f'The members of segment "{segment.key}" are listed by hand; make another segment for a rule.')
     segment.rule = read_rule(rule).text
@@ -91,7 +93,7 @@ def change_rule(
 
 
 def get_segment(session: Session, viewer: Viewer, segment_id: int, *, lock: bool = False) -> Segment:
-    """Return the segment; NotFound outside the viewer's sight. With `lock` nobody changes or rebuilds it until the unit of work ends."""
+    """Return the segment; NotFound outside the viewer's sight. With `lock` it stays locked until the unit of work ends."""
     statement = visible(select(Segment), Segment, viewer).where(Segment.id == segment_id)
     if lock:
         statement = statement.with_for_update().execution_options(populate_existing=True)
@@ -111,7 +113,7 @@ def find_segment(session: Session, viewer: Viewer, key: str) -> Segment:
 
 
 def list_segments(session: Session, viewer: Viewer) -> list[tuple[Segment, int]]:
-    """Return the segments that the viewer may know of with how many of the viewer's contacts are in each, by key."""
+    """Return the segments within the viewer's sight by key, each with the number of the viewer's contacts in it."""
     segments = list(session.exec(visible(select(Segment), Segment, viewer).order_by(col(Segment.key), col(Segment.id))))
     counting = select(SegmentMember.segment_id, func.count()).join(Contact, col(Contact.id) == col(SegmentMember.contact_id))
     inside = visible(counting, Contact, viewer).where(col(SegmentMember.left_at).is_(None)).group_by(col(SegmentMember.segment_id))
@@ -120,7 +122,7 @@ def list_segments(session: Session, viewer: Viewer) -> list[tuple[Segment, int]]
 
 
 def segment_contacts(session: Session, viewer: Viewer, segment_id: int, after_id: int | None = None, limit: int = 50) -> list[Contact]:
-    """Return those of the viewer's contacts that are in the segment, by id from after `after_id` on."""
+    """Return the viewer's contacts that are in the segment, by id from after `after_id` on."""
     get_segment(session, viewer, segment_id)
     inside = visible(select(Contact).join(SegmentMember, col(SegmentMember.contact_id) == col(Contact.id)), Contact, viewer)
     inside = inside.where(SegmentMember.segment_id == segment_id, col(SegmentMember.left_at).is_(None), col(Contact.id) > (after_id or 0))
@@ -128,33 +130,33 @@ def segment_contacts(session: Session, viewer: Viewer, segment_id: int, after_id
 
 
 def add_to_segment(session: Session, viewer: Viewer, segment_id: int, contact_ids: Collection[int], now: datetime) -> int:
-    """Put these contacts into a listed segment and return how many were not in it. NotFound, and nobody put in, when one is not theirs."""
-    segment = _listed(session, viewer, segment_id)
+    """Add these contacts to a listed segment and return how many were not in it. NotFound, and none added, for one outside their sight."""
+    segment = _listed_segment(session, viewer, segment_id)
     owners = _owners(session, viewer, contact_ids)
-    strangers = [contact_id for contact_id, owner in owners.items() if segment.partner_id not in (None, owner)]
-    if strangers:
-        raise Refused(f'Segment "{segment.key}" is one partner\'s, and contact {strangers[0]} is not theirs.')
-    known = {contact_id: (row_id, inside) for row_id, _, contact_id, inside in _rows(session, [segment_id], list(owners))}
+    foreign = [contact_id for contact_id, owner in owners.items() if segment.partner_id not in (None, owner)]
+    if foreign:
+        raise Refused(f'Segment "{segment.key}" is one partner\'s, and contact {foreign[0]} is not theirs.')
+    known = {contact_id: (row_id, inside) for row_id, _, contact_id, inside in membership_rows(session, [segment_id], list(owners))}
     returning = [row_id for row_id, inside in known.values() if not inside]
     joining = [(segment_id, contact_id) for contact_id in owners if contact_id not in known]
-    return _turn(session, _Turns(joining, returning, []), now)
+    return write_edits(session, MembershipEdits(joining, returning, []), now)
 
 
 def remove_from_segment(session: Session, viewer: Viewer, segment_id: int, contact_ids: Collection[int], now: datetime) -> int:
-    """Take these contacts out of a listed segment and return how many were in it."""
-    _listed(session, viewer, segment_id)
-    rows = _rows(session, [segment_id], list(_owners(session, viewer, contact_ids)))
-    return _turn(session, _Turns([], [], [row_id for row_id, _, _, inside in rows if inside]), now)
+    """Remove these contacts from a listed segment and return how many were in it."""
+    _listed_segment(session, viewer, segment_id)
+    rows = membership_rows(session, [segment_id], list(_owners(session, viewer, contact_ids)))
+    return write_edits(session, MembershipEdits([], [], [row_id for row_id, _, _, inside in rows if inside]), now)
 
 
-def _listed(session: Session, viewer: Viewer, segment_id: int) -> Segment:
-    segment = _own(session, viewer, segment_id)
+def _listed_segment(session: Session, viewer: Viewer, segment_id: int) -> Segment:
+    segment = _own_segment(session, viewer, segment_id)
     if segment.rule is not None:
         raise Refused(f'The members of segment "{segment.key}" are told by its rule; change the rule or the contact.')
     return segment
 
 
-def _own(session: Session, viewer: Viewer, segment_id: int) -> Segment:
+def _own_segment(session: Session, viewer: Viewer, segment_id: int) -> Segment:
     """Return the segment, locked, when the viewer may change it."""
     segment = get_segment(session, viewer, segment_id, lock=True)
     if _owner(session, viewer, segment.partner_id) != segment.partner_id:
@@ -163,7 +165,7 @@ def _own(session: Session, viewer: Viewer, segment_id: int) -> Segment:
 
 
 def _owner(session: Session, viewer: Viewer, partner_id: int | None) -> int | None:
-    """Return whose segment it is (None: the brand's) when the viewer may change it; NotAllowed or NotFound otherwise."""
+    """Return the partner id of a segment that the viewer may change (None: the brand's); NotAllowed or NotFound otherwise."""
     if viewer.role is Role.partner:
         require(viewer, Permission.write_contacts)
         if partner_id not in (None, viewer.partner_id):
@@ -174,9 +176,10 @@ def _owner(session: Session, viewer: Viewer, partner_id: int | None) -> int | No
 
 
 def _owners(session: Session, viewer: Viewer, contact_ids: Collection[int]) -> dict[int, int]:
+    """Return the partner id of each contact, by contact id, in the given order; NotFound when one is outside the viewer's sight."""
     wanted = dict.fromkeys(contact_ids)
-    mine = visible(select(Contact.id, Contact.partner_id), Contact, viewer).where(col(Contact.erased_at).is_(None))
-    found = {contact_id or 0: owner for contact_id, owner in session.exec(mine.where(among(session, col(Contact.id), wanted)))}
+    own = visible(select(Contact.id, Contact.partner_id), Contact, viewer).where(col(Contact.erased_at).is_(None))
+    found = dict(session.exec(own.where(among(session, col(Contact.id), wanted))).all())
     missing = next((contact_id for contact_id in wanted if contact_id not in found), None)
     if missing is not None:
         raise NotFound(f"There is no contact {missing} among yours; search again and pick from the list.")

@@ -1,4 +1,4 @@
-"""The rows of segments and their members."""
+"""Rows of segments and of their members."""
 
 from datetime import date, datetime
 from typing import Any
@@ -13,7 +13,7 @@ class Segment(SQLModel, table=True):
     """A named group of contacts, of the whole brand or (with `partner_id`) of one partner's book.
 
     Without a `rule` its members are listed by hand. A rule is an expression over the contact; `revision` counts its changes, and `reached`
-    is the id of the last contact that the newest revision has judged (None: all).
+    is the id of the last contact for which the newest revision was evaluated (None: all).
     """
 
     __tablename__ = "segment"
@@ -39,13 +39,13 @@ class Segment(SQLModel, table=True):
     fields: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # attribute -> text | number | bool | date, as in journeys
     revision: int = 1
     reached: int | None = None
-    judged_on: date | None = None  # the brand's day on which a rule about time was last begun
+    judged_on: date | None = None  # the brand's day on which the evaluation of a rule about time last started
     created_by_id: int | None = Field(default=None, foreign_key="user_account.id")
     created_at: datetime = Field(sa_type=UTCDateTime)
 
 
 class SegmentMember(SQLModel, table=True):
-    """A contact that is, or (with `left_at`) was, in a segment. Rows are never deleted: who stays in is never touched by a rebuild."""
+    """A contact that is, or (with `left_at`) was, in a segment. Rows are never deleted, and an evaluation changes no lasting membership."""
 
     __tablename__ = "segment_member"
     __table_args__ = (
@@ -59,4 +59,4 @@ class SegmentMember(SQLModel, table=True):
     contact_id: int = Field(foreign_key="contact.id")
     joined_at: datetime = Field(sa_type=UTCDateTime)
     left_at: datetime | None = Field(default=None, sa_type=UTCDateTime)
-    told: bool = False  # whether journeys know that the contact joined or left
+    told: bool = False  # whether the joining or leaving was dispatched to the journeys

@@ -32,7 +32,7 @@ from distmark.engine.advance import (
 )
 from distmark.engine.effects import EXTERNAL, LOCAL, EffectRequest, EffectResult, Integrations, task_result
 from distmark.enrollments.model import EnrollmentStatus, TimelineKind
-from distmark.enrollments.service import ended
+from distmark.enrollments.service import ended_columns
 from distmark.enrollments.table import Enrollment
 from distmark.enrollments.wakeups import goal_events, is_triggered_by
 from distmark.errors import DistmarkError
@@ -46,7 +46,7 @@ from distmark.journeys.walk import start
 from distmark.messages.compose import Links, Person, blocks_of, compiled, language_of, render_for
 from distmark.messages.model import MessageStatus
 from distmark.personalisation.model import BlockValue
-from distmark.segments.membership import keys_of
+from distmark.segments.membership import segment_keys_of
 from distmark.sql import id_of
 
 MAX_ROUNDS = 200
@@ -207,7 +207,7 @@ class Simulator:
 
     def _end(self, woken: WokenMember) -> None:
         woken.note(TimelineKind.ended, woken.position.step_id or "")
-        for name, value in ended(woken.effect.outcome, woken.effect.reason, woken.now).items():
+        for name, value in ended_columns(woken.effect.outcome, woken.effect.reason, woken.now).items():
             setattr(woken.row, name, value)
         woken.effect = None
 
@@ -242,7 +242,7 @@ class Simulator:
         apply_result(self.group, woken, result)
         if result.contact is not None:
             contact = woken.person.contact
-            woken.facts = replace(woken.facts, segments=keys_of(self.session, [contact], woken.now)[id_of(contact)])
+            woken.facts = replace(woken.facts, segments=segment_keys_of(self.session, [contact], woken.now)[id_of(contact)])
 
     def _perform_local(self, effect: Any, request: EffectRequest) -> EffectResult:
         if isinstance(effect, CreateTask):

@@ -21,14 +21,15 @@ from sqlmodel import Session, col, select
 from distmark.campaigns.table import Campaign
 from distmark.channels.registry import CHANNELS
 from distmark.clock import FixedClock, stopwatch
+from distmark.contacts.imports import import_contacts
 from distmark.contacts.model import address_hash
-from distmark.contacts.service import import_contacts
 from distmark.contacts.table import Consent, Contact
 from distmark.db import Database
 from distmark.engine.advance import WakeGroup
 from distmark.engine.facts import gather
-from distmark.enrollments.model import EnrollmentStatus, EnrolVerdict
+from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
+from distmark.entries.model import EnrolVerdict
 from distmark.entries.service import enrol
 from distmark.errors import InvalidInput
 from distmark.journeys.definition import JourneyDefinition, parse

@@ -1,4 +1,4 @@
-"""Tasks: a partner's open next actions, and finishing one."""
+"""Tasks: next actions of a partner's or the brand's people, and finishing one. The engine creates them."""
 
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from distmark.tasks.table import Task
 
 
 def tasks_of(session: Session, viewer: Viewer, *, open_only: bool = True, contact_id: int | None = None) -> list[Task]:
-    """Return the tasks the viewer can see, the most urgent first."""
+    """Return the tasks within the viewer's sight, the earliest due first, at most 200."""
     statement = visible(select(Task), Task, viewer)
     if open_only:
         statement = statement.where(col(Task.done_at).is_(None))
@@ -22,7 +22,7 @@ def tasks_of(session: Session, viewer: Viewer, *, open_only: bool = True, contac
 
 
 def finish_task(session: Session, viewer: Viewer, task_id: int, now: datetime) -> Task:
-    """Mark the task done; doing it twice keeps the first time."""
+    """Mark the task done, wake its enrollment, and return the task; a second call changes nothing. NotFound outside the viewer's sight."""
     task = session.exec(visible(select(Task), Task, viewer).where(Task.id == task_id)).first()
     if task is None:
         raise NotFound(f"There is no task {task_id} among yours.")

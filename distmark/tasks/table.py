@@ -1,4 +1,4 @@
-"""The row of a task."""
+"""Rows of tasks."""
 
 from datetime import datetime
 
@@ -8,7 +8,7 @@ from distmark.db import UTCDateTime
 
 
 class Task(SQLModel, table=True):
-    """A next action for a person: call her today. One per enrollment, step and visit."""
+    """A next action for a person, such as a call to a contact. One per enrollment, step and visit."""
 
     __tablename__ = "task"
     __table_args__ = (UniqueConstraint("enrollment_id", "step_id", "visit"), Index("ix_task_partner", "partner_id", "done_at", "due_at"))

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from distmark.campaigns.table import CampaignStatus, MemberStatus
 from distmark.channels.registry import CHANNELS
-from distmark.enrollments.model import EnrollmentStatus, EnrolVerdict, SuspensionKind
+from distmark.enrollments.model import EnrollmentStatus, SuspensionKind
+from distmark.entries.model import EnrolVerdict
 from distmark.journeys.model import Outcome
 from distmark.journeys.table import VersionStatus
 from distmark.messages.model import MessageStatus

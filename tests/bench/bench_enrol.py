@@ -6,7 +6,7 @@ Sizes: BENCH_ENROL (100,000); BENCH_DATABASE measures one database only.
 import time
 
 from distmark.clock import FixedClock, wall_now
-from distmark.enrollments.model import EnrolVerdict
+from distmark.entries.model import EnrolVerdict
 from distmark.entries.service import enrol
 from distmark.sql import id_of
 from tests.bench.bench_finding import fill_waiting

@@ -18,7 +18,6 @@ from distmark.db import Database
 from distmark.engine.version_moves import forget_positions
 from distmark.enrollments import recovery
 from distmark.enrollments.model import EnrollmentStatus
-from distmark.enrollments.service import cancelled_runs
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.table import JourneyVersion
 from distmark.operations import alarms, backlog
@@ -146,7 +145,7 @@ def _calls(ground: _Ground) -> dict[str, Callable[[Any], object]]:
         "worker_woken": lambda _session: ground.worker._woken_runs(),
         "worker_outbox": lambda session: runs_to_launch(session, "default", 1000),
         "worker_retries_parked": lambda session: recovery.retry_run(session, alone, now),
-        "worker_ends_cancelled": lambda session: cancelled_runs(session, run_ids[-1:], now),
+        "worker_ends_cancelled": lambda session: end_cancelled_runs(session, run_ids[-1:], now),
         "worker_clears_claims_at_start": lambda _session: release_claims(ground.worker.context, "default"),
         "wake_claims_one": lambda _session: _claim(context, alone),
         "wake_rest_of_one": lambda _session: wake_result(context, alone, (), 0),
@@ -158,7 +157,7 @@ def _calls(ground: _Ground) -> dict[str, Callable[[Any], object]]:
         "upkeep_long_claimed": lambda session: recovery.long_claimed(session, now - timedelta(minutes=10), now),
         "upkeep_frees_claims": lambda session: recovery.free_claims(session, "default", now - timedelta(minutes=10), now),
         "upkeep_strangers": lambda session: recovery.unknown_runs(session, ground.runs[:200]),
-        "upkeep_launches_anew": lambda session: recovery.launch_anew(session, run_ids[-10:], now),
+        "upkeep_launches_anew": lambda session: recovery.relaunch_runs(session, run_ids[-10:], now),
         "upkeep_forgets_positions": forget_positions,
     }
 

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from distmark.campaigns.table import Campaign, Member
 from distmark.clock import FixedClock
-from distmark.contacts.service import record_consent
+from distmark.contacts.consents import record_consent
 from distmark.contacts.table import Contact
 from distmark.db import Database
 from distmark.enrollments.table import Enrollment

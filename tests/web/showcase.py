@@ -10,7 +10,7 @@ from typing import Any
 from sqlmodel import Session, select
 
 from distmark.campaigns.table import Campaign, MemberStatus
-from distmark.contacts.service import record_consent
+from distmark.contacts.consents import record_consent
 from distmark.contacts.table import Contact
 from distmark.db import Database
 from distmark.engagement.model import EventKind

@@ -12,7 +12,8 @@ import pytest
 from distmark import enrollments as a_room
 from distmark.campaigns.table import CampaignStatus, MemberStatus
 from distmark.engagement.model import EventKind
-from distmark.enrollments.model import EnrollmentStatus, EnrolVerdict
+from distmark.enrollments.model import EnrollmentStatus
+from distmark.entries.model import EnrolVerdict
 from distmark.journeys.model import Outcome
 from distmark.journeys.table import VersionStatus
 from distmark.messages.model import MessageStatus

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
-from distmark.compliance.service import trail
+from distmark.compliance.service import audit_trail
 from distmark.delivery.rates import set_rate
 from distmark.delivery.table import SendRate
 from distmark.delivery.throttle import RateScope
@@ -58,7 +58,7 @@ def test_rate_is_stored_shown_and_recorded(pair: PartnerPair, form: dict[str, st
     assert (answer.status_code, answer.headers["location"], stored(pair)) == (303, "/rates", [row])
     with pair.db.reading() as session:
         kept = session.execute(select(SendRate)).scalars().one()
-        assert [entry.action for entry in trail(session, make_viewer(pair), "send_rate", kept.id)] == ["set_rate"]
+        assert [entry.action for entry in audit_trail(session, make_viewer(pair), "send_rate", kept.id)] == ["set_rate"]
 
 
 def make_viewer(pair: PartnerPair):

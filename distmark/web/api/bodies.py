@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import Field, ValidationError
 from pydantic_core import from_json
 
-from distmark.entries.api_calls import Problem, Unreadable
+from distmark.entries.api_calls import InvalidCall, Problem
 
 LARGEST_ID = 2**31 - 1
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID, strict=True)]
@@ -24,17 +24,17 @@ raw_body: Any = Depends(_read_body)
 
 
 def read_json(body: bytes) -> Any:
-    """Return the content of a JSON body; Unreadable when it is not JSON."""
+    """Return the content of a JSON body; InvalidCall when it is not JSON."""
     try:
         return from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise Unreadable([Problem("body", f"It is not JSON: {error}.")]) from error
+        raise InvalidCall([Problem("body", f"It is not JSON: {error}.")]) from error
 
 
 def check_storable(content: Any, within: str = "") -> None:
-    """Raise Unreadable when `content` holds a null character or an infinite number; `within` is its own place in the body."""
+    """Raise InvalidCall when `content` holds a null character or an infinite number; `within` is its own place in the body."""
     if place := _unstorable(content, ()):
-        raise Unreadable([Problem(_path(place, within), "It holds a null character or a number beyond all bounds, which cannot be kept.")])
+        raise InvalidCall([Problem(_path(place, within), "It holds a null character or a number beyond all bounds, which cannot be kept.")])
 
 
 def _unstorable(value: Any, place: tuple[int | str, ...]) -> tuple[int | str, ...] | None:

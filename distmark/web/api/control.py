@@ -13,7 +13,7 @@ from distmark.campaigns.table import Campaign
 from distmark.enrollments import control
 from distmark.enrollments.control import ResumePlan
 from distmark.enrollments.suspensions import Scope
-from distmark.entries.api_calls import Unreadable
+from distmark.entries.api_calls import InvalidCall
 from distmark.errors import NotFound
 from distmark.journeys.service import get_journey, versions_of
 from distmark.journeys.table import Journey
@@ -148,7 +148,7 @@ def _answer(request: Request, viewer: Viewer, body: bytes, model: type[AnyScopeR
         scope_request = TypeAdapter(model).validate_python(read_json(body))
     except ValidationError as error:
         return problems_response(request, problems_of(error))
-    except Unreadable as error:
+    except InvalidCall as error:
         return problems_response(request, error.problems)
     with site.db.writing() as session:
         done = act(session, viewer, _scope_of(session, viewer, scope_request), scope_request)

@@ -9,7 +9,16 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, V
 
 from distmark.engagement import service as engagement
 from distmark.engagement.events import MOST_EVENTS, NewEvent, RecordedEvent
-from distmark.entries.api_calls import MOST_CONTACTS, MOST_PER_RUN, Answered, Asked, Call, Problem, Unreadable, enter_by_call
+from distmark.entries.api_calls import (
+    MOST_CONTACTS,
+    MOST_PER_RUN,
+    CallAnswer,
+    EntryCall,
+    InvalidCall,
+    Problem,
+    RequestedContact,
+    enter_by_call,
+)
 from distmark.errors import DistmarkError, NotFound
 from distmark.partners.model import Viewer
 from distmark.web.api.bodies import Id, check_storable, problems_json, problems_of, problems_response, raw_body, read_json
@@ -84,19 +93,19 @@ def post_enrollments(request: Request, key: str, body: bytes = raw_body, viewer:
         content = read_json(body)
         check_storable(content)
         enter_request = _enrollments.validate_python(content)
-        contacts = [Asked(each.id, each.email, each.data) for each in enter_request.contacts]
-        call = Call(key, contacts, _idempotency_key(request), enter_request.campaign, enter_request.contacts_per_run)
+        contacts = [RequestedContact(each.id, each.email, each.data) for each in enter_request.contacts]
+        call = EntryCall(key, contacts, _idempotency_key(request), enter_request.campaign, enter_request.contacts_per_run)
         with site.db.writing() as session:
             answered = enter_by_call(session, viewer, call, site.clock.now())
     except ValidationError as error:
         return problems_response(request, problems_of(error))
-    except Unreadable as error:
+    except InvalidCall as error:
         return problems_response(request, error.problems)
     headers = {"idempotency-replayed": "true"} if answered.repeated else None
     return JSONResponse(_results_json(answered), headers=headers)
 
 
-def _results_json(answered: Answered) -> dict[str, Any]:
+def _results_json(answered: CallAnswer) -> dict[str, Any]:
     results = [
         {"contact_id": each.contact_id, "verdict": each.verdict, "enrollment_id": each.enrollment_id, "until": each.until}
         for each in answered.answers
@@ -107,7 +116,7 @@ def _results_json(answered: Answered) -> dict[str, Any]:
 def _idempotency_key(request: Request) -> str | None:
     key = request.headers.get("idempotency-key")
     if key is not None and not (0 < len(key) <= LONGEST_KEY and key.isprintable()):
-        raise Unreadable([Problem("Idempotency-Key", f"It has {len(key)} characters; give 1 to {LONGEST_KEY} that can be printed.")])
+        raise InvalidCall([Problem("Idempotency-Key", f"It has {len(key)} characters; give 1 to {LONGEST_KEY} that can be printed.")])
     return key
 
 
@@ -128,16 +137,16 @@ def post_events(request: Request, body: bytes = raw_body, viewer: Viewer = api_v
         _check_event_list(content, many)
     except ValidationError as error:
         return problems_response(request, problems_of(error))
-    except Unreadable as error:
+    except InvalidCall as error:
         return problems_response(request, error.problems)
     return JSONResponse(_record_many(site, viewer, many))
 
 
 def _check_event_list(content: Any, many: Sequence[Any]) -> None:
     if isinstance(content, dict) and (odd := sorted(set(content) - {"events"})):
-        raise Unreadable([Problem(odd[0], "There is no such field beside events.")])
+        raise InvalidCall([Problem(odd[0], "There is no such field beside events.")])
     if not 1 <= len(many) <= MOST_EVENTS:
-        raise Unreadable([Problem("events", f"{len(many)} events are told; give 1 to {MOST_EVENTS:,} in one call.")])
+        raise InvalidCall([Problem("events", f"{len(many)} events are told; give 1 to {MOST_EVENTS:,} in one call.")])
 
 
 def _record_one(site: Site, viewer: Viewer, event_request: EventRequest) -> Response:
@@ -164,8 +173,8 @@ def _record_many(site: Site, viewer: Viewer, many: Sequence[Any]) -> dict[str, A
         try:
             check_storable(content, place)
             read[number] = _event.validate_python(content).event
-        except (ValidationError, Unreadable) as error:
-            problems = error.problems if isinstance(error, Unreadable) else problems_of(error, place)
+        except (ValidationError, InvalidCall) as error:
+            problems = error.problems if isinstance(error, InvalidCall) else problems_of(error, place)
             verdicts[number] = {"verdict": "refused", "reason": "unreadable", "problems": problems_json(problems)}
     with site.db.writing() as session:
         now = site.clock.now()

@@ -6,9 +6,9 @@ from fastapi import Depends, Request
 from itsdangerous import BadSignature
 
 from distmark.partners.model import Viewer
-from distmark.partners.service import viewer_if_here
+from distmark.partners.service import active_viewer
 from distmark.partners.table import User
-from distmark.partners.tokens import PREFIX, holder_of, is_use_old, note_use
+from distmark.partners.tokens import PREFIX, is_use_outdated, note_use, viewer_of_token
 from distmark.sql import id_of
 from distmark.web.i18n import N_
 from distmark.web.permissions import SignInNeeded
@@ -29,7 +29,7 @@ class ApiViewer:
         user_id = _signed_user_id(site, token) if token else None
         with site.db.reading() as session:
             user = session.get(User, user_id) if user_id is not None else None
-            viewer = viewer_if_here(session, user) if user is not None else None
+            viewer = active_viewer(session, user) if user is not None else None
         if viewer is None:
             raise SignInNeeded(N_("Sign in to see this page."))
         return viewer
@@ -38,11 +38,11 @@ class ApiViewer:
 def _token_holder(site: Site, token: str) -> Viewer:
     now = site.clock.now()
     with site.db.reading() as session:
-        found = holder_of(session, token)
+        found = viewer_of_token(session, token)
     if found is None:
         raise SignInNeeded(N_("Sign in to see this page."))
     viewer, row = found
-    if is_use_old(row, now):
+    if is_use_outdated(row, now):
         with site.db.writing() as session:
             note_use(session, id_of(row), now)
     return viewer

@@ -51,7 +51,7 @@ def _page(visit: Visit, version_id: int, *, wrong: str = "", note: str = "", sta
         definition = journeys.program_of(session, id_of(version)).definition
         changes = changes_between(session, visit, before, version) if before else None
         names = names_of_users(session, visit.viewer, [version.author_id, version.decided_by_id])
-        trail = compliance.trail(session, visit.viewer, "journey_version", version_id)
+        trail = compliance.audit_trail(session, visit.viewer, "journey_version", version_id)
     return visit.page(
         "approvals/page.html",
         status=status,

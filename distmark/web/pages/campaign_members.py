@@ -8,7 +8,7 @@ from starlette.datastructures import FormData
 
 from distmark.campaigns import service as campaigns
 from distmark.contacts import service as contacts
-from distmark.contacts.service import read_contact
+from distmark.contacts.fields import read_contact
 from distmark.errors import InvalidInput, Refused
 from distmark.partners.model import Permission
 from distmark.sql import id_of

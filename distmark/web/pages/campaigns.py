@@ -19,10 +19,10 @@ from distmark.contacts.table import Contact
 from distmark.enrollments import control
 from distmark.enrollments import service as enrollments
 from distmark.enrollments.live_counts import live_by_campaign
-from distmark.enrollments.model import EnrolVerdict
 from distmark.enrollments.suspensions import Scope
 from distmark.enrollments.table import Enrollment
 from distmark.entries import service
+from distmark.entries.model import EnrolVerdict
 from distmark.errors import InvalidInput, NotFound, Refused
 from distmark.journeys import service as journeys
 from distmark.journeys.program import Program
@@ -163,12 +163,12 @@ def _page(
         context = campaign_context(session, visit, campaign_id)
         found = campaigns.members(session, visit.viewer, campaign_id, status=chosen_status, text=q, after_id=after, limit=ROWS)
         counts = campaigns.member_counts(session, visit.viewer, campaign_id)
-        enrolled = enrollments.where_now(session, visit.viewer, campaign_id, [id_of(contact) for _, contact in found.rows])
+        enrolled = enrollments.newest_enrollments(session, visit.viewer, campaign_id, [id_of(contact) for _, contact in found.rows])
         programs = _programs(session, enrolled.values(), context)
         rows = [_member_row(visit, context, member, contact, enrolled.get(id_of(contact)), programs) for member, contact in found.rows]
         shown = _member_preview(session, visit, context, rows, found.total, chosen_status, q, contact_id, step_id, lang)
         first_at = _first_message_time(session, visit, context, rows)
-        suspension_kinds = control.kinds_on(session, visit.viewer, Scope(campaign_id=campaign_id))
+        suspension_kinds = control.suspension_kinds(session, visit.viewer, Scope(campaign_id=campaign_id))
         cohort = _cohort_choice(session, visit, context.campaign, sum(counts.values()))
     pending = counts.get(MemberStatus.pending, 0)
     return visit.page(

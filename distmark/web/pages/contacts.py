@@ -14,10 +14,12 @@ from starlette.datastructures import FormData
 
 from distmark.campaigns.service import campaigns_by_id
 from distmark.channels.registry import CHANNELS
+from distmark.contacts import consents, imports
 from distmark.contacts import service as contacts
 from distmark.contacts.consents import suppressions_of
+from distmark.contacts.fields import read_contact
+from distmark.contacts.imports import ImportReport
 from distmark.contacts.model import address_hash
-from distmark.contacts.service import ImportReport, read_contact
 from distmark.contacts.table import Contact
 from distmark.enrollments import control
 from distmark.enrollments import service as enrollments
@@ -50,7 +52,7 @@ def contact_list(visit: Visit = needs(Permission.see_contacts), q: str = "", aft
     """List the viewer's contacts, newest first."""
     with visit.reading() as session:
         found = contacts.find_contacts(session, visit.viewer, q, after, ROWS)
-        agreed = contacts.consent_state(session, [id_of(row) for row in found.rows], "email")
+        agreed = consents.consent_state(session, [id_of(row) for row in found.rows], "email")
         stopped = _suppressed_ids(session, visit, found.rows)
     return visit.page("contacts/list.html", found=found, agreed=agreed, stopped=stopped, q=q, after=after)
 
@@ -58,7 +60,7 @@ def contact_list(visit: Visit = needs(Permission.see_contacts), q: str = "", aft
 def _suppressed_ids(session: Session, visit: Visit, rows: list[Contact]) -> set[int]:
     """Return the ids of the contacts whose mail address is suppressed."""
     hashes = {id_of(row): address_hash(row.brand_id, row.email) for row in rows if row.email}
-    found = contacts.suppressed(session, visit.viewer.brand_id, "email", [row.email for row in rows if row.email], True)
+    found = consents.suppressed(session, visit.viewer.brand_id, "email", [row.email for row in rows if row.email], True)
     return {contact_id for contact_id, hashed in hashes.items() if hashed in found}
 
 
@@ -97,7 +99,7 @@ def record_agreement(session: Session, visit: Visit, contact: Contact, ground: s
     wording = visit.gettext(GROUND[ground])
     for channel, address in ((kind.consent, kind.address(contact)) for kind in CHANNELS.values()):
         if address:
-            contacts.record_consent(
+            consents.record_consent(
                 session,
                 id_of(contact),
                 channel,
@@ -156,7 +158,7 @@ def import_file(visit: Visit = needs(Permission.write_contacts), form: FormData 
             raise InvalidInput("No file was chosen; choose a CSV or Excel file.")
         with visit.writing() as session:
             get_partner(session, visit.viewer, partner_id)
-            report = contacts.import_contacts(
+            report = imports.import_contacts(
                 session, visit.viewer, partner_id, data, filename, visit.now, dry_run=True, ground=ground or None
             )
     except (InvalidInput, Refused) as error:
@@ -167,7 +169,7 @@ def import_file(visit: Visit = needs(Permission.write_contacts), form: FormData 
 def _import_now(visit: Visit, token: str, partner_id: int, ground: str) -> Response:
     filename, path = _stored_upload(visit, token)
     with visit.writing() as session:
-        report = contacts.import_contacts(session, visit.viewer, partner_id, path.read_bytes(), filename, visit.now, ground=ground or None)
+        report = imports.import_contacts(session, visit.viewer, partner_id, path.read_bytes(), filename, visit.now, ground=ground or None)
     path.unlink(missing_ok=True)
     message = N_("Imported: %(created)s new, %(updated)s changed, %(unchanged)s as they were, %(rejected)s lines not taken.")
     counts = {"created": report.created, "updated": report.updated, "unchanged": report.unchanged, "rejected": len(report.rejected)}
@@ -212,19 +214,19 @@ def contact_page(contact_id: int, visit: Visit = needs(Permission.see_contacts))
         rows = enrollments.enrollments_of_contact(session, visit.viewer, contact_id)
         programs = {row.version_id: journeys.program_of(session, row.version_id) for row in rows}
         hashes = [address_hash(contact.brand_id, address) for address in (contact.email, contact.phone) if address]
-        consents = contacts.consents_of(session, contact_id)
+        agreements = consents.consents_of(session, contact_id)
         page: dict[str, Any] = {
             "contact": contact,
-            "consents": consents,
+            "consents": agreements,
             "suppressions": suppressions_of(session, contact.brand_id, hashes),
-            "email_agreed": contacts.consent_state(session, [contact_id], "email")[contact_id],
+            "email_agreed": consents.consent_state(session, [contact_id], "email")[contact_id],
             "enrollments": [(row, status_of(row, programs[row.version_id], visit.translator)) for row in rows],
             "journeys": journeys_by_id(session, visit.viewer),
             "campaigns": campaigns_by_id(session, visit.viewer),
             "timeline": timeline_of(session, visit, contact_id, rows, programs),
             "tasks": service.tasks_of(session, visit.viewer, contact_id=contact_id),
-            "suspension_kinds": control.kinds_on(session, visit.viewer, Scope(contact_id=contact_id)),
-            "names": names_of_users(session, visit.viewer, [row.by_user_id for row in consents]),
+            "suspension_kinds": control.suspension_kinds(session, visit.viewer, Scope(contact_id=contact_id)),
+            "names": names_of_users(session, visit.viewer, [row.by_user_id for row in agreements]),
         }
     return visit.page("contacts/page.html", **page)
 
@@ -259,7 +261,7 @@ def record_consent(contact_id: int, visit: Visit = needs(Permission.write_contac
         contact = contacts.get_contact(session, visit.viewer, contact_id)
         if text(form, "given") == "no":
             for channel in (kind.consent for kind in CHANNELS.values()):
-                contacts.record_consent(
+                consents.record_consent(
                     session, contact_id, channel, given=False, now=visit.now, source="told the partner", by_user_id=visit.viewer.user_id
                 )
             enrollments.wake_person(session, contact.brand_id, contact.person_key, visit.now)

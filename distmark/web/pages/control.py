@@ -13,7 +13,7 @@ from distmark.campaigns.service import get_campaign
 from distmark.campaigns.table import CampaignStatus
 from distmark.contacts.service import get_contact
 from distmark.enrollments import control
-from distmark.enrollments.control import ResumePlan, Stand
+from distmark.enrollments.control import ResumePlan, ScopeStatus
 from distmark.enrollments.live_counts import live_by_partner
 from distmark.enrollments.model import SuspensionKind, TimelineKind
 from distmark.enrollments.service import enrollment_of
@@ -310,7 +310,7 @@ def _reason(form: FormData, action: str) -> str:
 def _page(visit: Visit, find: FindSubject, *, wrong: str = "", action: str = "", status: int = 200) -> Response:
     with visit.reading() as session:
         subject = find(session)
-        stand = control.stand_of(session, visit.viewer, subject.scope)
+        stand = control.scope_status(session, visit.viewer, subject.scope)
         may_act = _may_act(visit.viewer)
         plans = _plans(session, visit, subject, stand) if may_act else None
         own, around, within = _suspension_rows(session, visit, stand)
@@ -343,7 +343,7 @@ def _may_act(viewer: Viewer) -> bool:
     return viewer.may(Permission.publish_campaigns) or viewer.may(Permission.enrol_contacts)
 
 
-def _plans(session: Session, visit: Visit, subject: ControlSubject, stand: Stand) -> tuple[ResumePlan, ResumePlan] | None:
+def _plans(session: Session, visit: Visit, subject: ControlSubject, stand: ScopeStatus) -> tuple[ResumePlan, ResumePlan] | None:
     """Return what resuming would do, without and with waits made longer by the pause; None when there is nothing to resume."""
     kept, extended = (control.plan_resume(session, visit.viewer, subject.scope, visit.now, extend=extend) for extend in (False, True))
     resumable = stand.own or kept.resumed or subject.marked_paused or (subject.scope.enrollment_ids and stand.parked)
@@ -360,7 +360,7 @@ def _steps(visit: Visit, subject: ControlSubject, plan: ResumePlan) -> list[tupl
     return sorted(named, key=lambda pair: -pair[1])
 
 
-def _sentences(visit: Visit, stand: Stand, own: Sequence[SuspensionRow], alone: SuspensionRow | None) -> list[str]:
+def _sentences(visit: Visit, stand: ScopeStatus, own: Sequence[SuspensionRow], alone: SuspensionRow | None) -> list[str]:
     """Return the sentences about the scope's suspensions and live enrollments."""
     sentences = [_suspension_sentence(visit, row) for row in (*own, *([alone] if alone else ()))]
     if not sentences and not stand.kinds:
@@ -382,7 +382,9 @@ def _suspension_sentence(visit: Visit, row: SuspensionRow) -> str:
     return visit.translator.joined(since, visit.gettext(N_("Reason: %(reason)s."), reason=row.reason.rstrip("。.")) if row.reason else "")
 
 
-def _suspension_rows(session: Session, visit: Visit, stand: Stand) -> tuple[list[SuspensionRow], list[SuspensionRow], list[SuspensionRow]]:
+def _suspension_rows(
+    session: Session, visit: Visit, stand: ScopeStatus
+) -> tuple[list[SuspensionRow], list[SuspensionRow], list[SuspensionRow]]:
     groups = stand.own, stand.around, stand.within
     names = names_of_users(session, visit.viewer, [row.by_id for group in groups for row in group])
     own, around, within = ([_suspension_row(session, visit, row, names) for row in group] for group in groups)
@@ -430,7 +432,7 @@ def _parts_of(row: Suspension) -> set[str]:
     return {name for name in PARTS if getattr(row, name) is not None}
 
 
-def _paused_alone(session: Session, visit: Visit, subject: ControlSubject, stand: Stand) -> SuspensionRow | None:
+def _paused_alone(session: Session, visit: Visit, subject: ControlSubject, stand: ScopeStatus) -> SuspensionRow | None:
     """Return the pause of an enrollment that was paused by itself. No suspension exists for it, so its timeline is read."""
     is_held = SuspensionKind.paused in stand.kinds and not subject.marked_paused
     if not (subject.scope.enrollment_ids and stand.paused) or is_held:

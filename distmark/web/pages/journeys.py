@@ -102,7 +102,9 @@ def journey_page(key: str, visit: Visit = needs(Permission.see_journeys), v: int
         rows = step_rows(visit, found, program, here) if found else []
         page: dict[str, Any] = {
             "numbers": partners_using(session, visit.viewer, id_of(journey), visit.now - timedelta(days=30)),
-            "suspension_kinds": control.kinds_on(session, visit.viewer, Scope(version_id=version.id)) if version.registered_at else [],
+            "suspension_kinds": control.suspension_kinds(session, visit.viewer, Scope(version_id=version.id))
+            if version.registered_at
+            else [],
             "experiments": experiments.experiment_cards(session, visit, id_of(version)) if found else [],
             "bar": charts.bar,
             "held": [_held_row(visit, each, program) for each in held_sends(session, visit.viewer, version.id)],

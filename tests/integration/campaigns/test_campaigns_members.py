@@ -1,4 +1,4 @@
-"""Campaigns, their members, and whose words stand in which block."""
+"""Campaigns, their members, and the layers of texts in their blocks."""
 
 from datetime import datetime
 
@@ -67,24 +67,24 @@ def test_partner_does_not_create_campaigns(db: Database, now: datetime):
 def test_partners_see_their_own_and_open_brand_wide_campaigns_and_those_with_their_members(db: Database):
     with db.writing() as session:
         brand = make_brand(session)
-        mine, theirs = make_partner(session, brand), make_partner(session, brand)
+        own_partner, other_partner = make_partner(session, brand), make_partner(session, brand)
         version = make_version(session, brand)
         seen = [
-            make_campaign(session, version, partner=mine),
-            make_campaign(session, version, partner=mine, status=CampaignStatus.closed),
+            make_campaign(session, version, partner=own_partner),
+            make_campaign(session, version, partner=own_partner, status=CampaignStatus.closed),
             make_campaign(session, version),
             make_campaign(session, version, status=CampaignStatus.paused),
         ]
-        make_member(session, seen[3], make_contact(session, mine))
+        make_member(session, seen[3], make_contact(session, own_partner))
         unseen = [
             make_campaign(session, version, status=CampaignStatus.paused),
             make_campaign(session, version, status=CampaignStatus.draft),
-            make_campaign(session, version, partner=mine, status=CampaignStatus.draft),
-            make_campaign(session, version, partner=theirs),
+            make_campaign(session, version, partner=own_partner, status=CampaignStatus.draft),
+            make_campaign(session, version, partner=other_partner),
         ]
         foreign = make_campaign(session)
 
-        assert campaigns.list_campaigns(session, make_viewer(session, partner=mine)) == seen[::-1]
+        assert campaigns.list_campaigns(session, make_viewer(session, partner=own_partner)) == seen[::-1]
         everything = {row.id for row in campaigns.list_campaigns(session, make_viewer(session, brand=brand))}
         assert everything == {row.id for row in seen + unseen}
         assert foreign.id not in everything
@@ -102,7 +102,7 @@ def test_closed_campaign_stays_closed(db: Database, now: datetime):
             campaigns.set_campaign_status(session, viewer, id_of(campaign), CampaignStatus.open, now)
 
 
-class Desk:
+class Fixture:
     """A partner with three contacts, and a brand-wide campaign."""
 
     def __init__(self, session: Session) -> None:
@@ -114,58 +114,58 @@ class Desk:
         self.campaign_id = id_of(self.campaign)
 
 
-def test_contacts_are_added_once_however_often_it_is_asked(db: Database, now: datetime):
+def test_contacts_are_added_once_however_often_the_call_is_repeated(db: Database, now: datetime):
     with db.writing() as session:
-        desk = Desk(session)
+        given = Fixture(session)
 
-        assert campaigns.add_members(session, desk.viewer, desk.campaign_id, desk.ids[:2] * 2, now) == 2
-        assert campaigns.add_members(session, desk.viewer, desk.campaign_id, desk.ids, now) == 1
-        assert campaigns.add_members(session, desk.viewer, desk.campaign_id, [], now) == 0
+        assert campaigns.add_members(session, given.viewer, given.campaign_id, given.ids[:2] * 2, now) == 2
+        assert campaigns.add_members(session, given.viewer, given.campaign_id, given.ids, now) == 1
+        assert campaigns.add_members(session, given.viewer, given.campaign_id, [], now) == 0
 
         rows = session.exec(select(Member)).all()
-        assert [row.contact_id for row in rows] == desk.ids
+        assert [row.contact_id for row in rows] == given.ids
         assert {(row.partner_id, row.status, row.added_by_id) for row in rows} == {
-            (desk.partner.id, MemberStatus.pending, desk.viewer.user_id)
+            (given.partner.id, MemberStatus.pending, given.viewer.user_id)
         }
 
 
-def test_one_contact_of_somebody_else_and_nobody_is_added(db: Database, now: datetime):
+def test_foreign_contact_keeps_all_contacts_from_being_added(db: Database, now: datetime):
     with db.writing() as session:
-        desk = Desk(session)
-        stranger = make_contact(session, make_partner(session, session.get_one(Brand, desk.partner.brand_id)))
+        given = Fixture(session)
+        foreign_contact = make_contact(session, make_partner(session, session.get_one(Brand, given.partner.brand_id)))
 
-        with pytest.raises(NotFound, match=f"There is no contact {stranger.id} among yours"):
-            campaigns.add_members(session, desk.viewer, desk.campaign_id, [*desk.ids, id_of(stranger)], now)
+        with pytest.raises(NotFound, match=f"There is no contact {foreign_contact.id} among yours"):
+            campaigns.add_members(session, given.viewer, given.campaign_id, [*given.ids, id_of(foreign_contact)], now)
 
         assert session.exec(select(Member)).all() == []
 
 
 def test_operations_add_only_a_campaigns_own_partners_contacts(db: Database, now: datetime):
     with db.writing() as session:
-        desk = Desk(session)
-        brand = session.get_one(Brand, desk.partner.brand_id)
+        given = Fixture(session)
+        brand = session.get_one(Brand, given.partner.brand_id)
         campaign = make_campaign(session, make_version(session, brand), partner=make_partner(session, brand))
 
         with pytest.raises(Refused, match="is for one partner"):
-            campaigns.add_members(session, make_viewer(session, Role.ops, brand), id_of(campaign), desk.ids, now)
+            campaigns.add_members(session, make_viewer(session, Role.ops, brand), id_of(campaign), given.ids, now)
 
 
 def test_nobody_is_added_to_a_closed_campaign(db: Database, now: datetime):
     with db.writing() as session:
-        desk = Desk(session)
-        desk.campaign.status = CampaignStatus.closed
+        given = Fixture(session)
+        given.campaign.status = CampaignStatus.closed
 
         with pytest.raises(Refused, match="is closed"):
-            campaigns.add_members(session, desk.viewer, desk.campaign_id, desk.ids, now)
+            campaigns.add_members(session, given.viewer, given.campaign_id, given.ids, now)
 
 
 def test_members_come_in_pages_by_order_of_adding_with_their_contacts(db: Database, now: datetime):
     with db.writing() as session:
-        desk = Desk(session)
-        campaigns.add_members(session, desk.viewer, desk.campaign_id, desk.ids, now)
+        given = Fixture(session)
+        campaigns.add_members(session, given.viewer, given.campaign_id, given.ids, now)
 
-        first = campaigns.members(session, desk.viewer, desk.campaign_id, limit=2)
-        second = campaigns.members(session, desk.viewer, desk.campaign_id, after_id=first.next_after, limit=2)
+        first = campaigns.members(session, given.viewer, given.campaign_id, limit=2)
+        second = campaigns.members(session, given.viewer, given.campaign_id, after_id=first.next_after, limit=2)
 
         assert [contact.last_name for page in (first, second) for _, contact in page.rows] == ["鈴木", "佐藤", "田中"]
         assert all(member.contact_id == contact.id for member, contact in first.rows)
@@ -174,16 +174,16 @@ def test_members_come_in_pages_by_order_of_adding_with_their_contacts(db: Databa
 
 def test_members_are_found_by_status_and_text(db: Database, now: datetime):
     with db.writing() as session:
-        desk = Desk(session)
-        campaigns.add_members(session, desk.viewer, desk.campaign_id, desk.ids, now)
-        (sato,) = campaigns.members(session, desk.viewer, desk.campaign_id, text="佐藤").rows
+        given = Fixture(session)
+        campaigns.add_members(session, given.viewer, given.campaign_id, given.ids, now)
+        (sato,) = campaigns.members(session, given.viewer, given.campaign_id, text="佐藤").rows
 
-        campaigns.decide_members(session, desk.viewer, desk.campaign_id, [id_of(sato[0])], MemberStatus.rejected, now)
+        campaigns.decide_members(session, given.viewer, given.campaign_id, [id_of(sato[0])], MemberStatus.rejected, now)
 
-        rejected = campaigns.members(session, desk.viewer, desk.campaign_id, status=MemberStatus.rejected)
+        rejected = campaigns.members(session, given.viewer, given.campaign_id, status=MemberStatus.rejected)
         assert [contact.last_name for _, contact in rejected.rows] == ["佐藤"]
-        assert campaigns.members(session, desk.viewer, desk.campaign_id, MemberStatus.pending, "佐藤").total == 0
-        assert campaigns.member_counts(session, desk.viewer, desk.campaign_id) == {
+        assert campaigns.members(session, given.viewer, given.campaign_id, MemberStatus.pending, "佐藤").total == 0
+        assert campaigns.member_counts(session, given.viewer, given.campaign_id) == {
             MemberStatus.pending: 2,
             MemberStatus.approved: 0,
             MemberStatus.rejected: 1,
@@ -193,131 +193,131 @@ def test_members_are_found_by_status_and_text(db: Database, now: datetime):
 
 def test_decision_is_dated_and_taking_back_undates_it(db: Database, now: datetime):
     with db.writing() as session:
-        desk = Desk(session)
-        member = make_member(session, desk.campaign, desk.contacts[0], status=MemberStatus.error, error="no address")
+        given = Fixture(session)
+        member = make_member(session, given.campaign, given.contacts[0], status=MemberStatus.error, error="no address")
         for status, at in ((MemberStatus.approved, now), (MemberStatus.pending, None)):
-            changed = campaigns.decide_members(session, desk.viewer, desk.campaign_id, [id_of(member)], status, now)
+            changed = campaigns.decide_members(session, given.viewer, given.campaign_id, [id_of(member)], status, now)
             session.refresh(member)
 
             assert (changed, member.status, member.decided_at, member.error) == (1, status, at, "")
-        assert campaigns.decide_members(session, desk.viewer, desk.campaign_id, [id_of(member)], MemberStatus.pending, now) == 0
+        assert campaigns.decide_members(session, given.viewer, given.campaign_id, [id_of(member)], MemberStatus.pending, now) == 0
 
 
 def test_partners_sharing_a_campaign_see_and_decide_their_own_members_only(db: Database, now: datetime):
     with db.writing() as session:
-        desk = Desk(session)
-        other = make_contact(session, make_partner(session, session.get_one(Brand, desk.partner.brand_id)))
-        member = make_member(session, desk.campaign, other)
+        given = Fixture(session)
+        other = make_contact(session, make_partner(session, session.get_one(Brand, given.partner.brand_id)))
+        member = make_member(session, given.campaign, other)
 
-        assert campaigns.members(session, desk.viewer, desk.campaign_id).total == 0
-        assert sum(campaigns.member_counts(session, desk.viewer, desk.campaign_id).values()) == 0
-        assert campaigns.decide_members(session, desk.viewer, desk.campaign_id, [id_of(member)], MemberStatus.approved, now) == 0
+        assert campaigns.members(session, given.viewer, given.campaign_id).total == 0
+        assert sum(campaigns.member_counts(session, given.viewer, given.campaign_id).values()) == 0
+        assert campaigns.decide_members(session, given.viewer, given.campaign_id, [id_of(member)], MemberStatus.approved, now) == 0
 
 
 # Blocks: journey < brand < partner < member
 
 
-def _values(session: Session, desk: Desk, member: Member | None, lang: str = "ja") -> dict[str, tuple[str, Layer]]:
+def _values(session: Session, given: Fixture, member: Member | None, lang: str = "ja") -> dict[str, tuple[str, Layer]]:
     version = session.exec(select(JourneyVersion)).one()
     definition = program_of(session, id_of(version)).definition
-    blocks = campaigns.blocks_for(session, desk.campaign, id_of(desk.partner), member, definition, lang)
+    blocks = campaigns.blocks_for(session, given.campaign, id_of(given.partner), member, definition, lang)
     return {name: (block.value, block.layer) for name, block in blocks.items()}
 
 
-def test_each_layer_speaks_above_the_one_below(db: Database, now: datetime):
+def test_each_layer_overrides_the_layer_below(db: Database, now: datetime):
     with db.writing() as session:
-        desk = Desk(session)
-        member = make_member(session, desk.campaign, desk.contacts[0])
-        brand = make_viewer(session, Role.marketer, session.get_one(Brand, desk.partner.brand_id))
+        given = Fixture(session)
+        member = make_member(session, given.campaign, given.contacts[0])
+        brand = make_viewer(session, Role.marketer, session.get_one(Brand, given.partner.brand_id))
 
-        assert _values(session, desk, member)["personal_note"] == ("お気軽にご相談ください。", Layer.JOURNEY)
-        campaigns.save_campaign_blocks(session, brand, desk.campaign_id, "ja", {"personal_note": "本部より", "closing": "敬具"}, now)
-        assert _values(session, desk, member)["personal_note"] == ("本部より", Layer.BRAND)
-        assert _values(session, desk, member, "en")["personal_note"] == ("Ask me anything.", Layer.JOURNEY)
-        campaigns.save_partner_blocks(session, desk.viewer, desk.campaign_id, {"personal_note": "佐藤です"}, now)
-        assert _values(session, desk, member)["personal_note"] == ("佐藤です", Layer.CAMPAIGN)
-        campaigns.save_member_blocks(session, desk.viewer, id_of(member), {"personal_note": "花子さんへ"}, now)
-        assert _values(session, desk, member)["personal_note"] == ("花子さんへ", Layer.MEMBER)
-        assert _values(session, desk, None)["personal_note"] == ("佐藤です", Layer.CAMPAIGN)
-        assert _values(session, desk, member)["closing"] == ("敬具", Layer.BRAND)
+        assert _values(session, given, member)["personal_note"] == ("お気軽にご相談ください。", Layer.JOURNEY)
+        campaigns.save_campaign_blocks(session, brand, given.campaign_id, "ja", {"personal_note": "本部より", "closing": "敬具"}, now)
+        assert _values(session, given, member)["personal_note"] == ("本部より", Layer.BRAND)
+        assert _values(session, given, member, "en")["personal_note"] == ("Ask me anything.", Layer.JOURNEY)
+        campaigns.save_partner_blocks(session, given.viewer, given.campaign_id, {"personal_note": "佐藤です"}, now)
+        assert _values(session, given, member)["personal_note"] == ("佐藤です", Layer.CAMPAIGN)
+        campaigns.save_member_blocks(session, given.viewer, id_of(member), {"personal_note": "花子さんへ"}, now)
+        assert _values(session, given, member)["personal_note"] == ("花子さんへ", Layer.MEMBER)
+        assert _values(session, given, None)["personal_note"] == ("佐藤です", Layer.CAMPAIGN)
+        assert _values(session, given, member)["closing"] == ("敬具", Layer.BRAND)
 
 
-def test_taking_words_back_shows_the_layer_below(db: Database, now: datetime):
+def test_removing_a_text_shows_the_layer_below(db: Database, now: datetime):
     with db.writing() as session:
-        desk = Desk(session)
-        member = make_member(session, desk.campaign, desk.contacts[0])
-        campaigns.save_partner_blocks(session, desk.viewer, desk.campaign_id, {"personal_note": "佐藤です"}, now)
-        campaigns.save_member_blocks(session, desk.viewer, id_of(member), {"personal_note": "花子さんへ"}, now)
+        given = Fixture(session)
+        member = make_member(session, given.campaign, given.contacts[0])
+        campaigns.save_partner_blocks(session, given.viewer, given.campaign_id, {"personal_note": "佐藤です"}, now)
+        campaigns.save_member_blocks(session, given.viewer, id_of(member), {"personal_note": "花子さんへ"}, now)
 
-        campaigns.save_member_blocks(session, desk.viewer, id_of(member), {"personal_note": None}, now)
-        assert _values(session, desk, member)["personal_note"] == ("佐藤です", Layer.CAMPAIGN)
-        campaigns.save_partner_blocks(session, desk.viewer, desk.campaign_id, {"personal_note": None}, now)
-        assert _values(session, desk, member)["personal_note"][1] is Layer.JOURNEY
+        campaigns.save_member_blocks(session, given.viewer, id_of(member), {"personal_note": None}, now)
+        assert _values(session, given, member)["personal_note"] == ("佐藤です", Layer.CAMPAIGN)
+        campaigns.save_partner_blocks(session, given.viewer, given.campaign_id, {"personal_note": None}, now)
+        assert _values(session, given, member)["personal_note"][1] is Layer.JOURNEY
 
 
 @pytest.mark.parametrize("shown", ["お気軽にご相談ください。", "Ask me anything."])
-def test_saving_a_form_as_it_is_makes_no_words_of_ones_own(db: Database, now: datetime, shown: str):
+def test_saving_an_unchanged_form_keeps_no_text(db: Database, now: datetime, shown: str):
     with db.writing() as session:
-        desk = Desk(session)
-        member = make_member(session, desk.campaign, desk.contacts[0])
+        given = Fixture(session)
+        member = make_member(session, given.campaign, given.contacts[0])
 
-        campaigns.save_member_blocks(session, desk.viewer, id_of(member), {"personal_note": shown, "photo": ""}, now)
+        campaigns.save_member_blocks(session, given.viewer, id_of(member), {"personal_note": shown, "photo": ""}, now)
 
         assert member.blocks == {}
 
 
 def test_empty_text_empties_a_block_that_has_a_default(db: Database, now: datetime):
     with db.writing() as session:
-        desk = Desk(session)
-        member = make_member(session, desk.campaign, desk.contacts[0])
+        given = Fixture(session)
+        member = make_member(session, given.campaign, given.contacts[0])
 
-        campaigns.save_member_blocks(session, desk.viewer, id_of(member), {"personal_note": ""}, now)
+        campaigns.save_member_blocks(session, given.viewer, id_of(member), {"personal_note": ""}, now)
 
-        assert _values(session, desk, member)["personal_note"] == ("", Layer.MEMBER)
+        assert _values(session, given, member)["personal_note"] == ("", Layer.MEMBER)
 
 
 @pytest.mark.parametrize("name", ["closing", "no_such_block"])
 def test_block_that_no_step_opens_cannot_be_changed(db: Database, now: datetime, name: str):
     with db.writing() as session:
-        desk = Desk(session)
-        member = make_member(session, desk.campaign, desk.contacts[0])
+        given = Fixture(session)
+        member = make_member(session, given.campaign, given.contacts[0])
 
         with pytest.raises(Refused, match=f'"{name}" cannot be changed here; open to changes: personal_note, photo'):
-            campaigns.save_member_blocks(session, desk.viewer, id_of(member), {name: "x"}, now)
+            campaigns.save_member_blocks(session, given.viewer, id_of(member), {name: "x"}, now)
         with pytest.raises(Refused, match=name):
-            campaigns.save_partner_blocks(session, desk.viewer, desk.campaign_id, {name: "x"}, now)
+            campaigns.save_partner_blocks(session, given.viewer, given.campaign_id, {name: "x"}, now)
 
 
 @pytest.mark.parametrize(
-    ("block", "text", "told"),
+    ("block", "text", "reason"),
     [
         ("personal_note", "あ" * 301, "Shorten it by 1"),
         ("photo", "https://evil.example/x.png", "is not allowed"),
         ("photo", "javascript:alert(1)", "is not an https address"),
     ],
 )
-def test_words_that_do_not_fit_are_refused(db: Database, now: datetime, block: str, text: str, told: str):
+def test_texts_that_do_not_fit_are_refused(db: Database, now: datetime, block: str, text: str, reason: str):
     with db.writing() as session:
-        desk = Desk(session)
-        member = make_member(session, desk.campaign, desk.contacts[0])
+        given = Fixture(session)
+        member = make_member(session, given.campaign, given.contacts[0])
 
-        with pytest.raises(InvalidInput, match=told):
-            campaigns.save_member_blocks(session, desk.viewer, id_of(member), {block: text}, now)
+        with pytest.raises(InvalidInput, match=reason):
+            campaigns.save_member_blocks(session, given.viewer, id_of(member), {block: text}, now)
         assert member.blocks == {}
 
 
-def test_words_are_cleaned_and_pictures_come_from_the_brands_sites(db: Database, now: datetime):
+def test_texts_are_sanitised_and_pictures_come_from_the_brands_sites(db: Database, now: datetime):
     with db.writing() as session:
-        desk = Desk(session)
-        member = make_member(session, desk.campaign, desk.contacts[0])
-        said = {"personal_note": " 一行目\r\n{{ contact.email }}\x00 ", "photo": "https://images.mirai.example/me.png"}
+        given = Fixture(session)
+        member = make_member(session, given.campaign, given.contacts[0])
+        texts = {"personal_note": " 一行目\r\n{{ contact.email }}\x00 ", "photo": "https://images.mirai.example/me.png"}
 
-        campaigns.save_member_blocks(session, desk.viewer, id_of(member), said, now)
+        campaigns.save_member_blocks(session, given.viewer, id_of(member), texts, now)
 
         assert member.blocks == {"personal_note": "一行目\n{{ contact.email }}", "photo": "https://images.mirai.example/me.png"}
 
 
-def test_nothing_is_said_before_a_version_is_registered(db: Database, now: datetime):
+def test_blocks_cannot_be_changed_before_a_version_is_registered(db: Database, now: datetime):
     with db.writing() as session:
         partner = make_partner(session)
         brand = session.get_one(Brand, partner.brand_id)
@@ -329,20 +329,20 @@ def test_nothing_is_said_before_a_version_is_registered(db: Database, now: datet
 
 def test_language_that_the_journey_does_not_speak_is_refused(db: Database, now: datetime):
     with db.writing() as session:
-        desk = Desk(session)
-        brand = make_viewer(session, Role.marketer, session.get_one(Brand, desk.partner.brand_id))
+        given = Fixture(session)
+        brand = make_viewer(session, Role.marketer, session.get_one(Brand, given.partner.brand_id))
 
         with pytest.raises(InvalidInput, match="'fr'"):
-            campaigns.save_campaign_blocks(session, brand, desk.campaign_id, "fr", {}, now)
+            campaigns.save_campaign_blocks(session, brand, given.campaign_id, "fr", {}, now)
 
 
 def test_thousands_of_members_are_added_by_one_call(db: Database, now: datetime):
     with db.writing() as session:
-        desk = Desk(session)
+        given = Fixture(session)
         rows = [
             {
-                "brand_id": desk.partner.brand_id,
-                "partner_id": desk.partner.id,
+                "brand_id": given.partner.brand_id,
+                "partner_id": given.partner.id,
                 "kind": "contact",
                 "first_name": "",
                 "last_name": "",
@@ -358,6 +358,6 @@ def test_thousands_of_members_are_added_by_one_call(db: Database, now: datetime)
             for n in range(5_000)
         ]
         session.execute(Contact.__table__.insert(), rows)  # type: ignore[attr-defined]
-        ids = list(session.exec(select(Contact.id).where(Contact.partner_id == desk.partner.id)))
+        ids = list(session.exec(select(Contact.id).where(Contact.partner_id == given.partner.id)))
 
-        assert campaigns.add_members(session, desk.viewer, desk.campaign_id, [key or 0 for key in ids], now) == 5_003
+        assert campaigns.add_members(session, given.viewer, given.campaign_id, [key or 0 for key in ids], now) == 5_003

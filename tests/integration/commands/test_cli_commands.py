@@ -275,7 +275,7 @@ def test_an_import_that_cannot_begin_says_why(
 @pytest.fixture
 def offered(staffed: Database) -> Database:
     """A registered journey, offered to all partners as `spring`, and two contacts of the partner, who agreed to mail."""
-    from distmark.contacts.service import record_consent
+    from distmark.contacts.consents import record_consent
     from distmark.partners.table import Brand, Partner
     from tests.factories import NOW
 

@@ -4,7 +4,7 @@ import pytest
 from sqlmodel import select
 
 from distmark.partners.table import ApiToken, User
-from distmark.partners.tokens import PREFIX, hash_of, holder_of
+from distmark.partners.tokens import PREFIX, hash_of, viewer_of_token
 from tests.command_line import Run
 from tests.driver import Stage
 
@@ -24,7 +24,7 @@ def test_token_is_made_for_a_person_and_printed_once(run: Run, stage: Stage) -> 
     assert token not in listed.out
     with stage.db.reading() as session:
         assert session.exec(select(ApiToken.token_hash)).one() == hash_of(token)
-        holder = holder_of(session, token)
+        holder = viewer_of_token(session, token)
         assert holder is not None
         assert (holder[0].user_id, holder[0].partner_id) == (stage.viewer.user_id, stage.partner.id)
 
@@ -43,7 +43,7 @@ def test_revoked_token_opens_nothing(run: Run, stage: Stage) -> None:
     assert revoked.code == 0
     assert run("token", "list", "--json").rows[0]["state"] == "revoked"
     with stage.db.reading() as session:
-        assert holder_of(session, made["token"]) is None
+        assert viewer_of_token(session, made["token"]) is None
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
-"""A partner's book: writing down, changing, finding, and what messages may say."""
+"""Contacts of a partner's book: creating, changing and finding them, and their attributes in messages."""
 
 from datetime import date, datetime, timedelta
 
 import pytest
 
+from distmark.contacts import attributes, consents, model
 from distmark.contacts import service as contacts
-from distmark.contacts.fields import FieldRefused
-from distmark.contacts.service import ContactInput
+from distmark.contacts.fields import ContactInput, FieldRefused
 from distmark.db import Database
 from distmark.errors import InvalidInput, NotAllowed, NotFound, Refused
 from distmark.partners.model import Role
@@ -52,13 +52,13 @@ def test_contact_without_any_address_is_refused(db: Database, now: datetime):
 def test_address_that_is_in_the_book_is_refused_and_in_another_book_is_fine(db: Database, now: datetime):
     with db.writing() as session:
         brand = make_brand(session)
-        mine, theirs = make_partner(session, brand), make_partner(session, brand)
-        make_contact(session, mine, email="taro@example.com")
+        own_partner, other_partner = make_partner(session, brand), make_partner(session, brand)
+        make_contact(session, own_partner, email="taro@example.com")
 
         with pytest.raises(Refused, match="already in this book"):
-            contacts.create_contact(session, make_viewer(session, partner=mine), ContactInput(email="TARO@example.com"), now)
+            contacts.create_contact(session, make_viewer(session, partner=own_partner), ContactInput(email="TARO@example.com"), now)
 
-        assert contacts.create_contact(session, make_viewer(session, partner=theirs), ContactInput(email="taro@example.com"), now).id
+        assert contacts.create_contact(session, make_viewer(session, partner=other_partner), ContactInput(email="taro@example.com"), now).id
 
 
 def test_change_touches_only_the_fields_that_were_given(db: Database, now: datetime):
@@ -79,7 +79,7 @@ def test_change_touches_only_the_fields_that_were_given(db: Database, now: datet
         assert contact.updated_at == now + timedelta(days=1)
 
 
-def test_change_of_the_address_changes_who_the_person_is(db: Database, now: datetime):
+def test_change_of_the_address_changes_the_person_key(db: Database, now: datetime):
     with db.writing() as session:
         partner = make_partner(session)
         viewer = make_viewer(session, partner=partner)
@@ -100,13 +100,13 @@ def test_saving_a_contact_never_resubscribes(db: Database, now: datetime):
     with db.writing() as session:
         partner = make_partner(session)
         contact = make_contact(session, partner, email="taro@example.com")
-        contacts.record_consent(session, id_of(contact), "email", given=False, now=now)
-        contacts.suppress(session, partner.brand_id, "email", "taro@example.com", contacts.SuppressionReason.unsubscribed, now)
+        consents.record_consent(session, id_of(contact), "email", given=False, now=now)
+        consents.suppress(session, partner.brand_id, "email", "taro@example.com", model.SuppressionReason.unsubscribed, now)
 
         contacts.update_contact(session, make_viewer(session, partner=partner), id_of(contact), ContactInput(city="東京都"), now)
 
-        assert contacts.consent_state(session, [id_of(contact)], "email") == {contact.id: False}
-        assert contacts.suppressed(session, partner.brand_id, "email", ["taro@example.com"], marketing=True)
+        assert consents.consent_state(session, [id_of(contact)], "email") == {contact.id: False}
+        assert consents.suppressed(session, partner.brand_id, "email", ["taro@example.com"], marketing=True)
 
 
 def test_journey_sets_fields_and_attributes_and_clears_with_none(db: Database, now: datetime):
@@ -182,16 +182,16 @@ def test_pages_show_everybody_once_newest_first_with_the_total(db: Database):
         assert (first.total, second.total, third.next_after) == (5, 5, None)
 
 
-def test_search_for_a_campaign_leaves_out_who_is_in_it(db: Database):
+def test_search_for_a_campaign_leaves_out_its_members(db: Database):
     with db.writing() as session:
         partner = make_partner(session)
-        inside, outside = make_contact(session, partner), make_contact(session, partner)
+        member, no_member = make_contact(session, partner), make_contact(session, partner)
         campaign = make_campaign(session, partner=partner)
-        make_member(session, campaign, inside)
+        make_member(session, campaign, member)
 
         found = contacts.find_contacts(session, make_viewer(session, partner=partner), exclude_campaign_id=campaign.id)
 
-        assert (found.rows, found.total) == ([outside], 1)
+        assert (found.rows, found.total) == ([no_member], 1)
 
 
 def test_erased_contact_is_neither_found_nor_got(db: Database, now: datetime):
@@ -207,10 +207,10 @@ def test_erased_contact_is_neither_found_nor_got(db: Database, now: datetime):
 
 def test_messages_see_built_in_fields_above_attributes_of_the_same_name(db: Database):
     with db.writing() as session:
-        attributes = {"email": "fake@example.com", "is_client": "いいえ", "greeting": "花子さん"}
-        contact = make_contact(session, email="hanako@example.com", attributes=attributes)
+        given = {"email": "fake@example.com", "is_client": "いいえ", "greeting": "花子さん"}
+        contact = make_contact(session, email="hanako@example.com", attributes=given)
 
-        seen = contacts.attributes_of(contact, {"is_client": "bool"})
+        seen = attributes.attributes_of(contact, {"is_client": "bool"})
 
         assert seen == {
             "first_name": "花子",
@@ -232,7 +232,7 @@ def test_full_name_follows_the_contacts_language(db: Database):
     with db.writing() as session:
         contact = make_contact(session, language="en", first_name="Hanako", last_name="Suzuki")
 
-        assert contacts.attributes_of(contact)["full_name"] == "Hanako Suzuki"
+        assert attributes.attributes_of(contact)["full_name"] == "Hanako Suzuki"
 
 
 def test_members_of_another_brands_campaign_do_not_change_a_search(db: Database):

@@ -1,4 +1,4 @@
-"""Imports: what is read, what is refused line by line, and what an import never does."""
+"""Imports of contacts: reading files, rejecting lines, and keeping refusals."""
 
 import io
 import time
@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from sqlmodel import Session, col, func, select
 
-from distmark.contacts import imports
-from distmark.contacts import service as contacts
+from distmark.contacts import consents, imports
 from distmark.contacts.imports import BATCH, MOST_BYTES, read_headings, read_table
 from distmark.contacts.model import ContactKind, SuppressionReason
 from distmark.contacts.table import Consent, Contact
@@ -32,7 +31,7 @@ def _viewer(session: Session) -> Viewer:
 
 def _import(session: Session, viewer: Viewer, content: str | bytes, now: datetime, name: str = "book.csv", **options: Any):
     data = content if isinstance(content, bytes) else content.encode()
-    return contacts.import_contacts(session, viewer, viewer.partner_id or 0, data, name, now, **options)
+    return imports.import_contacts(session, viewer, viewer.partner_id or 0, data, name, now, **options)
 
 
 def _all(session: Session) -> list[Contact]:
@@ -42,7 +41,7 @@ def _all(session: Session) -> list[Contact]:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp932", "utf-16"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 @pytest.mark.parametrize("delimiter", [",", "\t", ";"])
-def test_file_is_read_as_excel_and_others_save_it(encoding: str, line_end: str, delimiter: str):
+def test_file_is_read_in_the_encodings_of_spreadsheet_programs(encoding: str, line_end: str, delimiter: str):
     data = JAPANESE.replace("\n", line_end).replace(",", delimiter).encode(encoding)
 
     headings, rows = read_table(data, "book.csv")
@@ -198,7 +197,7 @@ def test_second_import_of_the_same_file_changes_nothing(db: Database, now: datet
         assert [contact.updated_at for contact in _all(session)] == [now, now]
 
 
-def test_later_import_updates_what_it_says_and_keeps_what_it_leaves_empty(db: Database, now: datetime):
+def test_later_import_updates_filled_cells_and_keeps_empty_ones(db: Database, now: datetime):
     with db.writing() as session:
         viewer = _viewer(session)
         _import(session, viewer, JAPANESE, now)
@@ -218,28 +217,28 @@ def test_import_never_resubscribes(db: Database, now: datetime):
         viewer = _viewer(session)
         _import(session, viewer, "email,同意\na@example.com,はい\n", now)
         (contact,) = _all(session)
-        contacts.record_consent(session, id_of(contact), "email", given=False, now=now + timedelta(days=1))
-        contacts.suppress(session, viewer.brand_id, "email", "a@example.com", SuppressionReason.unsubscribed, now)
+        consents.record_consent(session, id_of(contact), "email", given=False, now=now + timedelta(days=1))
+        consents.suppress(session, viewer.brand_id, "email", "a@example.com", SuppressionReason.unsubscribed, now)
 
         report = _import(session, viewer, "email,同意\na@example.com,はい\n", now + timedelta(days=2), ground="existing_customer")
 
         assert report.kept_refusals == 1
-        assert contacts.consent_state(session, [id_of(contact)], "email") == {contact.id: False}
-        assert contacts.suppressed(session, viewer.brand_id, "email", ["a@example.com"], marketing=True)
+        assert consents.consent_state(session, [id_of(contact)], "email") == {contact.id: False}
+        assert consents.suppressed(session, viewer.brand_id, "email", ["a@example.com"], marketing=True)
 
 
-def test_contact_that_is_written_down_anew_is_still_suppressed(db: Database, now: datetime):
+def test_contact_that_is_imported_again_is_still_suppressed(db: Database, now: datetime):
     """U8"""
     with db.writing() as session:
         brand = make_brand(session)
-        contacts.suppress(session, id_of(brand), "email", "a@example.com", SuppressionReason.erased, now)
+        consents.suppress(session, id_of(brand), "email", "a@example.com", SuppressionReason.erased, now)
 
         _import(session, make_viewer(session, partner=make_partner(session, brand)), "email,同意\nA@example.com,はい\n", now)
 
-        assert contacts.suppressed(session, id_of(brand), "email", [_all(session)[0].email or ""], marketing=True)
+        assert consents.suppressed(session, id_of(brand), "email", [_all(session)[0].email or ""], marketing=True)
 
 
-def test_file_can_say_who_agreed_and_who_wants_no_mail(db: Database, now: datetime):
+def test_file_can_hold_consents_and_refusals(db: Database, now: datetime):
     """U9"""
     lines = (
         "email,同意,配信停止,SMS同意,携帯",
@@ -253,7 +252,7 @@ def test_file_can_say_who_agreed_and_who_wants_no_mail(db: Database, now: dateti
         _import(session, _viewer(session), content, now)
 
         ids = {contact.email: id_of(contact) for contact in _all(session)}
-        mail, sms = contacts.consent_state(session, ids.values(), "email"), contacts.consent_state(session, ids.values(), "sms")
+        mail, sms = consents.consent_state(session, ids.values(), "email"), consents.consent_state(session, ids.values(), "sms")
         assert [mail[ids[f"{name}@example.com"]] for name in "abcd"] == [True, False, False, None]
         assert sms[ids["d@example.com"]] is True
         row = session.exec(select(Consent).where(Consent.contact_id == ids["a@example.com"])).one()
@@ -267,7 +266,7 @@ def test_unclear_consent_is_refused_rather_than_guessed(db: Database, now: datet
         assert [(refused.line, refused.value) for refused in report.rejected] == [(2, "たぶん")]
 
 
-def test_ground_covers_everyone_who_was_never_asked(db: Database, now: datetime):
+def test_ground_covers_every_contact_without_consent_or_refusal(db: Database, now: datetime):
     with db.writing() as session:
         viewer = _viewer(session)
 
@@ -320,16 +319,16 @@ def test_family_that_shares_a_phone_is_not_made_one_person(db: Database, now: da
 def test_same_address_in_another_book_is_another_contact(db: Database, now: datetime):
     with db.writing() as session:
         brand = make_brand(session)
-        theirs = make_contact(session, make_partner(session, brand), email="a@example.com", city="京都")
+        other_contact = make_contact(session, make_partner(session, brand), email="a@example.com", city="京都")
 
         report = _import(session, make_viewer(session, partner=make_partner(session, brand)), "email,city\na@example.com,東京\n", now)
 
         assert report.created == 1
-        assert theirs.city == "京都"
+        assert other_contact.city == "京都"
 
 
 @pytest.mark.parametrize(
-    ("data", "name", "told"),
+    ("data", "name", "reason"),
     [
         (b"", "book.csv", "is empty"),
         (b"\n\n", "book.csv", "is empty"),
@@ -343,8 +342,8 @@ def test_same_address_in_another_book_is_another_contact(db: Database, now: date
         (b"a," * 300 + b"email\n", "book.csv", "301 columns"),
     ],
 )
-def test_file_that_cannot_be_read_says_why(data: bytes, name: str, told: str):
-    with pytest.raises(InvalidInput, match=told):
+def test_file_that_cannot_be_read_is_refused_with_the_reason(data: bytes, name: str, reason: str):
+    with pytest.raises(InvalidInput, match=reason):
         read_headings(read_table(data, name)[0])
 
 
@@ -380,22 +379,22 @@ def test_formula_in_a_cell_is_kept_as_text(db: Database, now: datetime):
         assert _all(session)[0].attributes == {"memo": "=1+1"}
 
 
-def test_five_thousand_lines_go_in_within_seconds_and_progress_is_told(db: Database, now: datetime):
+def test_five_thousand_lines_are_imported_within_seconds_with_progress(db: Database, now: datetime):
     lines = "\n".join(f"鈴木,花子{n},hanako{n}@example.com,090-{n:04d}-{n:04d},名古屋市,はい,{n}" for n in range(5000))
     content = f"姓,名,メール,携帯,市区町村,同意,会員番号\n{lines}\n"
-    told: list[tuple[int, int]] = []
+    seen: list[tuple[int, int]] = []
     with db.writing() as session:
         viewer = _viewer(session)
         begun = time.perf_counter()
 
-        report = _import(session, viewer, content, now, progress=lambda done, of: told.append((done, of)))
+        report = _import(session, viewer, content, now, progress=lambda done, of: seen.append((done, of)))
 
         seconds = time.perf_counter() - begun
         assert report.created + len(report.rejected) == 5000
         assert session.exec(select(func.count(col(Contact.id)))).one() == report.created
-        assert told == sorted(told)
-        assert told[-1] == (5000, 5000)
-        assert len(told) >= 5000 // BATCH - 1
+        assert seen == sorted(seen)
+        assert seen[-1] == (5000, 5000)
+        assert len(seen) >= 5000 // BATCH - 1
         assert seconds < 30  # about 3 on an idle core
 
 
@@ -404,7 +403,7 @@ def test_marketer_does_not_import(db: Database, now: datetime):
         partner = make_partner(session)
 
         with pytest.raises(NotAllowed):
-            contacts.import_contacts(session, make_viewer(session, Role.marketer), id_of(partner), b"email\n", "a.csv", now)
+            imports.import_contacts(session, make_viewer(session, Role.marketer), id_of(partner), b"email\n", "a.csv", now)
 
 
 def test_partner_does_not_import_into_another_book(db: Database, now: datetime):
@@ -412,7 +411,7 @@ def test_partner_does_not_import_into_another_book(db: Database, now: datetime):
         viewer, other = _viewer(session), make_partner(session)
 
         with pytest.raises(NotFound):
-            contacts.import_contacts(session, viewer, id_of(other), b"email\na@example.com", "a.csv", now)
+            imports.import_contacts(session, viewer, id_of(other), b"email\na@example.com", "a.csv", now)
 
 
 def test_kind_of_record_is_read(db: Database, now: datetime):

@@ -11,10 +11,11 @@ from distmark.delivery.rates import set_rate
 from distmark.delivery.table import RateScope
 from distmark.engagement.service import record_event
 from distmark.enrollments.control import pause, resume, stop
-from distmark.enrollments.model import EnrollmentStatus, EnrolVerdict, TimelineKind
+from distmark.enrollments.model import EnrollmentStatus, TimelineKind
 from distmark.enrollments.service import wake_person
 from distmark.enrollments.suspensions import Scope
 from distmark.enrollments.table import Enrollment
+from distmark.entries.model import EnrolVerdict
 from distmark.journeys.service import newest_registered
 from distmark.journeys.source import Source
 from distmark.journeys.table import Journey

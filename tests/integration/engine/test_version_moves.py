@@ -12,7 +12,7 @@ from distmark.engine.facts import gather_for
 from distmark.engine.table import EarlierPosition
 from distmark.engine.version_moves import MovePlan, UndoResult, forget_positions, move, moves_of, plan_move, undo_move
 from distmark.enrollments.control import pause, resume
-from distmark.enrollments.model import EnrollmentStatus, TimelineKind, name_now
+from distmark.enrollments.model import EnrollmentStatus, TimelineKind, current_step_id
 from distmark.enrollments.suspensions import Scope
 from distmark.enrollments.table import Enrollment
 from distmark.errors import InvalidInput, NotAllowed, NotFound, Refused
@@ -173,7 +173,7 @@ async def test_names_are_carried_through_several_moves(stage: Stage) -> None:
     row = stage.enrollment(hanako)
     await stage.run_for(4 * DAY)
 
-    assert name_now(row.names, stage.messages(hanako)[0].version_id, "first") == "greeting"
+    assert current_step_id(row.names, stage.messages(hanako)[0].version_id, "first") == "greeting"
     assert stage.enrollment(hanako).reason == "clicked"
 
 

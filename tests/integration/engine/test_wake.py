@@ -7,8 +7,9 @@ import pytest
 from distmark.channels.memory import Fault
 from distmark.engagement.service import click, open_pixel, record_event, unsubscribe
 from distmark.enrollments.control import pause, resume, stop
-from distmark.enrollments.model import EnrollmentStatus, EnrolVerdict, TimelineKind
+from distmark.enrollments.model import EnrollmentStatus, TimelineKind
 from distmark.enrollments.suspensions import Scope
+from distmark.entries.model import EnrolVerdict
 from distmark.messages.model import MessageStatus
 from tests.driver import PHONE, Stage
 
@@ -304,7 +305,7 @@ async def test_person_in_two_books_is_written_to_once_and_the_second_partner_is_
         same = factories.make_contact(session, other, email="Hanako@Example.com")
     stage.enrol(campaign, hanako)
 
-    from distmark.contacts.service import record_consent
+    from distmark.contacts.consents import record_consent
     from distmark.entries.service import enrol
 
     with stage.db.writing() as session:

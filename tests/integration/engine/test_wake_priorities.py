@@ -7,7 +7,7 @@ from sqlalchemy import event
 from sqlmodel import select
 
 from distmark.campaigns.table import Campaign
-from distmark.contacts.service import record_consent
+from distmark.contacts.consents import record_consent
 from distmark.contacts.table import Contact
 from distmark.enrollments.control import pause, stop
 from distmark.enrollments.model import TimelineKind

@@ -6,7 +6,7 @@ import pytest
 from sqlmodel import select
 
 from distmark.channels.memory import Fault
-from distmark.compliance.service import trail
+from distmark.compliance.service import audit_trail
 from distmark.delivery.rates import forget_past_slots, list_rates, remove_rate, set_rate
 from distmark.delivery.table import Pace
 from distmark.delivery.throttle import RateScope
@@ -257,7 +257,7 @@ def test_rate_is_listed_recorded_and_removed(stage: Stage, ops) -> None:
         set_rate(session, ops, RateScope.destination_domain, "docomo.ne.jp", 200, now, burst=10)
         listed = [(rate.scope, rate.key, rate.per_hour, rate.burst) for rate in list_rates(session, ops)]
         remove_rate(session, ops, RateScope.destination_domain, "docomo.ne.jp", now)
-        audited = [(entry.action, entry.user_id, entry.detail["per_hour"]) for entry in trail(session, ops, "send_rate", row.id)]
+        audited = [(entry.action, entry.user_id, entry.detail["per_hour"]) for entry in audit_trail(session, ops, "send_rate", row.id)]
 
         assert list_rates(session, ops) == []
     assert listed == [("destination_domain", "docomo.ne.jp", 200, 10)]

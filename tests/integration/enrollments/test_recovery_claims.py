@@ -1,4 +1,4 @@
-"""Claims of the dead are found among those who should move, and late runs among those who are late."""
+"""Recovery: claims of dead workers are found among enrollments that should move, and overdue runs among late enrollments."""
 
 from datetime import timedelta
 
@@ -34,7 +34,7 @@ def _freed(stage: Stage) -> tuple[dict[str, int], int]:
 
 
 @pytest.mark.parametrize("moves", ["due_at", "woken_at"])
-def test_claim_of_the_dead_is_found_once_its_enrollment_should_move(stage: Stage, moves: str) -> None:
+def test_claim_of_a_dead_worker_is_found_once_its_enrollment_should_move(stage: Stage, moves: str) -> None:
     """L3"""
     (hanako,) = _enrolled(stage, 1)
     now = stage.clock.now()
@@ -45,7 +45,7 @@ def test_claim_of_the_dead_is_found_once_its_enrollment_should_move(stage: Stage
     _set(stage, hanako, **{moves: now})
     after = _freed(stage)
 
-    assert before == ({}, 0)  # it keeps nobody from moving
+    assert before == ({}, 0)  # the claim keeps no enrollment from moving
     assert after == ({"default": 1}, 1)
     assert stage.enrollment(hanako).claimed_by is None
 
@@ -59,7 +59,7 @@ def test_claim_that_is_young_or_of_another_queue_is_left(stage: Stage) -> None:
     assert _freed(stage) == ({"other": 1}, 0)
 
 
-def test_late_cohort_is_one_run_and_none_while_a_member_is_walked(stage: Stage) -> None:
+def test_late_cohort_is_one_run_and_none_while_a_member_is_claimed(stage: Stage) -> None:
     people = _enrolled(stage, 6, per_run=3)
     now = stage.clock.now()
     for number, contact in enumerate(people):

@@ -1,4 +1,4 @@
-"""Whatever people, contacts and crashes do in whatever order: nobody is lost, and nobody gets the same message twice."""
+"""Acts of people, events of contacts and crashes in any order: no enrollment is lost, and no message is sent twice."""
 
 import asyncio
 from collections import Counter
@@ -18,9 +18,10 @@ from distmark.engagement.service import click, record_event
 from distmark.engine.facts import gather_for
 from distmark.engine.version_moves import move, undo_move
 from distmark.enrollments.control import drain, pause, resume, stop
-from distmark.enrollments.model import EnrollmentStatus, EnrolVerdict
+from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.suspensions import Scope
 from distmark.enrollments.table import Enrollment
+from distmark.entries.model import EnrolVerdict
 from distmark.errors import Refused
 from distmark.messages.model import MessageStatus
 from distmark.messages.table import Message
@@ -48,11 +49,11 @@ picks = strategies.integers(min_value=0, max_value=10)
 
 
 class Killed(BaseException):
-    """The process ends here."""
+    """The death of the process."""
 
 
 class Acts(RuleBasedStateMachine):
-    """One campaign of one partner; every rule is something that a person, a contact or the machine does."""
+    """One campaign of one partner; every rule is an act of a person, a contact or a worker."""
 
     @initialize()
     def open(self) -> None:
@@ -149,7 +150,7 @@ class Acts(RuleBasedStateMachine):
 
     @rule(hours=strategies.integers(min_value=1, max_value=80), accepted=strategies.booleans())
     def worker_is_killed(self, hours: int, accepted: bool) -> None:
-        """Die at the first hand-over, before or after the other side took it, and start again."""
+        """Die at the first delivery, before or after it was accepted, and start again."""
         deliver, release = self.stage.mail.deliver, distmark.engine.wake._release
 
         async def die(message: Any) -> None:
@@ -158,7 +159,7 @@ class Acts(RuleBasedStateMachine):
             raise Killed
 
         self.stage.mail.deliver = die  # type: ignore[method-assign]
-        distmark.engine.wake._release = lambda *_given: None  # the dead let go of nothing
+        distmark.engine.wake._release = lambda *_given: None  # a dead worker releases no claim
         try:
             asyncio.run(self.stage.run_for(hours * HOUR))
         except Killed:

@@ -1,4 +1,4 @@
-"""People act while workers work and others enrol: nobody slips through a pause, nobody is sent anything twice, and nothing deadlocks."""
+"""Suspensions beside workers and enrolling partners: a pause holds every enrollment, nothing is sent twice, nothing deadlocks."""
 
 import asyncio
 import threading
@@ -31,7 +31,7 @@ def rows(stage: Stage) -> list[Enrollment]:
         return list(session.exec(select(Enrollment).order_by(col(Enrollment.id))))
 
 
-def test_pausing_and_resuming_while_cohorts_are_walked_loses_and_doubles_nothing(stage: Stage) -> None:
+def test_pausing_and_resuming_beside_wakes_of_cohorts_loses_and_doubles_nothing(stage: Stage) -> None:
     campaign = stage.journey(MAILS, contacts_per_run=15)
     people = [stage.contact() for _ in range(60)]
     stage.enrol(campaign, *people)
@@ -45,7 +45,7 @@ def test_pausing_and_resuming_while_cohorts_are_walked_loses_and_doubles_nothing
                 return
             await asyncio.sleep(0.01)
 
-    def flip() -> int:
+    def pause_and_resume() -> int:
         flips = 0
         for _time in range(6):
             for act in (pause, resume):
@@ -58,7 +58,7 @@ def test_pausing_and_resuming_while_cohorts_are_walked_loses_and_doubles_nothing
 
     with ThreadPoolExecutor(len(keys) + 1) as threads:
         working = [threads.submit(asyncio.run, work(key)) for key in keys]
-        flips = threads.submit(flip).result(timeout=120)
+        flips = threads.submit(pause_and_resume).result(timeout=120)
         wait(working, timeout=120)
         over.set()
         for each in working:
@@ -72,7 +72,7 @@ def test_pausing_and_resuming_while_cohorts_are_walked_loses_and_doubles_nothing
     assert set(sent.values()) == {1}
 
 
-def test_nobody_enrolled_beside_a_pause_slips_through_it(stage: Stage) -> None:
+def test_every_enrollment_inserted_beside_a_pause_is_paused(stage: Stage) -> None:
     campaign, scope = stage.journey(MAILS), None
     scope = Scope(campaign_id=campaign.id)
     people = [stage.contact() for _ in range(40)]
@@ -84,21 +84,21 @@ def test_nobody_enrolled_beside_a_pause_slips_through_it(stage: Stage) -> None:
             with stage.db.writing() as session:
                 enrol(session, stage.viewer, id_of(campaign), [id_of(person)], stage.clock.now())
 
-    def hold() -> None:
+    def pause_all() -> None:
         begin.wait()
         wait_until(lambda: rows(stage), what="The first entry")  # some are in, and some not yet
         with stage.db.writing() as session:
             pause(session, stage.marketer, scope, stage.clock.now())
 
     with ThreadPoolExecutor(5) as threads:
-        for each in [*(threads.submit(enter, people[number::4]) for number in range(4)), threads.submit(hold)]:
+        for each in [*(threads.submit(enter, people[number::4]) for number in range(4)), threads.submit(pause_all)]:
             each.result(timeout=60)
 
     assert {row.status for row in rows(stage)} == {EnrollmentStatus.paused}
     assert len(rows(stage)) == len(people)
 
 
-async def test_pause_waits_for_nobody_who_is_being_written_and_catches_them_a_moment_later(stage: Stage) -> None:
+async def test_pause_passes_over_locked_enrollments_and_pauses_them_a_moment_later(stage: Stage) -> None:
     campaign, people = stage.journey(MAILS), [stage.contact() for _ in range(3)]
     stage.enrol(campaign, *people)
     if stage.db.is_sqlite:

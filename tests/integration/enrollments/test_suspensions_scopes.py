@@ -1,4 +1,4 @@
-"""Pausing, resuming, stopping and draining: who is held, who goes on, and when."""
+"""Pausing, resuming, stopping and draining scopes: which enrollments are held, which go on, and when."""
 
 from datetime import timedelta
 
@@ -9,9 +9,10 @@ from distmark.campaigns.table import Campaign, CampaignStatus
 from distmark.compliance.table import AuditEntry
 from distmark.engagement.service import record_event
 from distmark.enrollments.control import drain, pause, plan_resume, resume, stop
-from distmark.enrollments.model import EnrollmentStatus, EnrolVerdict, SuspensionKind, TimelineKind
+from distmark.enrollments.model import EnrollmentStatus, SuspensionKind, TimelineKind
 from distmark.enrollments.suspensions import Scope, suspensions
 from distmark.enrollments.table import Enrollment, Suspension
+from distmark.entries.model import EnrolVerdict
 from distmark.errors import InvalidInput, NotAllowed, NotFound
 from distmark.journeys.service import newest_registered
 from distmark.partners.model import Role
@@ -45,22 +46,22 @@ LEVELS = ("journey", "version", "campaign", "partner", "contact", "enrollment")
 
 
 @pytest.mark.parametrize("level", LEVELS)
-async def test_pause_of_any_scope_freezes_those_in_it_and_no_other_and_resume_lets_them_go(stage: Stage, level: str) -> None:
+async def test_pause_of_any_scope_holds_its_enrollments_only_until_it_is_resumed(stage: Stage, level: str) -> None:
     """L12"""
     campaign, other = stage.journey(STEPS), stage.journey(STEPS)
     hanako = stage.contact()
     with stage.db.writing() as session:
         elsewhere = factories.make_partner(session, session.get_one(type(stage.brand), stage.brand.id))
         jiro = factories.make_contact(session, elsewhere)
-        from distmark.contacts.service import record_consent
+        from distmark.contacts.consents import record_consent
 
         record_consent(session, id_of(jiro), "email", given=True, now=stage.clock.now(), source="test")
-        theirs = factories.make_viewer(session, partner=elsewhere)
+        other_viewer = factories.make_viewer(session, partner=elsewhere)
     (result,) = stage.enrol(campaign, hanako)
     with stage.db.writing() as session:
         from distmark.entries.service import enrol
 
-        enrol(session, theirs, id_of(other), [id_of(jiro)], stage.clock.now())
+        enrol(session, other_viewer, id_of(other), [id_of(jiro)], stage.clock.now())
     await stage.run_for(HOUR)
     scope = scopes(stage, campaign, hanako.id, result.enrollment_id)[level]
 
@@ -127,7 +128,7 @@ async def test_extending_makes_a_wait_as_much_longer_as_the_pause(stage: Stage, 
     assert stage.messages(hanako)[0].sent_at == due_at
 
 
-async def test_dry_run_says_how_many_fire_at_once_and_changes_nothing(stage: Stage) -> None:
+async def test_plan_counts_enrollments_due_at_once_and_changes_nothing(stage: Stage) -> None:
     campaign, people = stage.journey(STEPS), [stage.contact() for _ in range(4)]
     scope = Scope(campaign_id=campaign.id)
     stage.enrol(campaign, *people[:3])
@@ -142,7 +143,7 @@ async def test_dry_run_says_how_many_fire_at_once_and_changes_nothing(stage: Sta
         keep = plan_resume(session, stage.marketer, scope, stage.clock.now())
         longer = plan_resume(session, stage.marketer, scope, stage.clock.now(), extend=True)
 
-    # Three wait since 4 days, one since 2: three of the four waits of 3 days are over by the clock, none when they are made longer.
+    # Three have waited 4 days, one 2 days: by the clock three of the four waits of 3 days are over, with longer waits none is.
     assert (keep.resumed, keep.at_once, longer.resumed, longer.at_once) == (4, 3, 4, 0)
     assert {stage.enrollment(person).status for person in people} == {EnrollmentStatus.paused}
 
@@ -166,7 +167,7 @@ async def test_spread_spaces_those_due_at_once_evenly_and_the_same_each_time(sta
     assert [stage.messages(person)[1].sent_at for person in people] == [start + number * timedelta(minutes=30) for number in range(4)]
 
 
-async def test_who_is_enrolled_in_a_paused_scope_starts_paused_and_begins_when_it_is_resumed(stage: Stage) -> None:
+async def test_enrollment_in_a_paused_scope_starts_paused_and_begins_when_it_is_resumed(stage: Stage) -> None:
     campaign, hanako, scope = stage.journey(STEPS), stage.contact(), None
     scope = Scope(campaign_id=campaign.id)
     with stage.db.writing() as session:
@@ -259,7 +260,7 @@ async def test_pause_between_claim_and_send_is_seen_where_the_message_is_claimed
     assert (stage.enrollment(hanako).status, stage.messages(hanako), stage.mail.accepted) == (EnrollmentStatus.paused, [], [])
 
 
-async def test_what_happened_during_a_pause_is_looked_at_when_it_ends(stage: Stage) -> None:
+async def test_event_during_a_pause_is_processed_when_it_ends(stage: Stage) -> None:
     campaign = stage.journey(
         "  - {id: booking, wait: {event: booked, timeout: 30 days}}\n  - {id: first, send: email, message: one}\n", "events: [booked]"
     )
@@ -282,7 +283,7 @@ async def test_what_happened_during_a_pause_is_looked_at_when_it_ends(stage: Sta
     assert (len(stage.messages(hanako)), len(stage.messages(taro))) == (1, 0)
 
 
-async def test_who_is_under_two_pauses_goes_on_when_both_are_lifted(stage: Stage) -> None:
+async def test_enrollment_under_two_pauses_goes_on_when_both_are_lifted(stage: Stage) -> None:
     campaign, hanako = stage.journey(STEPS), stage.contact()
     stage.enrol(campaign, hanako)
     await stage.run_for(HOUR)
@@ -341,24 +342,24 @@ async def test_partner_pauses_only_their_own_part_of_a_campaign(stage: Stage) ->
     campaign, hanako = stage.journey(STEPS), stage.contact()
     with stage.db.writing() as session:
         other = factories.make_partner(session, session.get_one(type(stage.brand), stage.brand.id))
-        theirs = factories.make_viewer(session, partner=other)
+        other_viewer = factories.make_viewer(session, partner=other)
     stage.enrol(campaign, hanako)
 
     with stage.db.writing() as session:
-        paused = pause(session, theirs, Scope(campaign_id=campaign.id), stage.clock.now())
+        paused = pause(session, other_viewer, Scope(campaign_id=campaign.id), stage.clock.now())
 
     assert paused == 0
     with stage.db.reading() as session:
-        restraint = session.exec(select(Suspension)).one()
+        suspension = session.exec(select(Suspension)).one()
         status = session.get_one(Campaign, campaign.id).status
-    assert (restraint.partner_id, restraint.by_partner, status) == (other.id, True, CampaignStatus.open)
+    assert (suspension.partner_id, suspension.by_partner, status) == (other.id, True, CampaignStatus.open)
 
 
-async def test_nobody_acts_on_what_is_not_theirs(stage: Stage) -> None:
+async def test_scope_outside_the_viewers_sight_cannot_be_changed(stage: Stage) -> None:
     campaign, hanako = stage.journey(STEPS), stage.contact()
     (result,) = stage.enrol(campaign, hanako)
     with stage.db.writing() as session:
-        stranger = factories.make_viewer(session, Role.marketer)
+        foreign_viewer = factories.make_viewer(session, Role.marketer)
         neighbour = factories.make_viewer(
             session, partner=factories.make_partner(session, session.get_one(type(stage.brand), stage.brand.id))
         )
@@ -368,7 +369,7 @@ async def test_nobody_acts_on_what_is_not_theirs(stage: Stage) -> None:
     for act in (pause, resume, drain, lambda *given: stop(*given[:3], "gone", given[3])):
         for level in LEVELS:
             with stage.db.writing() as session, pytest.raises((NotFound, InvalidInput)):
-                act(session, stranger, everything[level], stage.clock.now())
+                act(session, foreign_viewer, everything[level], stage.clock.now())
         for level in ("contact", "enrollment", "partner"):
             with stage.db.writing() as session, pytest.raises((NotFound, InvalidInput)):
                 act(session, neighbour, everything[level], stage.clock.now())
@@ -429,14 +430,14 @@ async def test_every_act_is_in_the_audit_trail_with_who_and_how_many(stage: Stag
         stop(session, stage.marketer, scope, "over", stage.clock.now())
 
     with stage.db.reading() as session:
-        told = session.exec(select(AuditEntry).where(AuditEntry.subject_kind == "journey").order_by(col(AuditEntry.id))).all()
-    assert [(entry.action, entry.user_id, entry.detail["count"]) for entry in told] == [
+        entries = session.exec(select(AuditEntry).where(AuditEntry.subject_kind == "journey").order_by(col(AuditEntry.id))).all()
+    assert [(entry.action, entry.user_id, entry.detail["count"]) for entry in entries] == [
         ("paused", stage.marketer.user_id, 1),
         ("resumed", stage.marketer.user_id, 1),
         ("drained", stage.marketer.user_id, 1),
         ("stopped", stage.marketer.user_id, 1),
     ]
-    assert told[0].detail["reason"] == "wrong rate"
+    assert entries[0].detail["reason"] == "wrong rate"
 
 
 async def test_cohort_whose_members_are_partly_paused_moves_the_others(stage: Stage) -> None:
@@ -451,7 +452,7 @@ async def test_cohort_whose_members_are_partly_paused_moves_the_others(stage: St
     await stage.run_for(4 * DAY)
 
     assert [len(stage.messages(person)) for person in people] == [1, 1, 2, 2]
-    assert rest.due_at == stage.enrollment(people[0]).due_at  # a frozen member's time is still its run's time
+    assert rest.due_at == stage.enrollment(people[0]).due_at  # a paused enrollment keeps the due time of its run
 
 
 async def test_run_of_a_paused_enrollment_still_fires_in_time_for_one_resumed_before_it_is_due(stage: Stage) -> None:

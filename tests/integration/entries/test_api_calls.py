@@ -1,4 +1,4 @@
-"""Entering contacts by a call of the API: every verdict in order, one answer per key, and every mistake with its place."""
+"""Entry by a call of the API: every verdict in order, one answer per key, and every mistake with its place."""
 
 import json
 from collections.abc import Callable
@@ -55,25 +55,25 @@ def enrollments(stage: EntryStage) -> int:
         return session.exec(select(func.count()).select_from(Enrollment)).one()
 
 
-def test_each_contact_has_a_verdict_in_the_order_asked(stage: EntryStage, post: Post):
+def test_each_contact_has_a_verdict_in_the_order_of_the_call(stage: EntryStage, post: Post):
     journey = stage.registered("{on: api}", "  - {id: first, send: email, message: one}\n", FIELDS)
     hanako, taro, silent = stage.contact(), stage.contact(), stage.contact(consent=None)
     with stage.db.writing() as session:
-        stranger = factories.make_contact(session, factories.make_partner(session, session.get_one(Brand, stage.brand.id)))
-    asked = [
+        foreign_contact = factories.make_contact(session, factories.make_partner(session, session.get_one(Brand, stage.brand.id)))
+    requested = [
         {"id": taro.id},
         {"email": hanako.email.upper()},
-        {"id": stranger.id},
+        {"id": foreign_contact.id},
         {"id": silent.id},
         {"id": taro.id},
         {"email": "no@one.example"},
     ]
 
-    answer = post(f"journeys/{journey.key}/enrollments", {"contacts": asked})
+    answer = post(f"journeys/{journey.key}/enrollments", {"contacts": requested})
 
-    told = answer.json()
-    assert (answer.status_code, told["enrolled"]) == (200, 2)
-    assert [(each["contact_id"], each["verdict"]) for each in told["results"]] == [
+    body = answer.json()
+    assert (answer.status_code, body["enrolled"]) == (200, 2)
+    assert [(each["contact_id"], each["verdict"]) for each in body["results"]] == [
         (taro.id, "enrolled"),
         (hanako.id, "enrolled"),
         (None, "unknown_contact"),
@@ -135,7 +135,7 @@ def test_mistake_is_answered_with_its_place_and_nobody_enters(stage: EntryStage,
     assert enrollments(stage) == 0
 
 
-def test_all_mistakes_are_told_at_once(stage: EntryStage, post: Post):
+def test_all_mistakes_are_reported_at_once(stage: EntryStage, post: Post):
     journey = stage.registered("{on: api}", head=FIELDS)
 
     answer = post(f"journeys/{journey.key}/enrollments", {"contacts": [{"id": 1, "data": {"amount": "x", "topick": 1}}, {}]})
@@ -170,10 +170,10 @@ def test_key_of_another_call_is_refused_and_that_of_another_person_is_not(stage:
 
     post(path, {"contacts": [{"id": hanako.id}]}, key="k")
     reused = post(path, {"contacts": [{"id": taro.id}]}, key="k")
-    theirs = post(path, {"contacts": [{"id": taro.id}]}, key="k", user=colleague)
+    of_colleague = post(path, {"contacts": [{"id": taro.id}]}, key="k", user=colleague)
 
     assert reused.status_code == 422
-    assert theirs.json()["results"][0]["verdict"] == "enrolled"
+    assert of_colleague.json()["results"][0]["verdict"] == "enrolled"
     assert post(path, {"contacts": [{"id": taro.id}]}, key="x" * 201).status_code == 422
 
 
@@ -188,7 +188,7 @@ def test_call_that_was_refused_may_be_made_again_with_its_key(stage: EntryStage,
     assert (wrong.status_code, right.status_code) == (422, 200)
 
 
-def test_answers_are_forgotten_after_their_time(stage: EntryStage, post: Post):
+def test_answers_are_deleted_after_thirty_days(stage: EntryStage, post: Post):
     """L14"""
     journey = stage.registered("{on: api}")
     post(f"journeys/{journey.key}/enrollments", {"contacts": [{"id": stage.contact().id}]}, key="k")
@@ -200,7 +200,7 @@ def test_answers_are_forgotten_after_their_time(stage: EntryStage, post: Post):
         assert session.exec(select(EnrolCall)).all() == []
 
 
-def test_call_by_a_campaign_makes_members_and_its_words_count(stage: EntryStage, post: Post):
+def test_call_with_a_campaign_adds_members_and_uses_its_texts(stage: EntryStage, post: Post):
     campaign = stage.journey("  - {id: pause, wait: {for: 3 days}}\n", contacts_per_run=10)
     other = stage.registered("{on: api}")
     people = [stage.contact() for _ in range(3)]
@@ -229,7 +229,7 @@ def test_contacts_per_run_puts_many_on_one_run(stage: EntryStage, post: Post):
     assert len({row.run_key for row in stage.entered(journey)}) == 3
 
 
-def test_who_may_not_or_does_not_know_the_journey_enters_nobody(stage: EntryStage, post: Post):
+def test_caller_without_permission_or_sight_of_the_journey_enters_nobody(stage: EntryStage, post: Post):
     journey, draft = stage.registered("{on: api}"), stage.registered("{on: api}")
     stage.retire(draft)
     body = {"contacts": [{"id": stage.contact().id}]}
@@ -260,7 +260,7 @@ def test_erased_contact_is_not_known(stage: EntryStage, post: Post):
 
 def test_many_events_have_each_their_verdict_and_place(stage: EntryStage, post: Post):
     hanako = stage.contact()
-    told = [
+    body = [
         {"name": "booked", "contact_id": hanako.id, "key": "a"},
         {"name": "booked", "contact_id": hanako.id, "key": "a"},
         {"name": "Booked!", "contact_id": hanako.id},
@@ -272,7 +272,7 @@ def test_many_events_have_each_their_verdict_and_place(stage: EntryStage, post: 
         {"name": "visited", "contact_id": hanako.id, "data": {"deep": [1, {"text": "a\0b"}]}},
     ]
 
-    answer = post("events", {"events": told})
+    answer = post("events", {"events": body})
 
     results = answer.json()["results"]
     assert (answer.status_code, answer.json()["recorded"]) == (200, 2)

@@ -1,4 +1,4 @@
-"""A date of a contact's lets them in: on their own clock, each occasion once, whenever the flow comes by."""
+"""Entry by a date: on the contact's own clock, once per occasion, whenever the entries flow runs."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -30,13 +30,13 @@ def test_date_enters_at_its_time_in_the_contacts_zone(stage: EntryStage):
     stage.look()
 
     stage.look_every(HOUR, datetime(2026, 11, 25, 23, 0, tzinfo=UTC))
-    before = stage.who(journey)
+    before = stage.contacts_in(journey)
     stage.look_every(HOUR, datetime(2026, 11, 26, 7, 0, tzinfo=UTC))
-    in_tokyo = stage.who(journey)  # 26 Nov 09:00 JST is 00:00 UTC
+    in_tokyo = stage.contacts_in(journey)  # 26 Nov 09:00 JST is 00:00 UTC
     stage.look_every(HOUR, datetime(2026, 11, 26, 8, 0, tzinfo=UTC))
 
     assert (before, in_tokyo) == ([], [tokyo.id])
-    assert stage.who(journey) == [tokyo.id, berlin.id]  # 09:00 CET is 08:00 UTC
+    assert stage.contacts_in(journey) == [tokyo.id, berlin.id]  # 09:00 CET is 08:00 UTC
 
 
 def test_offset_counts_on_the_wall_clock_before_the_date(stage: EntryStage):
@@ -47,10 +47,10 @@ def test_offset_counts_on_the_wall_clock_before_the_date(stage: EntryStage):
     stage.look()
 
     stage.look_every(HOUR, datetime(2026, 11, 24, 23, 0, tzinfo=UTC))
-    before = stage.who(journey)
+    before = stage.contacts_in(journey)
     stage.look_every(HOUR, datetime(2026, 11, 25, 0, 0, tzinfo=UTC))  # 25 Dec - 30 days = 25 Nov, 09:00 in Tokyo
 
-    assert (before, stage.who(journey)) == ([], [hanako.id])
+    assert (before, stage.contacts_in(journey)) == ([], [hanako.id])
 
 
 def test_every_year_again_and_the_28th_where_there_is_no_29th(stage: EntryStage):
@@ -69,7 +69,7 @@ def test_every_year_again_and_the_28th_where_there_is_no_29th(stage: EntryStage)
         datetime(2027, 2, 28, 0, 0, tzinfo=UTC),
         datetime(2028, 2, 29, 0, 0, tzinfo=UTC),
     ]
-    assert stage.who(journey) == [hanako.id] * 2
+    assert stage.contacts_in(journey) == [hanako.id] * 2
 
 
 def _leave(stage: EntryStage) -> None:
@@ -82,7 +82,7 @@ def _leave(stage: EntryStage) -> None:
             end(session, row, Outcome.completed, "completed", stage.clock.now())
 
 
-def test_flow_that_was_away_makes_up_for_it_without_doubling(stage: EntryStage):
+def test_late_run_enters_all_missed_dates_once(stage: EntryStage):
     journey = stage.registered(RENEWAL, head=FIELDS)
     people = [stage.contact(attributes={"renewal_date": f"2026-12-{day}"}) for day in (28, 26, 27)]  # due 28, 26, 27 Nov
     stage.look()
@@ -91,14 +91,14 @@ def test_flow_that_was_away_makes_up_for_it_without_doubling(stage: EntryStage):
     for _run in range(3):
         stage.look()
 
-    assert stage.who(journey) == [people[1].id, people[2].id, people[0].id]  # the longest due first
+    assert stage.contacts_in(journey) == [people[1].id, people[2].id, people[0].id]  # the earliest due first
 
 
-def test_dates_that_were_over_before_anyone_could_know_enter_nobody(stage: EntryStage):
+def test_dates_due_before_contact_or_journey_was_there_enter_nobody(stage: EntryStage):
     stage.contact(birthday=date(1980, 11, 24))  # 09:00 was an hour ago when the journey is registered
     journey = stage.registered(BIRTHDAY)
     stage.look()
-    stage.contact(birthday=date(1980, 11, 24))  # written down after 09:00
+    stage.contact(birthday=date(1980, 11, 24))  # created after 09:00
     changed = stage.contact(birthday=date(1980, 6, 1))
     stage.look()
 
@@ -120,18 +120,18 @@ def test_changed_date_counts_and_the_old_one_does_not(stage: EntryStage):
     stage.change(sooner, attributes={"renewal_date": "2026-12-27"})
     stage.change(gone, attributes={"renewal_date": None})
     stage.look_every(HOUR, datetime(2026, 11, 28, tzinfo=UTC))
-    at_first = stage.who(journey)
+    at_first = stage.contacts_in(journey)
     stage.look_every(DAY / 4, datetime(2026, 12, 7, tzinfo=UTC))
 
     assert at_first == [sooner.id]
-    assert stage.who(journey) == [sooner.id, later.id]
+    assert stage.contacts_in(journey) == [sooner.id, later.id]
 
 
-def test_change_just_before_the_flow_comes_by_counts_too(stage: EntryStage):
+def test_change_just_before_the_run_counts_too(stage: EntryStage):
     journey = stage.registered(RENEWAL, head=FIELDS)
     hanako = stage.contact(attributes={"renewal_date": "2026-12-26"})
     stage.look()
-    stage.clock.move_to(datetime(2026, 11, 26, 1, 0, tzinfo=UTC))  # due an hour ago, and nobody has looked
+    stage.clock.move_to(datetime(2026, 11, 26, 1, 0, tzinfo=UTC))  # due an hour ago, and the flow has not run
 
     stage.change(hanako, attributes={"renewal_date": "2027-01-26"})
     stage.look()
@@ -139,7 +139,7 @@ def test_change_just_before_the_flow_comes_by_counts_too(stage: EntryStage):
     assert stage.entered(journey) == []
 
 
-def test_unrelated_change_after_the_date_loses_nothing(stage: EntryStage):
+def test_unrelated_change_after_the_date_keeps_the_entry(stage: EntryStage):
     journey = stage.registered(RENEWAL, head=FIELDS)
     hanako = stage.contact(attributes={"renewal_date": "2026-12-26"})
     taro = stage.contact()
@@ -152,7 +152,7 @@ def test_unrelated_change_after_the_date_loses_nothing(stage: EntryStage):
         stage.change(each, city="横浜市")
     stage.look()
 
-    assert sorted(stage.who(journey)) == [hanako.id, taro.id]
+    assert sorted(stage.contacts_in(journey)) == [hanako.id, taro.id]
 
 
 def test_date_that_goes_and_comes_back_is_the_same_occasion(stage: EntryStage):
@@ -167,10 +167,10 @@ def test_date_that_goes_and_comes_back_is_the_same_occasion(stage: EntryStage):
     stage.change(hanako, zone="America/New_York")  # there it is 25 November: the 26th comes again
     stage.look_every(HOUR, datetime(2026, 11, 27, 12, tzinfo=UTC))
 
-    assert stage.who(journey) == [hanako.id]
+    assert stage.contacts_in(journey) == [hanako.id]
 
 
-def test_new_version_with_another_offset_takes_nobody_for_the_same_date_twice(stage: EntryStage):
+def test_new_version_with_another_offset_enters_nobody_twice_by_one_date(stage: EntryStage):
     journey = stage.registered(RENEWAL, head=FIELDS, key="renewal")
     early = stage.contact(attributes={"renewal_date": "2026-12-26"})
     late = stage.contact(attributes={"renewal_date": "2027-01-05"})
@@ -185,19 +185,19 @@ def test_new_version_with_another_offset_takes_nobody_for_the_same_date_twice(st
     assert rows[1].entered_at == datetime(2026, 12, 16, 1, 0, tzinfo=UTC)  # 5 Jan - 20 days = 16 Dec 00:00 UTC, seen at 01:00
 
 
-def test_what_was_due_under_the_old_rule_is_not_lost_by_a_new_version(stage: EntryStage):
+def test_date_due_under_the_old_rule_is_not_lost_by_a_new_version(stage: EntryStage):
     journey = stage.registered(RENEWAL, head=FIELDS, key="renewal")
     hanako = stage.contact(attributes={"renewal_date": "2026-12-26"})
     stage.look()
-    stage.clock.move_to(datetime(2026, 11, 26, 2, 0, tzinfo=UTC))  # due two hours ago, and nobody has looked
+    stage.clock.move_to(datetime(2026, 11, 26, 2, 0, tzinfo=UTC))  # due two hours ago, and the flow has not run
 
     stage.registered(RENEWAL.replace("-30", "-40"), head=FIELDS, key="renewal")
     stage.look()
 
-    assert stage.who(journey) == [hanako.id]
+    assert stage.contacts_in(journey) == [hanako.id]
 
 
-def test_journey_that_takes_nobody_any_more_keeps_no_dates(stage: EntryStage):
+def test_journey_that_is_no_longer_open_keeps_no_dates(stage: EntryStage):
     journey = stage.registered(BIRTHDAY)
     stage.contact(birthday=date(1980, 11, 26))
     stage.look()
@@ -242,7 +242,7 @@ def test_time_that_does_not_exist_becomes_the_first_that_does(stage: EntryStage,
     assert [row.entered_at for row in stage.entered(journey)] == [enters_at]
 
 
-def test_contacts_live_by_the_partners_clock_when_they_have_none(stage: EntryStage):
+def test_contact_without_a_zone_has_the_partners(stage: EntryStage):
     stage.partner = stage.partner_in("Europe/Berlin")
     journey = stage.registered(BIRTHDAY)
     stage.contact(birthday=date(1980, 11, 26))
@@ -260,11 +260,11 @@ def test_fixed_day_takes_everybody_once(stage: EntryStage):
 
     stage.look_every(HOUR, datetime(2026, 12, 25, tzinfo=UTC))
 
-    assert stage.who(journey) == [person.id for person in people]
+    assert stage.contacts_in(journey) == [person.id for person in people]
 
 
 def test_run_that_finds_nothing_due_reads_no_contact(stage: EntryStage):
-    """Cost follows what is due and what changed."""
+    """The cost of a run depends on due dates and changed contacts only."""
     stage.registered(BIRTHDAY)
     for _ in range(30):
         stage.contact(birthday=date(1980, 6, 1))

@@ -1,4 +1,4 @@
-"""An event lets its contact into the journeys that listen to it, in the transaction that records it."""
+"""Entry by an event: its contact enters the journeys that listen for it, in the transaction that records it."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -36,7 +36,7 @@ async def test_event_enters_the_contact_without_a_campaign_and_the_journey_runs(
     assert stage.moves(taro) == []
 
 
-def test_event_and_entrance_are_kept_together_or_not_at_all(stage: EntryStage):
+def test_event_and_enrollment_are_stored_together_or_not_at_all(stage: EntryStage):
     journey = stage.registered("{event: booked}")
     hanako = stage.contact()
 
@@ -49,7 +49,7 @@ def test_event_and_entrance_are_kept_together_or_not_at_all(stage: EntryStage):
     assert stage.entered(journey) == []
 
 
-def test_same_event_told_again_enters_nobody_again(stage: EntryStage):
+def test_same_event_sent_again_enters_nobody_again(stage: EntryStage):
     """D13"""
     journey = stage.registered("{event: booked, reentry: any_time}")
     hanako = stage.contact()
@@ -57,13 +57,13 @@ def test_same_event_told_again_enters_nobody_again(stage: EntryStage):
     for _again in range(3):
         stage.happens("booked", hanako, key="crm-17")
 
-    assert stage.who(journey) == [hanako.id]
+    assert stage.contacts_in(journey) == [hanako.id]
 
 
 @pytest.mark.parametrize(
     ("entry", "times"),
     [
-        ("{event: booked, reentry: any_time}", 3),  # each event is one more time through
+        ("{event: booked, reentry: any_time}", 3),  # each event is one more enrollment
         ("{event: booked, reentry: after_exit}", 1),  # still inside at the second and third
         ("{event: booked, reentry: never}", 1),
     ],
@@ -77,7 +77,7 @@ def test_reentry_while_inside_follows_the_journey(stage: EntryStage, entry: str,
     with stage.db.writing() as session:
         record_events(session, stage.brand.id, events, stage.clock.now())
 
-    assert stage.who(journey) == [hanako.id] * times
+    assert stage.contacts_in(journey) == [hanako.id] * times
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ async def test_reentry_after_leaving_follows_the_journey(stage: EntryStage, entr
     await stage.run_for(timedelta(days=after_days))
     stage.happens("booked", hanako)
 
-    assert stage.who(journey) == [hanako.id] * times
+    assert stage.contacts_in(journey) == [hanako.id] * times
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ async def test_reentry_after_leaving_follows_the_journey(stage: EntryStage, entr
     [
         ('{event: booked, where: "event.data.amount > 100"}', {"amount": 101}, True),
         ('{event: booked, where: "event.data.amount > 100"}', {"amount": 100}, False),
-        ('{event: booked, where: "event.data.amount > 100"}', {"amount": "much"}, False),  # odd data: recorded, and enters nobody
+        ('{event: booked, where: "event.data.amount > 100"}', {"amount": "much"}, False),  # odd data: recorded, without an entry
         ('{event: booked, where: "event.data.amount > 100"}', {}, False),
         ("{event: booked, filter: \"contact.city == '名古屋市'\"}", {}, True),
         ("{event: booked, filter: \"contact.city == '横浜市'\"}", {}, False),
@@ -115,7 +115,7 @@ async def test_reentry_after_leaving_follows_the_journey(stage: EntryStage, entr
         ("{event: visited}", {}, False),
     ],
 )
-def test_where_and_filter_say_whom_an_event_enters(stage: EntryStage, entry: str, data: dict[str, object], enters: bool):
+def test_where_and_filter_decide_whether_an_event_enters(stage: EntryStage, entry: str, data: dict[str, object], enters: bool):
     journey = stage.registered(entry, head="events: [booked, visited]\njourney_fields: {topic: text}\n")
     hanako = stage.contact()
 
@@ -146,7 +146,7 @@ def test_consent_is_asked_for_as_anywhere(stage: EntryStage, consent: bool | Non
     assert stage.entered(journey) == []
 
 
-async def test_event_that_let_in_meets_no_wait_and_no_goal_of_the_journey(stage: EntryStage):
+async def test_event_of_the_entry_ends_no_wait_and_reaches_no_goal(stage: EntryStage):
     steps = (
         "  - {id: again, wait: {event: booked, timeout: 7 days, on_timeout: late}}\n"
         "  - {id: came, exit: came}\n  - {id: late, exit: late}\n"
@@ -178,7 +178,7 @@ def test_journey_that_is_retired_or_another_brands_takes_nobody(stage: EntryStag
         record_events(session, elsewhere.brand_id, [NewEvent("booked", elsewhere.id)], stage.clock.now())
 
     assert stage.entered(journey) == []
-    assert elsewhere.id not in stage.who(other)
+    assert elsewhere.id not in stage.contacts_in(other)
 
 
 def test_newest_version_decides(stage: EntryStage):
@@ -189,10 +189,10 @@ def test_newest_version_decides(stage: EntryStage):
     stage.happens("booked", hanako)
     stage.happens("visited", taro)
 
-    assert stage.who(journey) == [taro.id]
+    assert stage.contacts_in(journey) == [taro.id]
 
 
-def test_text_that_is_not_the_approved_one_lets_nobody_in_and_the_event_is_kept(stage: EntryStage):
+def test_text_that_is_not_the_approved_one_enters_nobody_and_the_event_is_kept(stage: EntryStage):
     journey = stage.registered("{event: booked}")
     with stage.db.writing() as session:
         version = session.exec(select(JourneyVersion).where(JourneyVersion.journey_id == journey.id)).one()
@@ -223,9 +223,9 @@ def test_many_events_at_once_have_each_their_own_verdict(stage: EntryStage):
     with stage.db.writing() as session:
         answers = record_events(session, stage.brand.id, events, stage.clock.now(), partner_id=stage.partner.id)
 
-    told = [getattr(answer, "repeated", type(answer).__name__) for answer in answers]
-    assert told == [False, False, True, "NotFound", "InvalidInput", "InvalidInput", "NotFound"]
-    assert stage.who(journey) == [people[0].id, people[1].id]
+    results = [getattr(answer, "repeated", type(answer).__name__) for answer in answers]
+    assert results == [False, False, True, "NotFound", "InvalidInput", "InvalidInput", "NotFound"]
+    assert stage.contacts_in(journey) == [people[0].id, people[1].id]
 
 
 def test_first_event_of_its_name_is_counted_once_for_each_enrollment(stage: EntryStage):
@@ -240,11 +240,13 @@ def test_first_event_of_its_name_is_counted_once_for_each_enrollment(stage: Entr
         record_events(session, stage.brand.id, events, stage.clock.now())
         first = {(row.contact_id, row.name, row.natural_key): row.first for row in session.exec(select(Event))}
 
-    assert sum(first.values()) == 1 + 2 + 2  # Hanako's visit before entering; inside: one visit, one booking; Taro: the same outside
+    assert (
+        sum(first.values()) == 1 + 2 + 2
+    )  # Hanako's visit before entering; inside: one visit, one booking; Taro: the same without entering
     assert [value for (contact_id, name, _), value in first.items() if contact_id == taro.id and name == "visited"] == [True, False]
 
 
-async def test_event_wakes_only_those_of_its_contact_who_wait_for_it(stage: EntryStage):
+async def test_event_wakes_only_its_contacts_enrollments_that_wait_for_it(stage: EntryStage):
     steps = "  - {id: booking, wait: {event: booked}}\n  - {id: done, exit: done}\n"
     campaign = stage.journey(steps, "events: [booked, visited]")
     hanako, taro = stage.contact(), stage.contact()
@@ -257,20 +259,20 @@ async def test_event_wakes_only_those_of_its_contact_who_wait_for_it(stage: Entr
     assert [stage.enrollment(each).woken_at for each in (hanako, taro)] == [stage.clock.now(), None]
 
 
-def test_event_of_an_address_known_to_two_partners_is_of_the_one_who_is_in_touch(stage: EntryStage):
+def test_event_of_an_address_in_two_books_belongs_to_the_contact_with_an_enrollment(stage: EntryStage):
     with stage.db.writing() as session:
         brand = session.get_one(type(stage.brand), stage.brand.id)
-        mine = factories.make_contact(session, session.get_one(Partner, stage.partner.id), email="both@example.com")
+        own_contact = factories.make_contact(session, session.get_one(Partner, stage.partner.id), email="both@example.com")
         factories.make_contact(session, factories.make_partner(session, brand), email="both@example.com")
-    stage.enrol(stage.journey("  - {id: pause, wait: {for: 3 days}}\n"), mine)
+    stage.enrol(stage.journey("  - {id: pause, wait: {for: 3 days}}\n"), own_contact)
 
     with stage.db.writing() as session:
         (answer,) = record_events(session, stage.brand.id, [NewEvent("booked", email="both@example.com")], stage.clock.now())
 
-    assert getattr(answer, "contact_id", None) == mine.id
+    assert getattr(answer, "contact_id", None) == own_contact.id
 
 
-def test_event_told_late_still_counts_as_before_the_journey_it_began(stage: EntryStage):
+def test_late_event_still_counts_as_before_the_journey_that_it_entered(stage: EntryStage):
     journey = stage.registered("{event: booked}")
     hanako = stage.contact()
 

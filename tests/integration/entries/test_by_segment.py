@@ -1,4 +1,4 @@
-"""Segments let their members in, and tell the journeys that listen of whoever joins or leaves."""
+"""Entry by a segment, and the dispatch of membership changes to enrollments that wait for them."""
 
 from datetime import timedelta
 
@@ -26,27 +26,27 @@ def test_members_enter_when_the_journey_begins_and_others_as_they_join(stage: En
     journey = stage.registered("{segment: rich}")
 
     stage.look()
-    at_first = stage.who(journey)
+    at_first = stage.contacts_in(journey)
     stage.change(late, attributes={"balance": 101})
     stage.look()
     stage.look()
 
-    assert (at_first, stage.who(journey)) == ([there.id], [there.id, late.id])
+    assert (at_first, stage.contacts_in(journey)) == ([there.id], [there.id, late.id])
 
 
 @pytest.mark.parametrize("reentry", ["any_time", "after_exit", "never"])
-def test_joining_is_one_entrance_however_often_the_flow_comes_by(stage: EntryStage, reentry: str):
+def test_joining_is_one_entrance_however_often_the_flow_runs(stage: EntryStage, reentry: str):
     """L7"""
     journey = stage.registered(f"{{segment: gold, reentry: {reentry}}}")
     segment_id = stage.segment("gold")
     hanako = stage.contact()
-    stage.list_in(segment_id, hanako)  # joins before the segment is read for the first time: read and told of, in one run
+    stage.list_in(segment_id, hanako)  # joins before the segment is read for the first time: read and dispatched, in one run
 
     for _again in range(3):
         stage.look()
         stage.clock.move(HOUR)
 
-    assert stage.who(journey) == [hanako.id]
+    assert stage.contacts_in(journey) == [hanako.id]
 
 
 def test_joining_again_is_another_entrance_where_the_journey_allows_it(stage: EntryStage):
@@ -62,8 +62,8 @@ def test_joining_again_is_another_entrance_where_the_journey_allows_it(stage: En
         stage.look()
         stage.clock.move(HOUR)
 
-    assert stage.who(journey) == [hanako.id] * 2
-    assert stage.who(once) == [hanako.id]
+    assert stage.contacts_in(journey) == [hanako.id] * 2
+    assert stage.contacts_in(once) == [hanako.id]
 
 
 def test_segment_is_read_at_its_interval_from_registration_on(stage: EntryStage):
@@ -76,7 +76,7 @@ def test_segment_is_read_at_its_interval_from_registration_on(stage: EntryStage)
     stage.look()
     stage.list_in(segment_id, taro)
     stage.look_every(HOUR, began + 23 * HOUR)
-    before = stage.who(journey)
+    before = stage.contacts_in(journey)
     stage.look_every(HOUR, began + 50 * HOUR)
 
     assert before == [hanako.id]
@@ -115,15 +115,15 @@ def test_reading_goes_on_where_it_was_interrupted(stage: EntryStage):
     with stage.db.writing() as session:
         plans.plan_journeys(session, stage.clock.now())
     with stage.db.writing() as session:
-        by_segment.read_some_members(session, stage.clock.now(), limit=2)
+        by_segment.enter_member_batch(session, stage.clock.now(), limit=2)
 
     stage.clock.move(HOUR)
     stage.look()
 
-    assert stage.who(journey) == [person.id for person in people]
+    assert stage.contacts_in(journey) == [person.id for person in people]
 
 
-async def test_rebuild_during_a_wait_removes_nobody_and_no_schedule(stage: EntryStage):
+async def test_evaluation_during_a_wait_removes_no_member_and_no_due_time(stage: EntryStage):
     """L7"""
     segment_id = stage.segment("rich", RICH)
     stays, goes = stage.contact(attributes={"balance": 200}), stage.contact(attributes={"balance": 120})
@@ -141,7 +141,7 @@ async def test_rebuild_during_a_wait_removes_nobody_and_no_schedule(stage: Entry
 
     assert set(before) == {stays.id, goes.id}
     assert after == before
-    assert len(stage.mail.accepted) == 2  # to be in the segment was asked at the entrance only
+    assert len(stage.mail.accepted) == 2  # membership of the segment counts at entry only
 
 
 BRANCH = (
@@ -151,7 +151,7 @@ BRANCH = (
 )
 
 
-async def test_branch_asks_who_is_in_a_segment_now(stage: EntryStage):
+async def test_branch_uses_the_present_members_of_a_segment(stage: EntryStage):
     stage.segment("rich", RICH)
     rich, poor = stage.contact(attributes={"balance": 200}), stage.contact(attributes={"balance": 50})
     became = stage.contact(attributes={"balance": 50})
@@ -165,7 +165,7 @@ async def test_branch_asks_who_is_in_a_segment_now(stage: EntryStage):
     assert [stage.enrollment(each).reason for each in (rich, poor, became)] == ["rich", "poor", "rich"]
 
 
-async def test_joining_is_news_to_those_who_listen_and_to_nobody_else(stage: EntryStage):
+async def test_joining_wakes_enrollments_that_listen_and_no_others(stage: EntryStage):
     stage.segment("rich", RICH)
     listens = stage.journey(
         "  - {id: pause, wait: {for: 30 days}}\n", "exit: [{when: \"in_segment('rich')\", reason: rich}]\ncontact_fields: {balance: number}"
@@ -183,7 +183,7 @@ async def test_joining_is_news_to_those_who_listen_and_to_nobody_else(stage: Ent
     woken = [stage.enrollment(each).woken_at for each in (hanako, taro)]
     await stage.run_for(timedelta(minutes=1))
 
-    assert woken == [None, None]  # her newest enrollment is the deaf one's, his heard nothing
+    assert woken == [None, None]  # her newest enrollment does not listen, and his segment did not change
     ended = {row.contact_id: row.reason for row in _of(stage, listens.journey_id) if row.status is EnrollmentStatus.ended}
     assert ended == {hanako.id: "rich"}
     assert [row.status for row in _of(stage, deaf.journey_id)] == [EnrollmentStatus.waiting]
@@ -198,7 +198,7 @@ def _of(stage: EntryStage, journey_id: int):
         return list(session.exec(select(Enrollment).where(Enrollment.journey_id == journey_id)))
 
 
-async def test_leaving_a_segment_is_news_too(stage: EntryStage):
+async def test_leaving_a_segment_wakes_too(stage: EntryStage):
     segment_id = stage.segment("vip")
     campaign = stage.journey("  - {id: pause, wait: {for: 30 days}}\n", "exit: [{when: \"not in_segment('vip')\", reason: left}]")
     hanako = stage.contact()
@@ -216,7 +216,7 @@ async def test_leaving_a_segment_is_news_too(stage: EntryStage):
     assert stage.enrollment(hanako).reason == "left"
 
 
-async def test_changed_contact_is_news_to_those_who_listen(stage: EntryStage):
+async def test_changed_contact_wakes_enrollments_that_listen(stage: EntryStage):
     campaign = stage.journey(
         "  - {id: pause, wait: {for: 30 days}}\n", "exit: [{when: contact.is_client, reason: client}]\ncontact_fields: {is_client: bool}"
     )
@@ -232,7 +232,7 @@ async def test_changed_contact_is_news_to_those_who_listen(stage: EntryStage):
     assert stage.enrollment(hanako).reason == "client"
 
 
-def test_partners_own_segment_lets_in_their_contacts_only(stage: EntryStage):
+def test_partners_own_segment_enters_their_contacts_only(stage: EntryStage):
     journey = stage.registered("{segment: mine}")
     with stage.db.writing() as session:
         service.create_segment(session, stage.viewer, "mine", "Mine", stage.clock.now(), rule="contact.city == '名古屋市'")
@@ -243,11 +243,11 @@ def test_partners_own_segment_lets_in_their_contacts_only(stage: EntryStage):
     stage.look()
     stage.look()
 
-    assert stage.who(journey) == [hanako.id]
+    assert stage.contacts_in(journey) == [hanako.id]
     assert stage.entered(journey)[0].partner_id == first.id
 
 
-def test_segment_that_nobody_made_lets_nobody_in(stage: EntryStage):
+def test_segment_that_does_not_exist_enters_nobody(stage: EntryStage):
     journey = stage.registered("{segment: nowhere, every: 1 day}")
     stage.contact()
 

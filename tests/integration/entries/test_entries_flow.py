@@ -1,4 +1,4 @@
-"""The entries flow as a whole: on its schedule, twice at once, cut short, killed between two parts: nobody is lost and nobody doubled."""
+"""The entries flow: on its schedule, twice at once, cut short, killed between two parts, each contact enters exactly once."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
@@ -41,8 +41,8 @@ def test_flow_is_registered_on_its_schedule_and_runs_where_system_flows_run(pref
     assert SYSTEM_FLOWS["entries"].name == "entries"
 
 
-def _crowd(stage: EntryStage) -> tuple[list[int], list[str]]:
-    """Forty people for whom a date, two segments and a cap are due at once; returns their ids and the journeys' keys."""
+def _due_contacts(stage: EntryStage) -> tuple[list[int], list[str]]:
+    """Return the ids of forty contacts that are due by a date, two segments and a cap at once, and the keys of the journeys."""
     people = [stage.contact(birthday=date(1980, 11, 25), city="横浜市") for _ in range(40)]
     listed = stage.segment("listed")
     stage.list_in(listed, *people)
@@ -61,7 +61,7 @@ def _crowd(stage: EntryStage) -> tuple[list[int], list[str]]:
 
 
 def test_two_runs_at_once_enter_everybody_once(stage: EntryStage):
-    people, keys = _crowd(stage)
+    people, keys = _due_contacts(stage)
     admit_due(stage.db, stage.clock)
     stage.clock.move_to(datetime(2026, 11, 25, 0, 30, tzinfo=UTC))  # half an hour after the date; the second reading is not due yet
 
@@ -72,7 +72,7 @@ def test_two_runs_at_once_enter_everybody_once(stage: EntryStage):
     admit_due(stage.db, stage.clock)
 
     assert {key: _entered(stage, key) for key in keys[:4]} == {key: sorted(people) for key in keys[:4]}
-    capped = _entered(stage, keys[4])  # ten a day on two days; runs at once need not keep the order of those who wait
+    capped = _entered(stage, keys[4])  # ten a day on two days; concurrent runs need not keep the order of the queue
     assert len(capped) == len(set(capped)) == 20
     assert set(capped) <= set(people)
 
@@ -87,8 +87,8 @@ def _entered(stage: EntryStage, key: str) -> list[int]:
 
 
 def test_first_runs_at_once_enter_everybody_once(stage: EntryStage):
-    """The plans themselves are made by one of them."""
-    people, keys = _crowd(stage)
+    """The runs also compete for inserting the plans."""
+    people, keys = _due_contacts(stage)
 
     with ThreadPoolExecutor(4) as pool:
         runs = [pool.submit(admit_due, stage.db, stage.clock) for _ in range(4)]
@@ -99,8 +99,8 @@ def test_first_runs_at_once_enter_everybody_once(stage: EntryStage):
     assert {key: _entered(stage, key) for key in keys[1:]} == {key: sorted(people) for key in keys[1:4]} | {keys[4]: sorted(people[:10])}
 
 
-def test_run_without_time_says_what_it_left_and_the_next_does_it(stage: EntryStage):
-    people, keys = _crowd(stage)
+def test_run_without_time_reports_unfinished_parts_and_the_next_does_them(stage: EntryStage):
+    people, keys = _due_contacts(stage)
 
     cut_short = admit_due(stage.db, stage.clock, seconds=0)
     admit_due(stage.db, stage.clock)
@@ -111,19 +111,19 @@ def test_run_without_time_says_what_it_left_and_the_next_does_it(stage: EntrySta
 
 @pytest.mark.parametrize("dies_after", range(1, 14))
 def test_run_that_dies_anywhere_is_made_up_for_by_the_next(stage: EntryStage, dies_after: int, monkeypatch: pytest.MonkeyPatch):
-    people, keys = _crowd(stage)
+    people, keys = _due_contacts(stage)
     stage.clock.move_to(datetime(2026, 11, 25, 0, 30, tzinfo=UTC))
     committed = 0
     writing = stage.db.writing
 
-    def dying():
+    def die_after():
         nonlocal committed
         committed += 1
         if committed > dies_after:
-            raise KeyboardInterrupt  # as good as a kill: nothing after it runs
+            raise KeyboardInterrupt  # stands for a kill: no code after it runs
         return writing()
 
-    monkeypatch.setattr(stage.db, "writing", dying)
+    monkeypatch.setattr(stage.db, "writing", die_after)
     with pytest.raises(KeyboardInterrupt):
         _look_for_ever(stage)
     monkeypatch.undo()
@@ -138,7 +138,7 @@ def _look_for_ever(stage: EntryStage) -> None:
         admit_due(stage.db, stage.clock)
 
 
-def test_import_is_looked_at_once_and_costs_nothing_afterwards(stage: EntryStage):
+def test_imported_contacts_are_processed_once(stage: EntryStage):
     """S1"""
     stage.segment("ruled", "contact.city == '横浜市'")
     for _ in range(5):
@@ -148,13 +148,13 @@ def test_import_is_looked_at_once_and_costs_nothing_afterwards(stage: EntryStage
 
     with stage.db.reading() as session:
         unread = session.exec(select(func.count()).select_from(Contact).where(col(Contact.unread).is_(True))).one()
-        untold = session.exec(select(func.count()).select_from(SegmentMember).where(col(SegmentMember.told).is_(False))).one()
-    assert (first.contacts, first.passages, unread, untold) == (5, 5, 0, 0)
+        pending = session.exec(select(func.count()).select_from(SegmentMember).where(col(SegmentMember.told).is_(False))).one()
+    assert (first.contacts, first.passages, unread, pending) == (5, 5, 0, 0)
     assert (second.contacts, second.segments, second.passages) == (0, 0, 0)
 
 
 def test_on_a_fast_clock_the_journey_begins_when_it_was_due(stage: EntryStage):
-    """The machine's own lateness, multiplied, must not turn nine in the morning into the middle of the night."""
+    """A delay of seconds, multiplied by the clock, must not move nine in the morning into the night."""
     journey = stage.registered('{date: contact.birthday, every: year, at: "09:00"}')
     stage.contact(birthday=date(1980, 11, 25))
     admit_due(stage.db, stage.clock)
@@ -165,7 +165,7 @@ def test_on_a_fast_clock_the_journey_begins_when_it_was_due(stage: EntryStage):
     assert [row.due_at for row in stage.entered(journey)] == [datetime(2026, 11, 25, 0, 0, tzinfo=UTC)]
 
 
-def test_what_became_of_each_occasion_is_kept(stage: EntryStage):
+def test_result_of_each_occasion_is_kept(stage: EntryStage):
     journey = stage.registered('{date: contact.birthday, every: year, at: "09:00"}', "  - {id: first, send: email, message: one}\n")
     entered, silent = stage.contact(birthday=date(1980, 11, 25)), stage.contact(birthday=date(1980, 11, 25), consent=None)
     admit_due(stage.db, stage.clock)

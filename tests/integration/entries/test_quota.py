@@ -1,4 +1,4 @@
-"""A journey that takes so many at a time: the rest enter later, the oldest first, and nobody is lost."""
+"""The cap of a journey: contacts beyond it are queued and enter later, the oldest first."""
 
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -11,7 +11,7 @@ from distmark.clock import FixedClock
 from distmark.contacts.table import Contact
 from distmark.db import Database
 from distmark.engagement.events import NewEvent, record_events
-from distmark.enrollments.model import EnrolVerdict
+from distmark.entries.model import EnrolVerdict
 from distmark.entries.quota import period_start
 from distmark.entries.table import Entrance, EntryCount
 from distmark.journeys.field_types import Cap
@@ -32,21 +32,21 @@ def _book(stage: EntryStage, people: list[Contact], key: str = "") -> None:
         record_events(session, stage.brand.id, events, stage.clock.now())
 
 
-def test_the_rest_enter_later_in_the_order_they_came(stage: EntryStage):
+def test_contacts_beyond_the_cap_enter_later_in_their_order(stage: EntryStage):
     journey = stage.registered("{event: booked, cap: 3 per day}")
     people = [stage.contact() for _ in range(8)]
     _book(stage, people[:5])
     stage.clock.move(HOUR)
     _book(stage, people[5:])
-    days = [stage.who(journey)]
+    days = [stage.contacts_in(journey)]
 
     for _day in range(3):
         stage.look_every(HOUR, stage.clock.now() + DAY)
-        days.append(stage.who(journey))
+        days.append(stage.contacts_in(journey))
 
     ids = [person.id for person in people]
     assert days == [ids[:3], ids[:6], ids, ids]
-    assert stage.outside(journey) == []
+    assert stage.queued(journey) == []
 
 
 def test_day_of_the_cap_is_the_brands_own(stage: EntryStage):
@@ -71,24 +71,24 @@ def test_day_of_the_cap_is_the_brands_own(stage: EntryStage):
         ("5 per month", datetime(2026, 11, 30, 12, tzinfo=TOKYO), date(2026, 11, 1)),
     ],
 )
-def test_period_begins_where_people_expect_it(cap: str, local: datetime, start: date | datetime):
+def test_period_begins_with_the_hour_day_monday_or_month(cap: str, local: datetime, start: date | datetime):
     assert period_start(Cap.read(cap), local) == start
 
 
-def test_who_waits_does_not_wait_twice_nor_is_overtaken(stage: EntryStage):
+def test_queued_contact_is_neither_queued_twice_nor_overtaken(stage: EntryStage):
     journey = stage.registered("{event: booked, cap: 1 per day}")
     first, second, third = (stage.contact() for _ in range(3))
     _book(stage, [first, second])
     _book(stage, [second], key="again")
-    stage.clock.move(DAY)  # there is room again, and nobody let in those outside yet
+    stage.clock.move(DAY)  # there is room again, and the queue was not admitted yet
 
     _book(stage, [third])
 
-    assert stage.who(journey) == [first.id]
-    assert stage.outside(journey) == [second.id, third.id]
+    assert stage.contacts_in(journey) == [first.id]
+    assert stage.queued(journey) == [second.id, third.id]
 
 
-def test_who_unsubscribed_or_entered_otherwise_meanwhile_takes_no_room(stage: EntryStage):
+def test_queued_contact_that_unsubscribed_or_entered_otherwise_takes_no_room(stage: EntryStage):
     journey = stage.registered("{event: booked, cap: 1 per day, filter: contact.city != '横浜市'}")
     people = [stage.contact() for _ in range(4)]
     _book(stage, people)
@@ -98,7 +98,7 @@ def test_who_unsubscribed_or_entered_otherwise_meanwhile_takes_no_room(stage: En
 
     stage.look_every(HOUR, stage.clock.now() + DAY)
 
-    assert stage.who(journey) == [people[0].id, people[3].id]
+    assert stage.contacts_in(journey) == [people[0].id, people[3].id]
     with stage.db.reading() as session:
         verdicts = {row.contact_id: row.verdict for row in session.exec(select(Entrance))}
     assert verdicts == {people[1].id: "not_matching", people[2].id: "not_matching", people[3].id: "enrolled"}
@@ -119,7 +119,7 @@ def test_campaigns_keep_to_the_cap_and_members_enter_later(stage: EntryStage):
     assert all(row.campaign_id == campaign.id and row.member_id for row in rows[:4])
 
 
-def test_closed_campaign_lets_nobody_in_and_holds_up_nobody(stage: EntryStage):
+def test_closed_campaign_admits_nobody_and_delays_nobody(stage: EntryStage):
     campaign = stage.journey("  - {id: pause, wait: {for: 1 day}}\n", "entry: {cap: 1 per day}")
     people = [stage.contact() for _ in range(3)]
     stage.enrol(campaign, *people)
@@ -139,14 +139,14 @@ def test_dates_beyond_the_cap_wait_like_the_others(stage: EntryStage):
     stage.look()
 
     stage.look_every(HOUR, datetime(2026, 11, 25, 12, tzinfo=UTC))
-    first_day = stage.who(journey)
+    first_day = stage.contacts_in(journey)
     stage.look_every(HOUR, datetime(2026, 11, 27, 12, tzinfo=UTC))
 
     assert first_day == [person.id for person in people[:2]]
-    assert stage.who(journey) == [person.id for person in people]
+    assert stage.contacts_in(journey) == [person.id for person in people]
 
 
-def test_segment_beyond_the_cap_waits_and_who_left_it_meanwhile_stays_out(stage: EntryStage):
+def test_members_beyond_the_cap_are_queued_and_stay_out_when_they_leave_the_segment(stage: EntryStage):
     journey = stage.registered("{segment: gold, cap: 2 per day}")
     segment_id = stage.segment("gold")
     people = [stage.contact() for _ in range(5)]
@@ -156,10 +156,10 @@ def test_segment_beyond_the_cap_waits_and_who_left_it_meanwhile_stays_out(stage:
     stage.unlist(segment_id, people[2])
     stage.look_every(HOUR, stage.clock.now() + DAY)
 
-    assert stage.who(journey) == [people[0].id, people[1].id, people[3].id, people[4].id]
+    assert stage.contacts_in(journey) == [people[0].id, people[1].id, people[3].id, people[4].id]
 
 
-def test_every_event_of_a_journey_for_any_time_keeps_its_own_place(stage: EntryStage):
+def test_each_event_is_queued_by_itself_in_a_journey_for_any_time(stage: EntryStage):
     journey = stage.registered("{event: booked, cap: 2 per day, reentry: any_time}")
     hanako, taro = stage.contact(), stage.contact()
     for number in range(2):
@@ -167,10 +167,10 @@ def test_every_event_of_a_journey_for_any_time_keeps_its_own_place(stage: EntryS
 
     stage.look_every(HOUR, stage.clock.now() + DAY)
 
-    assert stage.who(journey) == [hanako.id, taro.id] * 2
+    assert stage.contacts_in(journey) == [hanako.id, taro.id] * 2
 
 
-def test_new_version_without_a_cap_lets_all_in(stage: EntryStage):
+def test_new_version_without_a_cap_admits_all(stage: EntryStage):
     journey = stage.registered("{event: booked, cap: 1 per day}", key="offer")
     people = [stage.contact() for _ in range(4)]
     _book(stage, people)
@@ -178,7 +178,7 @@ def test_new_version_without_a_cap_lets_all_in(stage: EntryStage):
     stage.registered("{event: booked}", key="offer")
     stage.look()
 
-    assert stage.who(journey) == [person.id for person in people]
+    assert stage.contacts_in(journey) == [person.id for person in people]
 
 
 def test_room_that_was_not_needed_is_given_back(stage: EntryStage):
@@ -191,15 +191,15 @@ def test_room_that_was_not_needed_is_given_back(stage: EntryStage):
         assert session.exec(select(EntryCount.entered)).one() == 1
 
 
-def test_journey_that_takes_nobody_lets_those_outside_wait_for_its_next_version(stage: EntryStage):
+def test_queue_of_a_retired_journey_waits_for_its_next_version(stage: EntryStage):
     journey = stage.registered("{event: booked, cap: 1 per day}", key="offer")
     people = [stage.contact() for _ in range(2)]
     _book(stage, people)
     stage.retire(journey)
 
     stage.look_every(HOUR, stage.clock.now() + 2 * DAY)
-    retired = stage.who(journey)
+    retired = stage.contacts_in(journey)
     stage.registered("{event: booked, cap: 1 per day}", key="offer")
     stage.look()
 
-    assert (retired, stage.who(journey)) == ([people[0].id], [people[0].id, people[1].id])
+    assert (retired, stage.contacts_in(journey)) == ([people[0].id], [people[0].id, people[1].id])

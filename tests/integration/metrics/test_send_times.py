@@ -17,7 +17,7 @@ from distmark.metrics.rollup import roll_up
 from distmark.metrics.send_times import LEAST_OWN, LEAST_SHARED
 from distmark.metrics.table import EngagedHour
 from distmark.partners.table import Brand, Partner
-from distmark.segments.membership import keep
+from distmark.segments.membership import update_memberships
 from distmark.segments.service import create_segment
 from tests import factories
 from tests.driver import PHONE, Stage
@@ -211,12 +211,12 @@ async def test_people_in_the_same_segment_decide_before_the_partners_other_conta
     _crowd(stage, 17, LEAST_SHARED * 2)
     with stage.db.writing() as session:
         alike = factories.make_contact(session, session.get_one(Partner, stage.partner.id), zone="Asia/Tokyo", city="札幌市")
-        keep(session, [alike], stage.clock.now())
+        update_memberships(session, [alike], stage.clock.now())
     _opened(stage, alike, *_evenings(TOKYO, 11, LEAST_SHARED))
     roll_up(stage.db, stage.clock.now())
     hanako, taro = stage.contact(zone="Asia/Tokyo", city="札幌市"), stage.contact(zone="Asia/Tokyo", city="横浜市")
     with stage.db.writing() as session:
-        keep(session, [session.get_one(Contact, each.id) for each in (hanako, taro)], stage.clock.now())
+        update_memberships(session, [session.get_one(Contact, each.id) for each in (hanako, taro)], stage.clock.now())
 
     together = await _sent_at(stage, hanako), await _sent_at(stage, taro)
 

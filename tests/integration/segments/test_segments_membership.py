@@ -1,4 +1,4 @@
-"""Who is in a segment, and that nobody is ever taken out to be put in again."""
+"""Membership of segments: rules, lists and evaluations, which never interrupt a lasting membership."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -22,14 +22,14 @@ YOKOHAMA_GOLD = "contact.city == '横浜市' and contact.plan == 'gold'"
 
 
 class Shop:
-    """A brand with two partners; each keeps a book."""
+    """A brand with two partners, each with a book of contacts."""
 
     def __init__(self, db: Database, now: datetime) -> None:
         self.db, self.now = db, now
         with db.writing() as session:
             self.brand = factories.make_brand(session)
-            self.mine, self.other = (factories.make_partner(session, self.brand) for _ in range(2))
-            self.partner: Viewer = factories.make_viewer(session, partner=self.mine)
+            self.own_partner, self.other_partner = (factories.make_partner(session, self.brand) for _ in range(2))
+            self.partner: Viewer = factories.make_viewer(session, partner=self.own_partner)
             self.marketer: Viewer = factories.make_viewer(session, Role.marketer, self.brand)
             self.elsewhere: Viewer = factories.make_viewer(session, Role.marketer)
 
@@ -39,16 +39,16 @@ class Shop:
             return id_of(segment)
 
     def contacts(self, count: int = 1, of_other: bool = False, **fields: Any) -> list[int]:
-        """Contacts as an import writes them: in bulk, with nobody judging them."""
+        """Return the ids of new contacts, inserted in bulk, without an evaluation of segments."""
         with self.db.writing() as session:
-            partner = session.get_one(type(self.mine), (self.other if of_other else self.mine).id)
+            partner = session.get_one(type(self.own_partner), (self.other_partner if of_other else self.own_partner).id)
             return [id_of(factories.make_contact(session, partner, **fields)) for _ in range(count)]
 
     def rebuild(self) -> int:
         judged = 0
         while True:
             with self.db.writing() as session:
-                part = membership.rebuild_some(session, self.now)
+                part = membership.rebuild_batch(session, self.now)
             if part is None:
                 return judged
             judged += part
@@ -68,7 +68,7 @@ def shop(db: Database, now: datetime) -> Shop:
     return Shop(db, now)
 
 
-def test_rule_finds_those_who_are_there_already(shop: Shop):
+def test_rule_finds_contacts_that_exist_already(shop: Shop):
     gold = shop.contacts(city="横浜市", attributes={"plan": "gold"})
     shop.contacts(city="横浜市", attributes={"plan": "basic"})
     shop.contacts(city="川崎市", attributes={"plan": "gold"})
@@ -81,7 +81,7 @@ def test_rule_finds_those_who_are_there_already(shop: Shop):
     assert judged == 4
 
 
-def test_contact_is_judged_when_written_and_when_changed(shop: Shop):
+def test_contact_is_evaluated_when_created_and_when_changed(shop: Shop):
     segment_id = shop.segment("contact.city == '横浜市'")
     shop.rebuild()
 
@@ -97,15 +97,15 @@ def test_contact_is_judged_when_written_and_when_changed(shop: Shop):
 
 
 def test_partners_segment_holds_nobody_from_another_book(shop: Shop):
-    mine, _theirs = shop.contacts(city="横浜市"), shop.contacts(city="横浜市", of_other=True)
+    own, _others = shop.contacts(city="横浜市"), shop.contacts(city="横浜市", of_other=True)
 
     segment_id = shop.segment("contact.city == '横浜市'", viewer=shop.partner)
     shop.rebuild()
 
-    assert shop.members(segment_id) == mine
+    assert shop.members(segment_id) == own
 
 
-def test_rebuild_never_touches_those_who_stay(shop: Shop):
+def test_evaluation_never_touches_lasting_memberships(shop: Shop):
     """L7"""
     stay = shop.contacts(3, city="横浜市", attributes={"plan": "gold"})
     leave = shop.contacts(1, city="川崎市", attributes={"plan": "gold"})
@@ -127,12 +127,12 @@ def test_rebuild_never_touches_those_who_stay(shop: Shop):
     assert not [sql for sql in gone if sql.startswith("DELETE")]
 
 
-def test_rule_changed_in_the_middle_of_a_rebuild_begins_again_with_the_new_one(shop: Shop):
+def test_rule_changed_during_an_evaluation_begins_again_with_the_new_one(shop: Shop):
     """S2"""
     early, late = shop.contacts(2, city="横浜市"), shop.contacts(2, city="川崎市")
     segment_id = shop.segment("contact.city == '横浜市'")
     with shop.db.writing() as session:
-        membership.rebuild_some(session, shop.now, limit=3)
+        membership.rebuild_batch(session, shop.now, limit=3)
 
     with shop.db.writing() as session:
         service.change_rule(session, shop.marketer, segment_id, "contact.city == '川崎市'", shop.now)
@@ -165,7 +165,7 @@ def _statements_of_a_change(shop: Shop, contact_id: int) -> int:
     return len(statements)
 
 
-def test_odd_value_neither_removes_people_nor_stops_the_others(shop: Shop):
+def test_odd_value_neither_ends_a_membership_nor_stops_the_evaluation_of_others(shop: Shop):
     """L7"""
     rich = shop.contacts(1, attributes={"balance": 200})
     segment_id = shop.segment("contact.balance > 100")
@@ -181,7 +181,7 @@ def test_odd_value_neither_removes_people_nor_stops_the_others(shop: Shop):
     assert shop.members(segment_id) == rich + more
 
 
-def test_attributes_written_in_letters_are_read_as_the_segment_says(shop: Shop):
+def test_attributes_kept_as_text_are_read_as_the_segments_types(shop: Shop):
     shop.contacts(1, attributes={"is_client": "いいえ"})
     client = shop.contacts(1, attributes={"is_client": "はい"})
 
@@ -191,7 +191,7 @@ def test_attributes_written_in_letters_are_read_as_the_segment_says(shop: Shop):
     assert shop.members(segment_id) == client
 
 
-def test_rule_about_time_is_judged_anew_every_day_of_the_brand(shop: Shop):
+def test_rule_about_time_is_evaluated_every_day_of_the_brand(shop: Shop):
     soon = shop.contacts(1, birthday=date(1980, 12, 1), attributes={"renewal": "2026-12-24"})
     segment_id = shop.segment("days_until(contact.renewal) <= 29", fields={"renewal": "date"})
     _day(shop)
@@ -226,7 +226,7 @@ def test_listed_members_come_and_go_by_hand(shop: Shop):
     assert shop.members(segment_id) == [one, two]
 
 
-def test_in_segment_means_what_the_contact_is_now_even_before_the_flow_came_by(shop: Shop):
+def test_in_segment_uses_the_contact_as_it_is_now_even_before_the_flow_ran(shop: Shop):
     shop.segment("contact.city == '横浜市'", key="yokohama")
     shop.segment("contact.city != '横浜市'", key="elsewhere", viewer=shop.partner)
     listed = shop.segment(key="vip")
@@ -235,7 +235,7 @@ def test_in_segment_means_what_the_contact_is_now_even_before_the_flow_came_by(s
     with shop.db.writing() as session:
         service.add_to_segment(session, shop.marketer, listed, [taro], shop.now)
         people = list(session.exec(select(Contact).order_by(col(Contact.id))))
-        keys = membership.keys_of(session, people, shop.now)
+        keys = membership.segment_keys_of(session, people, shop.now)
 
     assert keys == {hanako: frozenset({"yokohama"}), taro: frozenset({"vip"})}
 
@@ -251,7 +251,7 @@ def test_in_segment_means_what_the_contact_is_now_even_before_the_flow_came_by(s
         ("", "cannot be read"),
     ],
 )
-def test_rule_that_cannot_be_judged_for_a_contact_alone_is_refused(shop: Shop, rule: str, named: str):
+def test_rule_that_needs_more_than_the_contact_is_refused(shop: Shop, rule: str, named: str):
     with pytest.raises(InvalidInput, match=named):
         shop.segment(rule)
 
@@ -266,20 +266,20 @@ def test_key_means_one_segment_for_each_contact(shop: Shop):
         shop.segment(key="gold", viewer=shop.partner)
 
 
-def test_segments_of_others_are_not_there(shop: Shop):
-    mine, brands = shop.segment(key="mine", viewer=shop.partner), shop.segment(key="ours")
-    stranger = shop.contacts(1, of_other=True)
+def test_segments_of_others_are_not_found(shop: Shop):
+    own, brands = shop.segment(key="mine", viewer=shop.partner), shop.segment(key="ours")
+    foreign = shop.contacts(1, of_other=True)
     with shop.db.writing() as session:
-        other = factories.make_viewer(session, partner=session.get_one(type(shop.other), shop.other.id))
+        other = factories.make_viewer(session, partner=session.get_one(type(shop.other_partner), shop.other_partner.id))
         for viewer in (other, shop.elsewhere):
             with pytest.raises(NotFound):
-                service.get_segment(session, viewer, mine)
+                service.get_segment(session, viewer, own)
         with pytest.raises(NotFound):
-            service.add_to_segment(session, shop.partner, mine, stranger, shop.now)
+            service.add_to_segment(session, shop.partner, own, foreign, shop.now)
         with pytest.raises(Refused):
-            service.add_to_segment(session, shop.marketer, mine, stranger, shop.now)
+            service.add_to_segment(session, shop.marketer, own, foreign, shop.now)
         with pytest.raises(NotFound):
-            service.create_segment(session, shop.partner, "x", "X", shop.now, partner_id=shop.other.id)
+            service.create_segment(session, shop.partner, "x", "X", shop.now, partner_id=shop.other_partner.id)
         with pytest.raises(NotAllowed):
             service.create_segment(session, factories.make_viewer(session, Role.approver, shop.brand), "x", "X", shop.now)
         assert [segment.key for segment, _ in service.list_segments(session, other)] == ["ours"]

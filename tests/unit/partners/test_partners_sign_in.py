@@ -1,4 +1,4 @@
-"""Signing in, sessions, and what a role may do."""
+"""Sign-in, sessions, and the permissions of roles."""
 
 import subprocess
 import sys
@@ -158,11 +158,11 @@ def test_ensuring_brand_partner_and_user_twice_makes_them_once_and_takes_changes
             partners.sign_in(session, "sato@mirai.example", "first password", now)
 
 
-def test_outside_tests_passwords_are_hashed_at_the_recommended_cost() -> None:
+def test_passwords_are_hashed_at_the_recommended_cost_outside_tests() -> None:
     code = "from distmark.partners.service import hash_password; print(hash_password('secret'))"
     hashed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
-    assert not PasswordHash.recommended().verify_and_update("secret", hashed)[1]  # it would hash again what costs less
+    assert not PasswordHash.recommended().verify_and_update("secret", hashed)[1]  # a cheaper hash would be made anew
     assert int(hashed.split("m=")[1].split(",")[0]) >= 19_456  # KiB; the least that OWASP's cheat sheet of 2025 allows
 
 
@@ -188,7 +188,7 @@ def test_partners_are_listed_by_name_within_the_viewers_sight(db: Database):
 
 
 class TestSignInLimiter:
-    def test_eleventh_try_for_one_address_waits_whoever_asks(self):
+    def test_eleventh_attempt_for_one_address_waits_from_any_machine(self):
         limiter = partners.SignInLimiter()
 
         waits = [limiter.wait_seconds(f"10.0.0.{n}", "a@mirai.example") for n in range(11)]
@@ -211,7 +211,7 @@ class TestSignInLimiter:
         assert waits[:3] == [0, 0, 0]
         assert waits[3] > 0
 
-    def test_getting_in_makes_the_count_start_anew(self):
+    def test_sign_in_clears_the_count(self):
         limiter = partners.SignInLimiter("1 per minute", "100 per minute")
         limiter.wait_seconds("10.0.0.1", "a@mirai.example")
 
@@ -220,7 +220,7 @@ class TestSignInLimiter:
         assert limiter.wait_seconds("10.0.0.1", "a@mirai.example") == 0
 
 
-def test_password_too_long_to_be_anybodys_is_not_hashed(monkeypatch: pytest.MonkeyPatch, db: Database, now: datetime):
+def test_password_beyond_the_longest_is_not_hashed(monkeypatch: pytest.MonkeyPatch, db: Database, now: datetime):
     real, given = partners._passwords.verify_and_update, []
     monkeypatch.setattr(partners._passwords, "verify_and_update", lambda tried, stored: (given.append(tried), real(tried, stored))[1])
     with db.writing() as session:
