@@ -9,14 +9,14 @@ LATENESS_FORGIVEN_SECONDS = 20.0
 
 
 class Clock(Protocol):
-    """Where `now` comes from. All datetimes are aware UTC."""
+    """The source of `now`. All datetimes are aware UTC."""
 
     def now(self) -> datetime:
         """Return the present moment, aware UTC."""
         ...
 
     def wall(self, at: datetime) -> datetime:
-        """Return the wall-clock time at which `now()` will read `at`: what Prefect is told."""
+        """Return the wall-clock time at which `now()` will read `at`, for Prefect's schedules."""
         ...
 
     def effective(self, due_at: datetime | None) -> datetime:
@@ -78,7 +78,7 @@ class FastClock:
 
 @dataclass(slots=True)
 class FixedClock:
-    """A clock that stands still until it is told to move: for tests and simulations."""
+    """A clock that stands still until it is moved: for tests and simulations."""
 
     at: datetime
 

@@ -1,4 +1,4 @@
-"""How the command line speaks: tables and progress for people, JSON for scripts, one clear line on stderr for errors."""
+"""The output of the command line: tables and progress for people, JSON for scripts, one clear line on stderr for errors."""
 
 import json
 import os
@@ -98,7 +98,7 @@ def addresses(settings: Settings) -> Table:
 
 
 class Board:
-    """What the processes are doing: a live picture on a terminal, one line per change elsewhere. Use as a context manager."""
+    """The state of the processes: a live picture on a terminal, one line per change elsewhere. Use as a context manager."""
 
     def __init__(self, console: Console = err) -> None:
         self.console = console
@@ -173,7 +173,7 @@ def guarded(run: Callable[[], None]) -> int:
 
 
 def fail(message: str) -> int:
-    """Say on stderr what is wrong and return the exit code of failure."""
+    """Print the error on stderr and return the exit code of failure."""
     err.print(Text.assemble(("Error: ", "bold red"), message))
     return 1
 

@@ -18,7 +18,7 @@ class Refused(DistmarkError):
 
 
 class InvalidInput(DistmarkError):
-    """What was given cannot be read; the text names the place."""
+    """An input that cannot be read; the text names the place."""
 
 
 class SettingsError(DistmarkError):

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Mode(StrEnum):
-    """What this installation is for."""
+    """The purpose of an installation."""
 
     production = "production"
     demo = "demo"
@@ -87,12 +87,12 @@ class Settings(BaseSettings):
 
     @property
     def base_url(self) -> str:
-        """What every public link starts with, without a trailing slash."""
+        """The start of every public link, without a trailing slash."""
         return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
 
     @property
     def dashboard_url(self) -> str:
-        """What links into the Prefect dashboard start with, without a trailing slash."""
+        """The start of links into the Prefect dashboard, without a trailing slash."""
         return (self.prefect_ui_url or self.prefect_api_url.removesuffix("/api")).rstrip("/")
 
     def clock(self) -> Clock:

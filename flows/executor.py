@@ -34,7 +34,7 @@ class RunExecutor:
         self.wakes = 0
 
     def is_in_flight(self, flow_run_id: UUID) -> bool:
-        """Say whether the run is being executed in this process now."""
+        """Return whether the run is being executed in this process now."""
         return flow_run_id in self._in_flight
 
     async def start(self, flow_run: FlowRun) -> None:

@@ -31,7 +31,7 @@ class QueueApi:
         return [FlowRun.model_validate(entry["flow_run"]) for entry in response.json()]
 
     async def is_paused(self) -> bool:
-        """Say whether operations paused the pool or the queue in the dashboard."""
+        """Return whether operations paused the pool or the queue in the dashboard."""
         pool = await self.client.read_work_pool(self.pool)
         if pool.is_paused:
             return True
@@ -68,6 +68,6 @@ class QueueApi:
         return await self.client.set_flow_run_state(flow_run_id, state)
 
     async def is_pending(self, flow_run_id: UUID) -> bool:
-        """Say whether the run is Pending now."""
+        """Return whether the run is Pending now."""
         state = (await self.client.read_flow_run(flow_run_id)).state
         return state is not None and state.is_pending()

@@ -24,7 +24,7 @@ class QueueLock:
         return self._acquire_file() if self._db.is_sqlite else self._acquire_advisory()
 
     def is_held(self) -> bool:
-        """Say whether this process still holds the lock. A database that restarted has released it."""
+        """Return whether this process still holds the lock. A database that restarted has released it."""
         if self._connection is None:
             return self._file is not None
         try:

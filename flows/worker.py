@@ -107,12 +107,12 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
 
     @property
     def is_system(self) -> bool:
-        """Whether this worker serves the pool of system flows, which carry no enrollments."""
+        """Return whether this worker serves the pool of system flows, which carry no enrollments."""
         return self._work_pool_name == self.settings.system_pool
 
     @property
     def wakes(self) -> int:
-        """How many wakes this worker has done."""
+        """The number of wakes that this worker has done."""
         return 0 if self._work_loop is None else self.executor.wakes
 
     @cached_property
@@ -189,7 +189,7 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
         return await self._start_new(runs)
 
     async def _should_poll(self) -> bool:
-        """Say whether to ask Prefect: when anything is due by our own index, and every `POLL_ANYWAY_SECONDS` regardless."""
+        """Return whether to ask Prefect: when anything is due by our own index, and every `POLL_ANYWAY_SECONDS` regardless."""
         if self.is_system or stopwatch() - self._polled_at >= POLL_ANYWAY_SECONDS:
             return True
         return await asyncio.to_thread(self._is_any_due)

@@ -1,4 +1,4 @@
-"""What is handed to a channel, what comes back, and the contract that every channel keeps."""
+"""The contract of every channel: the outgoing message, the receipt, and the errors of a delivery."""
 
 from dataclasses import dataclass
 from datetime import datetime

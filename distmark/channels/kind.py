@@ -23,7 +23,7 @@ class Addressed(Protocol):
 
 
 class AddressForm(StrEnum):
-    """How addresses of a channel are written, and so how two spellings of one address are known as the same."""
+    """The form of a channel's addresses, by which two spellings of one address are known as the same."""
 
     email = "email"
     phone = "phone"

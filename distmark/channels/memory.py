@@ -1,4 +1,4 @@
-"""Ways out that keep what they are given and can be told to fail: for tests, previews and simulations."""
+"""Channels that keep their messages in memory and fail on demand: for tests, previews and simulations."""
 
 from collections import deque
 from enum import StrEnum

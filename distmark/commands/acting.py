@@ -1,4 +1,4 @@
-"""On whose behalf a command acts. The local operator needs no password: who can run commands here can read the database too."""
+"""The user on whose behalf a command acts. The local operator needs no password: who can run commands here can read the database too."""
 
 from collections.abc import Sequence
 from typing import Annotated, TypeVar
@@ -29,7 +29,7 @@ def viewer_for(
     partner_id: int | None = None,
     but_not: Sequence[int] = (),
 ) -> Viewer:
-    """Return who acts, by AS_RULE; `but_not` are users who may not (an author does not approve). NotFound when nobody can."""
+    """Return the acting user, by AS_RULE; `but_not` are users that may not (an author does not approve). NotFound when there is none."""
     if email:
         return _named(session, email)
     roles = [role for role, allowed in PERMISSIONS.items() if permission in allowed]
@@ -86,7 +86,7 @@ def campaign_named(session: Session, key: str, brand_key: str = "") -> Campaign:
 
 
 def brand_of_journey(session: Session, journey_key: str, brand_key: str = "") -> int:
-    """Return the id of the brand whose journey this is. Journeys of two brands may share a key: then `brand_key` decides."""
+    """Return the id of the journey's brand. Journeys of two brands may share a key: then `brand_key` decides."""
     query = select(Journey.brand_id, Brand.key).join(Brand, col(Brand.id) == Journey.brand_id).where(Journey.key == journey_key)
     found = [(brand_id, of) for brand_id, of in session.exec(query) if brand_key in ("", of)]
     return _only(found, f"journey {journey_key}", "; `distmark journeys list` shows those there are")

@@ -36,7 +36,7 @@ UNITS = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(ho
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What the options name."""
+    """The scope that the options name."""
 
     journey: str = ""
     version: int | None = None

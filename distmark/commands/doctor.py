@@ -31,7 +31,7 @@ MOST_NAMED = 5
 
 
 class State(StrEnum):
-    """How one thing is."""
+    """The state of one thing."""
 
     good = "good"
     warning = "warning"

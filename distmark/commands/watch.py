@@ -1,4 +1,4 @@
-"""`distmark watch`: who waits where, what is late, which sends are held by what, and which alarms stand."""
+"""`distmark watch`: enrollments per step, lateness, held sends and their rules, and open alarms."""
 
 from datetime import datetime, timedelta
 from typing import Any

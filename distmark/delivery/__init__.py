@@ -1,1 +1,1 @@
-"""How a finished message leaves: channels, their wire forms, and when they may be used. Knows values, bytes and sockets, no tables."""
+"""Delivery: whether a message may be sent now (policy, priority, throttle, rates), and its hand-over to a channel."""

@@ -21,7 +21,7 @@ OpenFrom = Callable[[datetime], tuple[datetime, tuple[str, ...]]]
 
 
 class SendVerdict(StrEnum):
-    """What to do with a message that is due."""
+    """The decision about a message that is due."""
 
     send = "send"
     hold = "hold"  # try again at `until`; without one, when whatever holds it changes
@@ -31,7 +31,7 @@ class SendVerdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CompetingSend:
-    """A message that wants a place under a person's caps: whose journey's, when it may go but for others, how many that journey allows.
+    """A message that competes for a place under a person's caps: its journey, its time without the others, and its caps.
 
     `since` is when it came to its send step; None while its enrollment is on the way there.
     """
@@ -45,13 +45,13 @@ class CompetingSend:
 
     @property
     def rank(self) -> tuple[int, bool, float, int]:
-        """The order in which places are given: by priority, then to who waited longest. One for all, or two would wait for each other."""
+        """The order in which places are given: by priority, then by waiting time. One order for all: else two would wait for each other."""
         return self.priority.place, self.since is None, self.since.timestamp() if self.since else 0.0, self.enrollment_id
 
 
 @dataclass(frozen=True, slots=True)
 class SendFacts:
-    """What is known about one contact and one message at the moment it is due."""
+    """The facts of one contact and one message at the moment it is due."""
 
     now: datetime
     zone: ZoneInfo
@@ -148,7 +148,7 @@ def ranked_before(mine: CompetingSend, others: Sequence[CompetingSend], zone: Zo
 
 
 def _displaced(facts: SendFacts) -> CompetingSend | None:
-    """Return the first of those before this message whom it would take a place from, so that their caps would hold them longer."""
+    """Return the first message ranked before this one that would lose its place to it, and so be held longer by its caps."""
     for number, rival in enumerate(facts.rivals):
         sooner = [other.at for other in facts.rivals[:number] if other.at <= rival.at]
         without, _cap = cap_allows_from(rival.at, facts.zone, rival.caps, [*facts.written_at, *sooner])

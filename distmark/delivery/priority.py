@@ -1,4 +1,4 @@
-"""Who else wants a place under a person's caps: their enrollments that wait at a send, or come to one before they wait again."""
+"""Competing sends under a person's caps: enrollments that wait at a send, or come to one before they wait again."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,7 +51,7 @@ class Queue:
         return {cap for ones in self.waiters.values() for each in ones.values() for cap in each.program.definition.send_policy.caps.limits}
 
     def before(self, mine: CompetingSend, person_key: str, channel: str, zone: ZoneInfo) -> list[CompetingSend]:
-        """Return whose messages on the channel go before `mine`, in order; `mine` leaves the queue."""
+        """Return the messages on the channel that go before `mine`, in order; `mine` leaves the queue."""
         waiters = self.waiters.get(person_key)
         if not waiters:
             return []
@@ -67,7 +67,7 @@ def current_send(enrollment: Enrollment, step_id: str, visit: int, priority: Pri
 
 
 def queue_of(session: Session, enrollments: Sequence[Enrollment], now: datetime) -> Queue:
-    """Return who may want a place under the caps of these people. All enrollments given are of one brand, version and run.
+    """Return the messages that may compete under the caps of these people. All enrollments given are of one brand, version and run.
 
     What is being handed over wants none: the ledger has it, and it counts there.
     """
@@ -110,7 +110,7 @@ def _competing_send(waiter: Waiter, channel: str, zone: ZoneInfo, now: datetime)
 
 
 def _comes_to_send(program: Program, step_id: str | None, channel: str) -> bool:
-    """Say whether the next waking may write on the channel: which way a split goes is not known yet, so any way counts."""
+    """Return whether the next wake may send on the channel: the way of a branch is not known yet, so any way counts."""
     start = step_id or program.first
     seen: set[str] = set()
     ahead = [start]

@@ -1,4 +1,4 @@
-"""Throttles across processes: who is given which turn, and the rates that people set."""
+"""Throttles across processes: reserved times of messages, and the send rates that people set."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -181,7 +181,7 @@ def _checked_key(session: Session, viewer: Viewer, scope: RateScope, key: str) -
 
 
 def _reserve_again(session: Session, brand_id: int, scope: RateScope, key: str, now: datetime) -> None:
-    """Forget the turns given under the old rate, and wake whoever waits for one."""
+    """Delete the reservations made under the old rate, and wake the enrollments that wait for one."""
     rule = throttle_rule(scope, "" if key == EACH else key)
     of_rule = col(Pace.key).startswith(_key(brand_id, rule), autoescape=True) if key == EACH else col(Pace.key) == _key(brand_id, rule)
     tickets = _reservations_held_by(session, brand_id, rule, exact=key != EACH)

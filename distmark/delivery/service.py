@@ -63,7 +63,7 @@ class SendRequest:
 
 
 class Readiness(StrEnum):
-    """What `prepare` found."""
+    """The result of `prepare` for one request."""
 
     ready = "ready"  # claimed and rendered: hand it over
     settled = "settled"  # its row is final: go on
@@ -93,7 +93,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryResult:
-    """What a channel answered. `status` is sent, deferred, rejected, failed or uncertain; `counts` is False when nobody answered at all."""
+    """The answer of a channel. `status` is sent, deferred, rejected, failed or uncertain; `counts` is False when nobody answered at all."""
 
     status: MessageStatus
     code: str = ""
@@ -103,7 +103,7 @@ class DeliveryResult:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What the messages of one wake have in common: their version, who sends them, who claims them, and when."""
+    """The common part of the messages of one wake: version, sender, claiming worker and time."""
 
     version: JourneyVersion
     definition: JourneyDefinition
@@ -114,7 +114,7 @@ class Batch:
 
 
 def lock_people(session: Session, enrollments: Sequence[Enrollment]) -> None:
-    """Let nobody else decide about writing to these people until the unit of work ends, in whoever's book they are.
+    """Lock these people until the unit of work ends, in every partner's book, so that no other process decides about writing to them.
 
     Two workers that counted a person's messages at once would both find room for one more, and an unsubscribe must be seen here or come
     after the claim. Call it before any other row of theirs is written: everybody locks people first, in one order.
@@ -151,7 +151,7 @@ class _ChannelFacts:
 
 @dataclass(frozen=True, slots=True)
 class _BatchContext:
-    """Everything that decides about a batch."""
+    """The facts by which a batch is decided."""
 
     batch: Batch
     approved: bool
@@ -220,7 +220,7 @@ def _channel_facts(
 
 
 def _written(session: Session, brand_id: int, people: Sequence[str], channel: str, since: datetime) -> dict[str, list[datetime]]:
-    """Return when marketing messages went to each person on the channel, from whichever journey and in whoever's book.
+    """Return the times of marketing messages to each person on the channel, over all journeys and partners.
 
     One that is on its way counts, and one that may have arrived.
     """

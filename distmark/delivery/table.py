@@ -1,4 +1,4 @@
-"""How fast messages may go out, as people decided, and how far each pace has come."""
+"""The rows of send rates, and of the paces at which messages go out under them."""
 
 from datetime import datetime
 

@@ -1,4 +1,4 @@
-"""How fast messages may go out, and whose turn it is. Pure: a pace is one moment, moved on by every message (GCRA, the leaky bucket's
+"""Send rates, and the next free time under them. Pure: a pace is one moment, moved on by every message (GCRA, the leaky bucket's
 arithmetic)."""
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ RESERVATION_KEPT = timedelta(minutes=10)
 
 
 class RateScope(StrEnum):
-    """What a rate slows down. The key is a partner's, a campaign's, or a domain."""
+    """The scope of a rate. The key is a partner's, a campaign's, or a domain."""
 
     partner = "partner"
     campaign = "campaign"
@@ -32,7 +32,7 @@ class Rate:
 
     @property
     def interval(self) -> timedelta:
-        """How far apart two messages are."""
+        """The time between two messages."""
         return HOUR / self.per_hour
 
     def turn(self, level: datetime, now: datetime) -> datetime:

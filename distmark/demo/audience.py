@@ -34,7 +34,7 @@ ONE_CLICK = "Mozilla/5.0 (compatible; MailProvider-Unsubscribe/1.0)"
 
 
 class ReaderAct(StrEnum):
-    """What a recipient does with a message."""
+    """The act of a recipient on a message."""
 
     open = "open"
     machine_open = "machine_open"
@@ -45,7 +45,7 @@ class ReaderAct(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """How one kind of person treats mail: probabilities of opening, of clicking once opened, of booking once clicked."""
+    """The habits of one kind of recipient: probabilities of opening, of clicking once opened, of booking once clicked."""
 
     opens: float
     clicks: float
@@ -85,7 +85,7 @@ class Booking:
 
 @dataclass(slots=True)
 class AudienceTally:
-    """What the audience did, by the Message-IDs concerned; `refused` is what the web did not answer as it should."""
+    """The acts of the audience, by Message-ID; `refused` are requests that the web did not answer as it should."""
 
     opened: set[str] = field(default_factory=set)
     clicked: set[str] = field(default_factory=set)
@@ -209,7 +209,7 @@ class DemoAudience:
         self._count(item, planned)
 
     def _retry_later(self, item: MailboxItem, planned: PlannedAct, error: httpx2.HTTPError) -> None:
-        """Who meets a page that does not load tries again in a moment, and gives up in the end."""
+        """Try a page that did not load again in a moment, and give up in the end."""
         if planned.tries >= MOST_TRIES:
             self.tally.refused.append(f"{planned.act} of {item.message_id}: {type(error).__name__}")
             return

@@ -23,7 +23,7 @@ class SamplePartner:
 
 @dataclass(frozen=True, slots=True)
 class English:
-    """What a brand is called in English, for readers of that language."""
+    """The English names of a brand."""
 
     name: str
     legal_name: str

@@ -19,7 +19,7 @@ class PageProblem(DistmarkError):
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
-    """What one partner sent off: the campaign, and the contacts that the confirm page listed."""
+    """The enrolment of one partner: the campaign, and the contacts that the confirm page listed."""
 
     campaign_id: int
     contact_ids: tuple[int, ...]

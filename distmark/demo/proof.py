@@ -1,4 +1,4 @@
-"""What the demo proves, counted from outside: from the mailbox and from Prefect's API; our own rows only say what should be there."""
+"""The proof of the demo, counted from outside: from the mailbox and from Prefect's API; our own rows only say what should be there."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -80,7 +80,7 @@ class Prefect:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything that the proof is made of; `enrollment_ids` are those of this run, `since` says when it began."""
+    """The evidence of the proof; `enrollment_ids` are those of this run, `since` says when it began."""
 
     db: Database
     mailbox: MailboxStore

@@ -33,7 +33,7 @@ NEVER_ASKED, REFUSED = 22, 23  # by number: one who never agreed, one who said n
 
 @dataclass(frozen=True, slots=True)
 class SignInCard:
-    """How somebody signs in to the demo."""
+    """The sign-in of one demo user."""
 
     brand: str
     role: Role
@@ -43,7 +43,7 @@ class SignInCard:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """What the samples put there. `to_register` are approved versions that have no deployment yet."""
+    """The result of loading the samples. `to_register` are approved versions that have no deployment yet."""
 
     cards: tuple[SignInCard, ...]
     to_register: tuple[int, ...]
@@ -51,7 +51,7 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Staff:
-    """The people of one brand who act while the samples are put in."""
+    """The users of one brand that act while the samples are loaded."""
 
     marketer: Viewer
     approver: Viewer
@@ -76,7 +76,7 @@ def load_samples(db: Database, journey_defs: Path, now: datetime) -> Samples:
 
 
 def open_campaigns(db: Database, now: datetime) -> None:
-    """Each brand's campaign is open, with some members who are still to be decided about. Its journey must be registered."""
+    """Open each brand's campaign, with some undecided members. Its journey must be registered."""
     for sample in BRANDS:
         with db.writing() as session:
             brand = session.exec(select(Brand).where(Brand.key == sample.key)).one()

@@ -28,7 +28,7 @@ SCANNERS = (
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What is known of one request. `since_sent` is None when the message's time is unknown; `links_in_burst` counts distinct links."""
+    """The signs of one request. `since_sent` is None when the message's time is unknown; `links_in_burst` counts distinct links."""
 
     user_agent: str
     since_sent: timedelta | None = None
@@ -70,5 +70,5 @@ def _is_declared_machine(agent: str) -> bool:
 
 
 def counts_as_human(verdict: Verdict) -> bool:
-    """Say whether branches and unique counts take the event as a person's: all but machines, since one hint does not decide."""
+    """Return whether branches and unique counts take the event as a person's: all but machines do, since one hint does not decide."""
     return verdict is not Verdict.machine

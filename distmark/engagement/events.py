@@ -1,4 +1,4 @@
-"""What contacts did elsewhere: recorded once, many at a time, told to whoever waits, and a way into the journeys that listen."""
+"""Events of contacts in other systems: recorded once, many at a time; they wake waiting enrollments and enter contacts into journeys."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ MOST_EVENTS = 1000
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event as somebody tells it. Exactly one of `contact_id` and `email` says of whom; `key` makes a repeat the same event."""
+    """An event that another system reports. Exactly one of `contact_id` and `email` is given; `key` makes a repeat the same event."""
 
     name: str
     contact_id: int | None = None
@@ -57,9 +57,9 @@ class _Whose:
 def record_events(
     session: Session, brand_id: int, events: Sequence[NewEvent], now: datetime, *, partner_id: int | None = None
 ) -> list[RecordedEvent | DistmarkError]:
-    """Record what contacts did elsewhere, each once per `key`, and return for each what became of it, in order.
+    """Record events of contacts, each once per `key`, and return one answer per event, in order.
 
-    Whoever waits for one is woken, and journeys that listen to it let the contact in, all in the caller's transaction. An event is a
+    Waiting enrollments are woken, and journeys that listen to the event enter the contact, all in the caller's transaction. An event is a
     conversion when said so, when it carries a value, or when a journey the person is in has it as its goal. A refusal (NotFound when no
     such contact is known to the caller, InvalidInput without a name) keeps no other event from being recorded.
     """
@@ -118,7 +118,7 @@ def _whose(session: Session, brand_id: int, partner_id: int | None, events: Sequ
 
 
 def _owner(found: Sequence[Contact], enrollments: Mapping[int, Enrollment]) -> _Whose | DistmarkError:
-    """Return the contact among those of one address who is in a journey, the latest entered first; else the newest contact."""
+    """Return the contact with this address whose enrollment is live, the latest entered first; else the newest contact with it."""
     if not found:
         return NotFound("No contact of yours has this id or address; import the contact first.")
     inside = [(enrollments[id_of(contact)], contact) for contact in found if contact.id in enrollments]
@@ -231,7 +231,7 @@ def _insert(session: Session, brand_id: int, rows: Sequence[dict[str, Any]], now
 
 
 def _spread(session: Session, brand_id: int, rows: Sequence[dict[str, Any]], contacts: Mapping[int | None, Contact], now: datetime) -> None:
-    """Wake those who wait for these events, and let in those whom journeys take for them."""
+    """Wake the enrollments that wait for these events, and enter their contacts into the journeys that listen to them."""
     happened: list[ContactEvent] = []
     people: dict[str, list[str]] = {}
     for row in rows:

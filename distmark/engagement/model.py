@@ -1,10 +1,10 @@
-"""What people (and machines) do with a message. Pure."""
+"""The kinds of engagement events, and verdicts on them. Pure."""
 
 from enum import StrEnum
 
 
 class EventKind(StrEnum):
-    """What happened. Everything a journey waits for by a name of its own is `custom`."""
+    """The kind of an event. An event that a journey awaits by a name of its own is `custom`."""
 
     opened = "opened"
     clicked = "clicked"
@@ -17,7 +17,7 @@ class EventKind(StrEnum):
 
 
 class Verdict(StrEnum):
-    """Who did it, as far as can be told. The raw event is kept whatever the verdict."""
+    """A person's act or a machine's, as far as can be judged. The raw event is kept under every verdict."""
 
     human = "human"
     machine = "machine"

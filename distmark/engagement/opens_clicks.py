@@ -1,4 +1,4 @@
-"""What readers do with a message: its image is fetched, its links are followed. Verified, judged and recorded once, many at a time."""
+"""Opens and clicks: a message's image is fetched, its links are followed. Verified, judged and recorded once, many at a time."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,9 +38,9 @@ class Reading:
 
 
 def record_readings(session: Session, readings: Sequence[Reading]) -> int:
-    """Record what was read, each once in ten seconds for the same reader, wake whoever waits for it, and return how many were new.
+    """Record opens and clicks, each once in ten seconds for the same reader, wake waiting enrollments, and return how many were new.
 
-    Those of an unknown token or link are passed over. Several of one message count in the order of their times.
+    Readings with an unknown token or link are skipped. Several of one message count in the order of their times.
     """
     messages = _locked(session, {reading.token for reading in readings})
     known = sorted((each for each in readings if _is_known(messages, each)), key=lambda each: each.at)
@@ -158,7 +158,7 @@ def _row(message: Message, reading: Reading, key: str, verdict: Verdict, *, firs
 
 
 def _spread(session: Session, rows: Sequence[Mapping[str, Any]], now: datetime) -> None:
-    """Wake those whom it concerns that a person, not a machine, opened or clicked."""
+    """Wake the enrollments that an open or click by a person, not a machine, may move."""
     people = select(Contact.id, Contact.person_key).where(among(session, col(Contact.id), {row["contact_id"] for row in rows}))
     keys = {contact_id: person_key for contact_id, person_key in session.exec(people)}  # noqa: C416  (rows are no tuples to mypy)
     told: dict[int, dict[str, set[str]]] = {}

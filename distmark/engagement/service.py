@@ -1,4 +1,4 @@
-"""Opens, clicks, unsubscribes and events: verify, judge, record once, tell whoever waits."""
+"""Opens, clicks, unsubscribes and events: verify, judge, record once, wake waiting enrollments."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class UnsubscribeInfo:
-    """What the unsubscribe page shows: whose mail stops, in which language, and whether it has stopped already."""
+    """The content of the unsubscribe page: the brand, the language, and whether its mail has stopped already."""
 
     brand_name: str
     language: str
@@ -79,7 +79,7 @@ def unsubscribe_info(session: Session, token: str) -> UnsubscribeInfo | None:
 def unsubscribe(session: Session, token: str, now: datetime) -> UnsubscribeInfo | None:
     """Stop all marketing of this brand to the message's recipient on its channel, at once and for all partners; None for an unknown token.
 
-    Asking again changes nothing. Whatever the person is in ends at its next wake, which is now.
+    Asking again changes nothing. The person's enrollments end at their next wake, which is now.
     """
     message = _locked(session, token)
     contact = session.get(Contact, message.contact_id, with_for_update={"key_share": True}) if message else None

@@ -138,7 +138,7 @@ def _advance_one(group: WakeGroup, member: WokenMember) -> None:
 
 
 def _is_backing_off(member: WokenMember) -> bool:
-    """Say whether the member waits to try an effect again: an event of its contact must not bring that try forward."""
+    """Return whether the member waits to try an effect again: an event of its contact must not bring that try forward."""
     row = member.row
     return row.why == Why.retry and row.due_at is not None and member.now < row.due_at
 

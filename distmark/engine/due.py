@@ -10,7 +10,7 @@ from distmark.enrollments.table import Enrollment
 
 
 def is_any_due(session: Session, queue: str, now: datetime) -> bool:
-    """Say whether the due time of any launched, unclaimed enrollment of the queue has come."""
+    """Return whether the due time of any launched, unclaimed enrollment of the queue has come."""
     due = (
         select(Enrollment.id)
         .where(

@@ -335,7 +335,7 @@ def _can_move(pair: _VersionPair, plan: MovePlan, row: Enrollment) -> bool:
 
 
 def _may_have_begun(pair: _VersionPair, row: Enrollment) -> bool:
-    """Say whether the effect of the step may have begun. Its key holds the step's name, so under another name it would happen twice."""
+    """Return whether the effect of the step may have begun. Its key holds the step's name, so under another name it would happen twice."""
     kind = pair.before.steps[row.step_id or ""].kind if row.step_id in pair.before.steps else "wait"
     return kind not in ("wait", "branch") and row.why != Why.held
 

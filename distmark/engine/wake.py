@@ -306,7 +306,7 @@ def _store(session: Session, members: Sequence[WokenMember]) -> None:
 
 
 def _was_ended(member: WokenMember, status: EnrollmentStatus) -> bool:
-    """Say whether a person ended the enrollment meanwhile; it then advances no further."""
+    """Return whether a person ended the enrollment meanwhile; it then advances no further."""
     if status is EnrollmentStatus.ended:
         member.done, member.effect = True, None
     return status is EnrollmentStatus.ended

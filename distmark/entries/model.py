@@ -38,7 +38,7 @@ class EntryPoint:
 
     @property
     def any_time(self) -> bool:
-        """Whether a contact may be in the journey several times at once."""
+        """Return whether a contact may be in the journey several times at once."""
         return self.definition.entry.reentry is Reentry.any_time
 
     def live_key(self, contact: Contact) -> str | None:

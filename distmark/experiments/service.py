@@ -1,4 +1,4 @@
-"""Tests and their winners: who entered which arm, what came of it, and the decision by rule or by hand, which wakes who waits for it."""
+"""Experiments and their winners: contacts per arm, their engagement, and the decision by rule or by hand, which wakes them."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -52,7 +52,7 @@ class ArmEntry:
 
 @dataclass(frozen=True, slots=True)
 class DecidedExperiments:
-    """What one round did: how many tests the rule decided, and how many who waited for a winner it woke."""
+    """The counts of one round: experiments decided by their rule, and enrollments woken that waited for a winner."""
 
     tests: int = 0
     woken: int = 0
@@ -79,7 +79,7 @@ class ExperimentShown:
 
     @property
     def by_money(self) -> bool:
-        """Say whether arms are compared by money per contact, and not by the share of contacts."""
+        """Return whether arms are compared by money per contact, and not by the share of contacts."""
         return self.test.metric == REVENUE
 
 
@@ -167,9 +167,9 @@ def _brand_of(session: Session, version_id: int) -> Brand:
 
 
 def arm_numbers(session: Session, version_id: int, step: BranchStep) -> tuple[ArmNumbers, ...]:
-    """Return the numbers of each arm that somebody may enter, in the order written, counted over the test's own contacts.
+    """Return the numbers of each arm that contacts may enter, in the order written, counted over the experiment's own contacts.
 
-    What counts is what people (not machines) did after they entered: opens and clicks of messages made since then, and conversions of the
+    Counted are acts of people (not machines) after their entry: opens and clicks of messages made since then, and conversions of the
     contact, each for the arm that the contact entered last before it.
     """
     mine = (col(Assignment.version_id) == version_id, col(Assignment.step_id) == step.id)
@@ -281,7 +281,7 @@ def _waiters(version_id: int, step_id: str) -> tuple[ColumnElement[bool], ...]:
 
 
 def decide_due_experiments(db: Database, now: datetime) -> DecidedExperiments:
-    """Every test whose time has come is decided by its rule, and everybody who waits for a winner that is known is woken.
+    """Decide every experiment whose time has come by its rule, and wake the enrollments that wait for a winner that is known.
 
     Looks at what the roll-up wrote down: `roll_up` comes first. Costs one small query while no test is due. Safe to repeat.
     """

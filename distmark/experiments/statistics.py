@@ -1,4 +1,4 @@
-"""Which arm of a test leads, and how sure that is. Pure.
+"""The arm of an experiment that leads, and the confidence in it. Pure.
 
 The arm with the most per contact leads: the share of contacts who clicked, converted or opened, or the money per contact. Arms that
 have exactly the same are a tie, which the one written first wins. Where an arm has nobody, or nobody did in any arm what is measured, there
@@ -19,7 +19,7 @@ PATIENCE = LATE_WINNER_PATIENCE - 2 * LOOK_AGAIN  # then it is decided all the s
 
 
 class Confidence(StrEnum):
-    """What the numbers say about the arm that leads."""
+    """The confidence in the arm that leads."""
 
     clear = "clear"  # CLEAR or more
     likely = "likely"  # LIKELY or more
@@ -30,7 +30,7 @@ class Confidence(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ArmNumbers:
-    """What came of those who entered one arm: how many of them did what is measured, the sum of their money, and of each one's squared."""
+    """The numbers of one arm: contacts entered, contacts that did what is measured, the sum of their money, and the sum of its squares."""
 
     arm: str
     contacts: int
@@ -104,6 +104,6 @@ def _normal(z: float) -> float:
 
 
 def is_over(judgement: Judgement, due_at: datetime, now: datetime) -> bool:
-    """Say whether the rule decides now: when the test is due, and with nothing to compare, PATIENCE later."""
+    """Return whether the rule decides now: when the experiment is due, and with nothing to compare, PATIENCE later."""
     patience = PATIENCE if judgement.sureness is Confidence.nothing else timedelta()
     return now >= due_at + patience

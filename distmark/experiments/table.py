@@ -9,7 +9,7 @@ from distmark.db import JSON_TYPE, UTCDateTime
 
 
 class Assignment(SQLModel, table=True):
-    """A contact's entry into an arm of a test: whom the test's numbers are counted over. Those who were sent by its winner have none.
+    """A contact's arm in an experiment, over which its numbers are counted. Contacts sent on by its winner have none.
 
     It holds plain ids, like a count: its foreign keys would make the roll-up wait for every enrollment that is being walked.
     """
@@ -30,7 +30,7 @@ class Assignment(SQLModel, table=True):
 
 
 class Experiment(SQLModel, table=True):
-    """A test that somebody entered or decided. `arm` is None until it is decided; then everybody who comes or waits takes that arm."""
+    """An experiment that a contact entered or a person decided. `arm` is None until it is decided; then every contact takes that arm."""
 
     __tablename__ = "split_run"
     __table_args__ = (UniqueConstraint("version_id", "step_id"),)

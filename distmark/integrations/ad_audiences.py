@@ -1,4 +1,4 @@
-"""Ad audiences: lists of hashed addresses that an advertising platform matches, kept as files or told to a system of the brand."""
+"""Ad audiences: lists of hashed addresses that an advertising platform matches, kept as files or sent to a system of the brand."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ MOST_PER_CALL = 1000
 
 
 class AudienceAction(StrEnum):
-    """What is done to an audience."""
+    """The change of an audience."""
 
     add = "add"
     remove = "remove"
@@ -43,7 +43,7 @@ class AudienceMember:
 
     @property
     def key(self) -> str:
-        """What the same person is found again by."""
+        """The key by which the same person is found again."""
         return self.email or self.phone
 
 
@@ -61,7 +61,7 @@ class AudienceChange:
 
 
 class Audiences(Protocol):
-    """Where audiences are kept."""
+    """The store of audiences."""
 
     async def change(self, brand: str, audience: str, changes: Sequence[AudienceChange]) -> None:
         """Make these changes, in their order; a change made twice is as one. Errors: DeliveryError when some may not have been made."""

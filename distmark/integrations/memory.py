@@ -8,7 +8,7 @@ from distmark.integrations.webhooks import WebhookAnswer, WebhookCall
 
 
 class MemoryWebhooks:
-    """Calls nobody: keeps each call in `calls`, and answers as told, else 200 with an empty object."""
+    """Webhooks that call no one: each call is kept in `calls` and answered as prepared, else by 200 with an empty object."""
 
     def __init__(self) -> None:
         self.calls: list[WebhookCall] = []

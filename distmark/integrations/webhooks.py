@@ -48,19 +48,19 @@ class WebhookCall:
 
 @dataclass(frozen=True, slots=True)
 class WebhookAnswer:
-    """What came back. `data` is the answer's JSON object, empty when it was none or longer than `MOST_ANSWER_BYTES`."""
+    """The answer to a call. `data` is the answer's JSON object, empty when it was none or longer than `MOST_ANSWER_BYTES`."""
 
     status: int
     data: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
-        """Whether the other side did what it was asked."""
+        """Return whether the other side accepted the call."""
         return 200 <= self.status < 300
 
     @property
     def may_pass(self) -> bool:
-        """Whether it failed in a way that may be over later."""
+        """Return whether the call failed in a way that may pass."""
         return self.status == TOO_MANY or self.status >= SERVER_ERROR
 
 
@@ -68,7 +68,7 @@ class Webhooks(Protocol):
     """A way to call. Safe for many calls at once in one event loop."""
 
     async def call(self, call: WebhookCall) -> WebhookAnswer:
-        """Return what the other side answered, whatever it was.
+        """Return the other side's answer, of any status.
 
         Errors: TemporaryDeliveryError when there was no answer, PermanentDeliveryError for a call that must not or cannot be made,
         SettingsError for a key that this installation does not have.
@@ -98,7 +98,7 @@ def sign(secret: bytes, at_seconds: int, body: bytes) -> str:
 
 
 def is_signed(secret: bytes, header: str, body: bytes, now_seconds: int, kept_seconds: int = SIGNATURE_KEPT_SECONDS) -> bool:
-    """Say whether `header` signs `body` with `secret`, lately: what a receiver does with a call before believing it."""
+    """Return whether `header` is a recent signature of `body` with `secret`; a receiver asks this before it trusts a call."""
     given = dict(part.partition("=")[::2] for part in header.split(","))
     at = given.get("t", "")
     if not at.isdecimal() or abs(now_seconds - int(at)) > kept_seconds:
@@ -224,7 +224,7 @@ def _storable(value: Any) -> Any:
 
 
 def is_public(address: str) -> bool:
-    """Say whether an IP address lies outside every private, local or reserved network, in whatever form it is written."""
+    """Return whether an IP address lies outside every private, local or reserved network, in any form of writing."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

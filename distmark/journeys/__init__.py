@@ -1,1 +1,1 @@
-"""What a journey is: language, checks, picture and the pure next-step rule. Only `table` and `service` know of rows."""
+"""Journeys: the language, its checks, the picture and the pure next-step rule. Only `table` and `service` know of rows."""

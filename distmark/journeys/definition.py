@@ -40,7 +40,7 @@ BLOCK_LENGTH = {"text": 300, "rich": 5_000, "image": 2_000}
 
 
 class FieldType(StrEnum):
-    """What an attribute holds."""
+    """The type of an attribute."""
 
     text = "text"
     number = "number"
@@ -49,7 +49,7 @@ class FieldType(StrEnum):
 
 
 class Kind(StrEnum):
-    """What the law calls the messages of a journey."""
+    """The legal kind of a journey's messages."""
 
     marketing = "marketing"
     transactional = "transactional"
@@ -57,7 +57,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caps(Written):
-    """How many messages a contact may get: the name of a policy, or limits of the journey's own."""
+    """The most messages that a contact may get: the name of a policy, or limits of the journey's own."""
 
     limits: tuple[Cap, ...]
     name: str = ""
@@ -101,7 +101,7 @@ AT_LEAST_ONE = AfterValidator(_at_least_one)
 
 
 class SendPolicy(DefinitionPart):
-    """When messages may be sent, and how many."""
+    """The times at which messages may be sent, and how many."""
 
     quiet_hours: Window | None = Field(None, description="Hours in which nothing is sent, on the contact's clock.")
     days: Days | None = Field(None, description="Days on which messages are sent.")
@@ -114,12 +114,12 @@ class SendPolicy(DefinitionPart):
 
     @property
     def hours(self) -> SendHours:
-        """When messages may be sent at all."""
+        """The hours and days at which messages may be sent."""
         return SendHours(self.quiet_hours, self.days, self.holidays)
 
 
 class Goal(DefinitionPart):
-    """What the journey is for: whoever reaches it leaves at once."""
+    """The goal of a journey: a contact that reaches it leaves at once."""
 
     when: Expression
     target: Percent | None = None
@@ -127,7 +127,7 @@ class Goal(DefinitionPart):
 
 
 class Exit(DefinitionPart):
-    """When a contact leaves at once, and why."""
+    """A condition on which a contact leaves at once, and its reason."""
 
     when: Expression
     reason: Words
@@ -144,7 +144,7 @@ class Block(DefinitionPart):
 
     @property
     def longest(self) -> int:
-        """How many characters the block may have."""
+        """The most characters that the block may have."""
         return self.max_length or BLOCK_LENGTH[self.kind]
 
 
@@ -186,7 +186,7 @@ class JourneyDefinition(DefinitionPart):
 
     @property
     def defaults(self) -> Defaults:
-        """What steps take over that say nothing themselves."""
+        """The journey's values for steps that give none."""
         return Defaults(self.kind is Kind.transactional, self.send_policy.if_held)
 
     def attributes(self, root: str) -> Mapping[str, str]:

@@ -26,7 +26,7 @@ def describe_step(step: Step, lang: str) -> tuple[str, str]:
 
 
 def describe_policy(policy: SendPolicy, lang: str) -> str:
-    """Return when a journey sends, how much at most, and whose messages go first, in `lang`; "" when nothing limits it."""
+    """Return a journey's send policy in words of `lang`: its hours, its caps and its priority; "" when nothing limits it."""
     return listed(list(_policy_words(policy, "ja" if lang == "ja" else "en")), lang)
 
 

@@ -360,7 +360,7 @@ def _arms(step: Step, lang: str) -> tuple[Path, ...]:
 
 
 def _falls_through(steps: tuple[Step, ...]) -> bool:
-    """Whether somebody goes on behind the last of `steps`."""
+    """Return whether contacts go on behind the last of `steps`."""
     if not steps:
         return True
     last = steps[-1]

@@ -1,4 +1,4 @@
-"""What changed between two versions of a journey: fields, steps, and templates line by line."""
+"""The changes between two versions of a journey: fields, steps, and templates line by line."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ _HUNK = re.compile(r"@@ -(\d+)(?:,\d+)? \+(\d+)(?:,\d+)? @@")
 
 
 class Change(StrEnum):
-    """What happened to a step or a template."""
+    """The change of a step or a template."""
 
     added = "added"
     removed = "removed"
@@ -26,7 +26,7 @@ class Change(StrEnum):
 
 
 class LineKind(StrEnum):
-    """What a line of a diff is; `hunk` stands where unchanged lines were left out."""
+    """The kind of a diff's line; `hunk` stands where unchanged lines were left out."""
 
     same = "same"
     added = "added"
@@ -78,7 +78,7 @@ class TemplateChange:
 
 @dataclass(frozen=True, slots=True)
 class SourceDiff:
-    """All that changed: fields of the journey itself, steps (in the new order, removed ones last), templates by name."""
+    """The changes between two sources: fields of the journey, steps (in the new order, removed ones last), templates by name."""
 
     fields: tuple[FieldChange, ...]
     steps: tuple[StepChange, ...]
@@ -86,7 +86,7 @@ class SourceDiff:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing that runs or is sent changed; comments in the definition may have."""
+        """Return whether nothing that runs or is sent changed; comments in the definition may have."""
         return not (self.fields or self.steps or self.templates)
 
 

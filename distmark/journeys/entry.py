@@ -1,4 +1,4 @@
-"""Who may enter a journey, and when: how an entry is written, and the pure rule for coming back."""
+"""Entry into a journey: how it is written, and the pure rule for re-entry."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +26,7 @@ Every = Annotated[Duration | str, PlainValidator(_read_every), WithJsonSchema({"
 
 
 class Reentry(StrEnum):
-    """Whether a contact who was in the journey may enter again."""
+    """The rule for contacts that were in the journey before."""
 
     never = "never"
     after_exit = "after_exit"
@@ -34,7 +34,7 @@ class Reentry(StrEnum):
 
 
 class EntrySource(StrEnum):
-    """What brings contacts in."""
+    """The source of a journey's contacts."""
 
     campaign = "campaign"
     event = "event"
@@ -44,7 +44,7 @@ class EntrySource(StrEnum):
 
 
 class Entry(DefinitionPart):
-    """How contacts enter. Without `event`, `segment` or `date` it is by campaign, or `on: api`."""
+    """The entry of a journey. Without `event`, `segment` or `date` it is by campaign, or `on: api`."""
 
     reentry: Reentry = Field(Reentry.after_exit, description="never, after_exit or any_time.")
     cooldown: Duration | None = Field(None, description="How long after leaving a contact may not enter again.")
@@ -82,7 +82,7 @@ class Entry(DefinitionPart):
 
     @property
     def source(self) -> EntrySource:
-        """What brings contacts in."""
+        """The source of a journey's contacts."""
         if self.on is not None:
             return self.on
         return next((EntrySource(form) for form in FORMS if getattr(self, form) is not None), EntrySource.campaign)
@@ -93,7 +93,7 @@ def _bad(reason: str, reason_ja: str) -> Exception:
 
 
 class Admission(StrEnum):
-    """What the rule for coming back says."""
+    """The answer of the rule for re-entry."""
 
     admitted = "admitted"
     inside = "inside"
@@ -103,7 +103,7 @@ class Admission(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The answer to "may she enter?"; `again_at` is when a contact who is cooling down may (aware UTC)."""
+    """The answer for one contact; `again_at` is the time at which a contact in its cooldown may enter (aware UTC)."""
 
     admission: Admission
     again_at: datetime | None = None

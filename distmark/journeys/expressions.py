@@ -357,7 +357,7 @@ class FunctionCall:
 
 @dataclass(frozen=True, slots=True)
 class Uses:
-    """What an expression or a text refers to: root names, calls, and attributes such as ("contact", "city")."""
+    """The references of an expression or a text: root names, calls, and attributes such as ("contact", "city")."""
 
     names: frozenset[str]
     calls: tuple[FunctionCall, ...]
@@ -464,13 +464,13 @@ class Expression(Written):
 
     @property
     def uses(self) -> Uses:
-        """What the expression refers to."""
+        """The references of the expression."""
         holder = nodes.Output([self._tree])
         return uses_of(holder)
 
     @property
     def constant(self) -> bool | None:
-        """Whether the expression is always true (True), always false (False) or depends on the contact (None)."""
+        """True for an expression that is always true, False for one that is always false, None when it depends on the contact."""
         try:
             return bool(self._tree.as_const(nodes.EvalContext(SANDBOX)))
         except nodes.Impossible:
@@ -491,7 +491,7 @@ class Expression(Written):
         return None if isinstance(found, Undefined) else found
 
     def holds(self, names: Names) -> bool:
-        """Whether the expression is true over `names`. Raises ExpressionError."""
+        """Return whether the expression is true over `names`. Raises ExpressionError."""
         return bool(self.value(names))
 
 
@@ -538,7 +538,7 @@ class Text(Written):
 
     @property
     def uses(self) -> Uses:
-        """What the text refers to."""
+        """The references of the text."""
         return uses_of(self._tree)
 
     def render(self, names: Names) -> str:
@@ -589,5 +589,5 @@ class Texts(Written):
         return self.texts.get(lang) or self.texts.get("") or next(iter(self.texts.values()))
 
     def lacks(self, lang: str) -> bool:
-        """Whether there is no text for `lang`."""
+        """Return whether there is no text for `lang`."""
         return lang not in self.texts and "" not in self.texts

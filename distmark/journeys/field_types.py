@@ -83,7 +83,7 @@ class Words(Written, Mapping[str, str]):
         return self.texts.get(lang) or next(iter(self.texts.values()))
 
     def lacks(self, lang: str) -> bool:
-        """Whether there is no text for `lang`."""
+        """Return whether there is no text for `lang`."""
         return not self.for_all and lang not in self.texts
 
 
@@ -131,7 +131,7 @@ class Cap(Written):
 
     @property
     def days(self) -> float:
-        """How long the period is, in days."""
+        """The length of the period, in days."""
         return PERIODS[self.period]
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""How words of a journey file become values: a base for such values, and the problem that they raise."""
+"""Reading a journey file's words as values: the base of such values, and the problem that they raise."""
 
 from typing import Any, Self
 

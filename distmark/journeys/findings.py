@@ -1,4 +1,4 @@
-"""What a check found: where, what is wrong and what to do, in English and Japanese. The table of all findings is MESSAGES."""
+"""Findings of a check: place, problem and remedy, in English and Japanese. The table of all findings is MESSAGES."""
 
 # ruff: noqa: E501  (a wording stays on its line)
 
@@ -20,7 +20,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How one kind of finding reads; `{...}` are its values."""
+    """The wording of one kind of finding; `{...}` are its values."""
 
     severity: Severity
     en: str

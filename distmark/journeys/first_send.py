@@ -1,4 +1,4 @@
-"""When the first message of a journey would go out, were somebody enrolled now. Pure; nothing is sent or stored."""
+"""The time of a journey's first message for a contact enrolled now. Pure; nothing is sent or stored."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -37,5 +37,5 @@ def _allowed(program: Program, moment: datetime, zone: ZoneInfo) -> datetime:
 
 
 def facts_for(contact: Mapping[str, object], partner: Mapping[str, object], brand: Mapping[str, object]) -> Facts:
-    """Return what is known of somebody who has not been enrolled yet."""
+    """Return the facts of a contact that has not been enrolled yet."""
     return Facts(contact=contact, partner=partner, brand=brand)

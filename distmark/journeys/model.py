@@ -1,4 +1,4 @@
-"""What a journey decides and what it is told: frozen values, no rules. Everything here is plain enough to store or print."""
+"""The decisions of a journey and the facts that they rest on: frozen values, no rules, plain enough to store or print."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ Attributes = Mapping[str, object]
 
 
 class Outcome(StrEnum):
-    """How an enrollment ended."""
+    """The end of an enrollment."""
 
     completed = "completed"
     goal = "goal"
@@ -34,14 +34,14 @@ class Why(StrEnum):
 
 
 class IfHeld(StrEnum):
-    """What a send does when quiet hours, a cap or a throttle hold it."""
+    """The behaviour of a send that quiet hours, a cap or a throttle hold."""
 
     hold = "hold"
     skip = "skip"
 
 
 class Priority(StrEnum):
-    """Whose message goes first when a cap has room for one of them; the first of these before the others."""
+    """The rank of a journey's messages when a cap has room for one; the first of these goes before the others."""
 
     high = "high"
     normal = "normal"
@@ -58,7 +58,7 @@ PLACES = {priority: number for number, priority in enumerate(Priority)}
 
 @dataclass(frozen=True, slots=True)
 class SentFact:
-    """What is known about the message of one send step. Times are aware UTC; `clicked` maps link name to the first human click."""
+    """The facts of the message of one send step. Times are aware UTC; `clicked` maps link name to the first human click."""
 
     at: datetime
     channel: str = "email"
@@ -83,7 +83,7 @@ class EventFact:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that a decision may look at. The caller gathers it; nothing here is fetched.
+    """Everything that a decision may look at. The caller gathers it; nothing here is fetched.
 
     `sent` is keyed by send step id, `events` are oldest first since entry, `written_at` are the times of messages of any journey lately,
     `random_key` is stable per enrollment, `answers` and `winners` are keyed by webhook step id and test step id. `best_hours` holds

@@ -11,7 +11,7 @@ from distmark.journeys.times import SendHours
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Where a step stands in the document: how deep, in which arm of which split, from 0."""
+    """The place of a step in the document: its depth, its split and its arm, from 0."""
 
     step_id: str
     depth: int

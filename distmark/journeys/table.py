@@ -10,7 +10,7 @@ from distmark.db import JSON_TYPE, UTCDateTime
 
 
 class VersionStatus(StrEnum):
-    """Where a version stands between a marketer's desk and Prefect."""
+    """The state of a version, from draft to registered in Prefect."""
 
     draft = "draft"
     submitted = "submitted"

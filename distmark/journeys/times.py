@@ -81,7 +81,7 @@ class Duration(Written):
 
     @property
     def is_zero(self) -> bool:
-        """Whether nothing passes."""
+        """Return whether the duration is zero."""
         return not (self.months or self.days or self.minutes)
 
     def after(self, at: datetime, zone: ZoneInfo | None = None) -> datetime:
@@ -166,7 +166,7 @@ class Window(Written):
         return f"{self.start:%H:%M}-{self.end:%H:%M}"
 
     def holds(self, at: time) -> bool:
-        """Whether the wall-clock time `at` lies in the window."""
+        """Return whether the wall-clock time `at` lies in the window."""
         if self.start < self.end:
             return self.start <= at < self.end
         return at >= self.start or at < self.end
@@ -240,7 +240,7 @@ class Holidays(Written):
 
 @dataclass(frozen=True, slots=True)
 class SendHours:
-    """When messages may be sent at all; None leaves a rule out."""
+    """The hours and days at which messages may be sent; None leaves a rule out."""
 
     quiet_hours: Window | None = None
     days: Days | None = None

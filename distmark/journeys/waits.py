@@ -1,4 +1,4 @@
-"""What a wait may say: the model of the `wait` field, with its forms."""
+"""The `wait` field of a journey: its model, with its forms."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -37,7 +37,7 @@ FORMS: Mapping[str, frozenset[str]] = {
 
 
 class Wait(DefinitionPart):
-    """How long to wait. Exactly one of `for`, `until`, `on`, `event` and `when` leads; `for` may be followed by `until`."""
+    """A wait. Exactly one of `for`, `until`, `on`, `event` and `when` leads; `for` may be followed by `until`."""
 
     for_: Duration | None = Field(None, alias="for", description="A duration: minutes and hours elapse, days and longer are calendar.")
     until: Until | None = Field(None, description="A time of day in the contact's zone, or best_time.")

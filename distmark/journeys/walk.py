@@ -27,7 +27,7 @@ class NoSuchStep(DistmarkError):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a contact stands. `step_id` None is the door when nothing was visited yet, and past the last step otherwise."""
+    """A contact's position. `step_id` None is the start when no step was visited yet, and past the last step otherwise."""
 
     step_id: str | None
     arrived_at: datetime
@@ -54,7 +54,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """How far a walk came, and the decision (Act, Sleep or End) that stopped it there."""
+    """The position that a walk reached, and the decision (Act, Sleep or End) that stopped it there."""
 
     trace: tuple[Trace, ...]
     position: Position
@@ -67,12 +67,12 @@ def zone_of(facts: Facts) -> ZoneInfo:
 
 
 def start(program: Program, at: datetime) -> Position:
-    """Return the position of a contact who enters at `at`."""
+    """Return the position of a contact that enters at `at`."""
     return Position(program.first, at, {program.first: 1})
 
 
 def leaving(program: Program, facts: Facts, now: datetime) -> End | None:
-    """Return the end of a contact who reached the goal or meets an exit rule, in that order, else None. Raises ExpressionError."""
+    """Return the end of a contact that reached the goal or meets an exit rule, in that order, else None. Raises ExpressionError."""
     definition = program.definition
     if definition.goal is None and not definition.exit:
         return None

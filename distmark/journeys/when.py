@@ -1,4 +1,4 @@
-"""`distmark journeys when`: when a contact who reaches a step would go on from there, and why then."""
+"""`distmark journeys when`: the time at which a contact goes on from a step, and the rules that set it."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,7 +22,7 @@ ANY_NEWS = {"en": "news of the contact", "ja": "お客様の動き"}
 
 @dataclass(frozen=True, slots=True)
 class WhenResult:
-    """When the contact goes on: `due_at` aware UTC and `local` on the contact's clock, both None when only an event, or nothing, does that.
+    """The time at which a contact goes on: `due_at` aware UTC, `local` on the contact's clock; both None when an event, or nothing, does.
 
     `rules` moved the time, in order; `notes` are keys of NOTES with `values` for their text.
     """
@@ -41,7 +41,7 @@ class WhenResult:
 
 
 def when(program: Program, step_id: str, at: datetime, zone: ZoneInfo, facts: Facts | None = None, *, number: int = 1) -> WhenResult:
-    """Return when a contact who reaches `step_id` at `at` (aware) goes on; `number` is the how-many-th visit it is.
+    """Return the time at which a contact that reaches `step_id` at `at` (aware) goes on; `number` counts its visits there, from 1.
 
     A send goes on when its message may leave. Raises NotFound for an unknown step.
     """

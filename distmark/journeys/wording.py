@@ -19,7 +19,7 @@ def listed(parts: list[str], lang: str) -> str:
 
 
 def without_slots(text: str, lang: str) -> str:
-    """Return a text whose `{{ }}` slots are shown as a blank, since nobody in particular is meant."""
+    """Return a text with its `{{ }}` slots shown as blanks."""
     return _SLOT.sub("○○" if lang == "ja" else "…", text)
 
 

@@ -41,7 +41,7 @@ class PartStatus:
 
 
 def answers(url: str) -> bool:
-    """Say whether a web server answers there without an error of its own."""
+    """Return whether a web server answers at `url` without an error of its own."""
     try:
         return httpx2.get(url, timeout=2, trust_env=False).status_code < 400
     except httpx2.HTTPError:
@@ -49,7 +49,7 @@ def answers(url: str) -> bool:
 
 
 def greets(host: str, port: int) -> bool:
-    """Say whether a mail server greets there."""
+    """Return whether a mail server greets at this address."""
     import socket
 
     try:

@@ -77,7 +77,7 @@ def add_poll_index(settings: Settings) -> None:
 
 
 def point_prefect_here(settings: Settings) -> None:
-    """What is imported of Prefect from now on in this process talks to our server. Its settings are read once, when it is imported.
+    """Point Prefect's client in this process at our server. Its settings are read once, when it is imported.
 
     Raises Refused when the server does not answer.
     """

@@ -18,7 +18,7 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What tells a process apart from a later one with the same number: when it was born, as the system says it, and its command."""
+    """The identity of a process, apart from a later one with the same number: its start time, as the system reports it, and its command."""
 
     pid: int
     born: str
@@ -70,7 +70,7 @@ def _mark_from_proc(pid: int) -> Mark | None:
 
 
 def is_the_same(mark: Mark) -> bool:
-    """Say whether the marked process still runs; a stranger that was given its number is not it."""
+    """Return whether the marked process still runs; another process with its number is not it."""
     return mark_of(mark.pid) == mark
 
 
@@ -98,7 +98,7 @@ def _signal_group(pid: int, signum: signal.Signals) -> bool:
 
 
 def is_free(host: str, port: int) -> bool:
-    """Say whether a server could listen on the port now."""
+    """Return whether a server could listen on the port now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -27,7 +27,7 @@ def read_state(data_dir: Path) -> dict[str, Any]:
 
 
 def is_running(data_dir: Path) -> bool:
-    """Say whether the machine of this folder runs."""
+    """Return whether the machine of this folder runs."""
     path = data_dir / LOCK_FILE
     if not path.exists():
         return False
@@ -81,7 +81,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """The file holds `content`, whole: whoever reads sees the old or the new."""
+    """Write `content` to the file, whole: a reader sees the old or the new content."""
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
     fresh.replace(path)

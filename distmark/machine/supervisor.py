@@ -37,7 +37,7 @@ STEADY_SECONDS = 60.0  # a process that lived this long starts again at once whe
 
 
 class MachineStopped(DistmarkError):
-    """Somebody asked the machine to stop while it was starting or at work."""
+    """A person or a signal asked the machine to stop while it was starting or at work."""
 
 
 @dataclass
@@ -64,8 +64,10 @@ class Machine:
     # --- what happens, in order -------------------------------------------------------------------------------------------------------
 
     def start(self, meanwhile: Callable[[Settings], Sequence[int]] = lambda settings: ()) -> None:
-        """Every process runs and answers. `meanwhile` is called while the Prefect server starts, with the settings everybody was given; it
-        returns the journey versions to register once the server answers.
+        """Start every process and wait until each answers.
+
+        `meanwhile` is called while the Prefect server starts, with the settings of every process; it returns the journey versions to register
+        once the server answers.
 
         Raises Refused when this data folder's machine runs already, MachineStopped when it was told to stop.
         """
@@ -131,12 +133,12 @@ class Machine:
                 signal.signal(signum, handler)
 
     def wait(self) -> None:
-        """Return when the machine was told to stop."""
+        """Wait until the machine is asked to stop."""
         while not self.stop_asked.wait(0.5):
             pass
 
     def check_stop(self) -> None:
-        """Raise MachineStopped when somebody asked to stop."""
+        """Raise MachineStopped when a stop was asked for."""
         if self.stop_asked.is_set():
             raise MachineStopped("The machine was told to stop.")
 

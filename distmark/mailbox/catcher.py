@@ -1,4 +1,4 @@
-"""A real SMTP server that keeps whatever it is sent. It answers 250 only when the message is on the disk."""
+"""A real SMTP server that keeps every message. It answers 250 only when the message is on the disk."""
 
 import argparse
 import asyncio
@@ -67,7 +67,7 @@ class _Keeper:
         self._finished = False
 
     async def keep(self, incoming: Incoming) -> None:
-        """Return once `incoming` is on the disk; whatever the store raises comes back here."""
+        """Return once `incoming` is on the disk; an error of the store is raised here."""
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((incoming, stored))
         self._arrived.set()
@@ -119,7 +119,7 @@ def _settle(batch: list[tuple[Incoming, asyncio.Future[None]]], error: Exception
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """What aiosmtpd asks us for each message."""
+    """The handler that aiosmtpd calls for each message."""
 
     keeper: _Keeper
 

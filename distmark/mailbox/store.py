@@ -65,7 +65,7 @@ _COLUMNS = "id, kind, at, sender, recipient, message_id, subject, from_shown, to
 
 
 class MessageKind(StrEnum):
-    """What was caught."""
+    """The kind of a caught message."""
 
     mail = "mail"
     sms = "sms"

@@ -1,4 +1,4 @@
-"""A message for one person: who it is for, in which language, with whose words. Rows in, rendered text out."""
+"""A message for one person: its contact, its language and its blocks. Rows in, rendered text out."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

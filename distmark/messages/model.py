@@ -1,4 +1,4 @@
-"""What may become of one message. Pure."""
+"""The statuses of a message. Pure."""
 
 from enum import StrEnum
 

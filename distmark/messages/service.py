@@ -44,7 +44,7 @@ class BlockShown:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What one person would get from one step, were it sent now."""
+    """The message that one person would get from one step, were it sent now."""
 
     step_id: str
     channel: str
@@ -113,7 +113,7 @@ def add_rows(session: Session, rows: Sequence[Mapping[str, Any]]) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What became of an attempt: `detail` is the peer's words, `attempts` how many count so far, `next_try_at` is set when deferred."""
+    """The result of an attempt: `detail` is the peer's words, `attempts` how many count so far, `next_try_at` is set when deferred."""
 
     message_id: int
     status: MessageStatus

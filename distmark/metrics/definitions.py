@@ -1,4 +1,4 @@
-"""What each metric means, in both languages: shown wherever the metric is shown."""
+"""The definition of each metric, in both languages: shown wherever the metric is shown."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ NOTHING: Words = {"ja": "なし(実数)", "en": "none: a plain number"}
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """What one metric counts. A rate divides `numerator` by `denominator`; where that is `NOTHING` there is no rate."""
+    """The definition of one metric. A rate divides `numerator` by `denominator`; where that is `NOTHING` there is no rate."""
 
     metric: str
     name: Words

@@ -1,4 +1,4 @@
-"""What is counted: which move and which event adds to which metric, and the shape of results. Pure."""
+"""The metrics: which timeline entries and events add to which metric, and the shape of results. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -46,7 +46,7 @@ class Metric(StrEnum):
 
 
 class Key(NamedTuple):
-    """What one count is of. `campaign_id` 0 means none; `day` is UTC; `step_id` "" is the journey as a whole."""
+    """The key of one count. `campaign_id` 0 means none; `day` is UTC; `step_id` "" is the journey as a whole."""
 
     version_id: int
     step_id: str
@@ -58,14 +58,14 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How often, and how much in the brand's currency."""
+    """A number of occurrences, and their value in the brand's currency."""
 
     count: int
     value: float = 0.0
 
 
 class Place(NamedTuple):
-    """Where a count belongs, but for its day and metric."""
+    """The key of a count without its day and metric."""
 
     version_id: int
     step_id: str
@@ -114,7 +114,7 @@ ALL_BY_MACHINES: dict[EventKind, Metric] = {EventKind.opened: Metric.opened_mach
 
 @dataclass(frozen=True, slots=True)
 class RawEvent:
-    """What the roll-up needs to know of one engagement event."""
+    """The part of an engagement event that the roll-up reads."""
 
     kind: EventKind
     verdict: Verdict
@@ -158,7 +158,7 @@ def metrics_of_event(event: RawEvent) -> list[tuple[str, Tally]]:
 
 @dataclass(frozen=True, slots=True)
 class RolledUp:
-    """What one run of the roll-up took in, and whose results it changed (journey ids, ascending)."""
+    """The counts of one run of the roll-up, and the journeys whose results it changed (ids, ascending)."""
 
     events: int
     moves: int
@@ -220,7 +220,7 @@ class Results:
 
     @property
     def inside(self) -> int:
-        """How many entered and have not ended, as of the last roll-up."""
+        """The number of contacts that entered and have not ended, as of the last roll-up."""
         return self.count(Metric.entered) - self.count(Metric.ended)
 
 

@@ -39,7 +39,7 @@ Deltas = dict[Key, Tally]
 
 
 class Subject(NamedTuple):
-    """Whom or what an event counts once for: a message, or an enrollment where there is no message."""
+    """The thing for which an event counts once: a message, or an enrollment where there is no message."""
 
     kind: EventKind
     of: str

@@ -58,14 +58,14 @@ class _Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """Those whose journey waits for the best time, and their clocks by contact."""
+    """The enrollments whose journey waits for the best time, and their contacts' time zones."""
 
     enrollments: Sequence[Enrollment]
     zones: Mapping[int, ZoneInfo]
 
 
 def asks_best_hours(program: Program) -> bool:
-    """Say whether the program waits for anybody's best time."""
+    """Return whether the program has a wait for the best time."""
     return any(isinstance(step, WaitStep) and step.wait.until == BEST_TIME for step in program.steps.values())
 
 
@@ -107,7 +107,7 @@ def _own(session: Session, clocks: Mapping[int, ZoneInfo], now: datetime) -> dic
 
 
 def _of_segments(session: Session, contact_ids: Iterable[int], now: datetime) -> dict[int, Hours]:
-    """Return what people do who are in the same segments, by contact."""
+    """Return the engaged hours of the contacts in the same segments, by contact."""
     inside = _segments(session, contact_ids)
     row = SegmentHour
     of_them = (

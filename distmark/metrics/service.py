@@ -54,7 +54,7 @@ Counts = dict[str, int]
 
 
 def count_and_decide(db: Database, now: datetime) -> DecidedExperiments:
-    """Everything written so far is in the counts, and every test that is due is decided: what a simulation calls now and then."""
+    """Roll up everything written so far and decide every due experiment; simulations call it now and then."""
     roll_up(db, now)
     return decide_due_experiments(db, now)
 

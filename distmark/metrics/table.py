@@ -8,7 +8,7 @@ from distmark.db import UTCDateTime
 
 
 class Count(SQLModel, table=True):
-    """How often `metric` happened in a version, step, campaign, partner and day (UTC). `step_id` is "" for the journey as a whole."""
+    """The count of `metric` in a version, step, campaign, partner and day (UTC). `step_id` is "" for the journey as a whole."""
 
     __tablename__ = "metric_count"
     __table_args__ = (UniqueConstraint("version_id", "step_id", "campaign_id", "partner_id", "day", "metric"),)
@@ -37,7 +37,7 @@ class RollUp(SQLModel, table=True):
 
 
 class EngagedHour(SQLModel, table=True):
-    """How often a partner's contacts opened and clicked in an hour of the day on their own clocks, by month (UTC)."""
+    """The opens and clicks of a partner's contacts in an hour of the day on their own clocks, by month (UTC)."""
 
     __tablename__ = "engaged_hour"
     __table_args__ = (UniqueConstraint("brand_id", "partner_id", "month", "hour"),)
@@ -51,7 +51,7 @@ class EngagedHour(SQLModel, table=True):
 
 
 class SegmentHour(SQLModel, table=True):
-    """The same of the contacts who were in a segment when they did, for each segment."""
+    """The opens and clicks, per segment, of the contacts that were in it at the time."""
 
     __tablename__ = "segment_hour"
     __table_args__ = (UniqueConstraint("segment_id", "month", "hour"),)

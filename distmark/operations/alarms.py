@@ -37,7 +37,7 @@ class AlarmShown:
 
 @dataclass(frozen=True, slots=True)
 class AlarmChanges:
-    """What a look changed: alarms that were raised, and those that are over."""
+    """The changes of an update: alarms that were raised, and alarms that are over."""
 
     raised: tuple[int, ...] = ()
     cleared: tuple[int, ...] = ()
@@ -85,7 +85,7 @@ Troubles = dict[tuple[int, AlarmKind], dict[str, Any]]
 
 
 def _late(session: Session, before: datetime, now: datetime) -> Troubles:
-    """Return the versions with somebody who should have moved before then, with how many and since when."""
+    """Return the versions with enrollments that were due before `before`, with their number and the oldest due time."""
     where = (col(Enrollment.status) == EnrollmentStatus.waiting, col(Enrollment.due_at) < before)
     late = _late_rows(col(Enrollment.version_id), col(Enrollment.due_at), where=where)
     by_version = select(late.c.version_id, func.count(), func.min(late.c.due_at)).group_by(late.c.version_id)
@@ -100,7 +100,7 @@ def _late(session: Session, before: datetime, now: datetime) -> Troubles:
 
 
 def _dry(session: Session, now: datetime) -> Troubles:
-    """Return the newest registered versions of journeys that nobody has entered for a day, although on most days before somebody did.
+    """Return the newest registered versions of journeys without an entry for a day, although most days before had one.
 
     The same day a week ago counts apart, so that an office's weekend is no trouble. A journey that people paused, let run dry or whose
     campaigns are closed may stand still.
@@ -142,7 +142,7 @@ def _entries_by_day(session: Session, journey_id: int, now: datetime) -> list[in
 
 
 def _is_meant(session: Session, journey_id: int, version_id: int) -> bool:
-    """Say whether people want nobody to enter the journey now."""
+    """Return whether the journey is paused, drained or without an open campaign, so that no entries are expected."""
     of_journey = or_(col(Suspension.journey_id) == journey_id, col(Suspension.version_id) == version_id)
     whole = and_(*(getattr(Suspension, part).is_(None) for part in ("campaign_id", "partner_id", "contact_id")))
     if session.execute(select(col(Suspension.id)).where(of_journey, whole, col(Suspension.lifted_at).is_(None)).limit(1)).first():

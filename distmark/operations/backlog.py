@@ -37,7 +37,7 @@ class StepWatch:
 
 
 def watch(session: Session, viewer: Viewer, now: datetime) -> list[StepWatch]:
-    """Return every step of the brand's journeys at which somebody is, the latest first, then by journey, version and step."""
+    """Return every step of the brand's journeys with live enrollments, the latest first, then by journey, version and step."""
     require(viewer, Permission.see_journeys)
     versions = _versions_of(session, viewer)
     late = _lateness(session, versions, now)
@@ -88,7 +88,7 @@ def _due(now: datetime) -> tuple[ColumnElement[bool], ...]:
 
 
 def _late_rows(*columns: Any, where: Sequence[ColumnElement[bool]]) -> CTE:
-    """Return some columns of those who are late, found by themselves first.
+    """Return some columns of the late enrollments, found by themselves first.
 
     Left alone, SQLite groups a million who wait by an index over versions and looks at the time of each.
     """
@@ -97,7 +97,7 @@ def _late_rows(*columns: Any, where: Sequence[ColumnElement[bool]]) -> CTE:
 
 @dataclass(frozen=True, slots=True)
 class _Behind:
-    """Those at one step who are due: how many, since when, and how late half of them and the oldest are."""
+    """The due enrollments at one step: their number, since when, and how late half of them and the oldest are."""
 
     due: int = 0
     oldest_due_at: datetime | None = None
@@ -106,7 +106,7 @@ class _Behind:
 
 
 def _lateness(session: Session, versions: Collection[int], now: datetime) -> dict[tuple[int, str], _Behind]:
-    """Return who is due, by version and step."""
+    """Return the due enrollments, by version and step."""
     late = _late_rows(col(Enrollment.version_id), col(Enrollment.step_id), col(Enrollment.due_at), where=_due(now))
     place = (late.c.version_id, late.c.step_id)
     rank = func.row_number().over(partition_by=place, order_by=late.c.due_at).label("rank")

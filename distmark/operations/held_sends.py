@@ -1,4 +1,4 @@
-"""Which sends are held now, where, and by which rule."""
+"""Held sends: their number per step, and the rule that holds them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from distmark.partners.scope import visible
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """How many sends one rule holds at one step of a version now, and when the first of them looks again.
+    """The sends that one rule holds at one step of a version now, and when the first of them is tried again.
 
     `rule` is the one that holds first, with its detail after a colon (`cap_week:3`); what holds a send further shows on its enrollment.
     """
@@ -48,9 +48,9 @@ def held_sends(session: Session, viewer: Viewer, version_id: int | None = None) 
 
 
 def _held_rows(viewer: Viewer) -> CTE:
-    """Return those who are held, found by themselves first: they have an index of their own, so those who just wait are not read.
+    """Return the held enrollments, found by themselves first: they have an index of their own, so waiting ones are not read.
 
-    Whoever asks for one version narrows them afterwards: asked here, SQLite would read all who wait in the version.
+    One version is selected afterwards: selected here, SQLite would read all enrollments that wait in the version.
     """
     rule = col(Enrollment.rules)[0].as_string().label("rule")
     columns = (col(Enrollment.version_id), col(Enrollment.step_id), col(Enrollment.due_at), rule)

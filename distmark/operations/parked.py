@@ -1,4 +1,4 @@
-"""Who is parked after errors, and letting them try again."""
+"""Parked enrollments: those whose step failed again and again, and the retry of their step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """Of those who were parked `tried` go on at once, and `held` stay, since a pause holds them."""
+    """The counts of a retry: `tried` enrollments go on at once, `held` ones stay because a pause holds them."""
 
     tried: int = 0
     held: int = 0
@@ -63,7 +63,7 @@ def parked_count(session: Session, viewer: Viewer) -> int:
 
 
 def retry_parked(session: Session, viewer: Viewer, enrollment_ids: Sequence[int], now: datetime) -> Retried:
-    """Let these parked enrollments try their step again at once, with all their tries; who is not parked any more stays as it is.
+    """Let these parked enrollments try their step again at once, with all their tries; one that is not parked any more stays as it is.
 
     The worker claims their run again, whatever state it ended in. NotFound when one of them is not the viewer's.
     """
@@ -82,7 +82,7 @@ def retry_parked(session: Session, viewer: Viewer, enrollment_ids: Sequence[int]
 
 
 def retry_parked_at_step(session: Session, viewer: Viewer, version_id: int, step_id: str, now: datetime) -> Retried:
-    """Let everybody who is parked at the step of this version try it again at once; "" is the start. NotFound as for `get_version`."""
+    """Let every enrollment parked at the step of this version try it again at once; "" is the start. NotFound as for `get_version`."""
     require(viewer, Permission.publish_campaigns)
     get_version(session, viewer, version_id)
     there = [may_see(Enrollment, viewer), col(Enrollment.version_id) == version_id, func.coalesce(col(Enrollment.step_id), "") == step_id]

@@ -1,4 +1,4 @@
-"""Editable blocks: what a partner may type, cleaned; and whose value wins. Partner text is data, never template source."""
+"""Editable blocks: the partner's text, cleaned, and the layer whose value wins. Partner text is data, never template source."""
 
 import unicodedata
 from collections.abc import Callable, Collection, Mapping

@@ -1,4 +1,4 @@
-"""How a message addresses a person, in each language."""
+"""The greeting of a message, in each language."""
 
 from collections.abc import Mapping
 

@@ -19,7 +19,7 @@ def linking_elements(html: str) -> Sequence[Element]:
 
 
 def is_kept(href: str) -> bool:
-    """Whether `href` stays as it is: mail, telephone and same-page links have no target to count."""
+    """Return whether `href` stays as it is: mail, telephone and same-page links have no target to count."""
     return href.strip().lower().startswith(KEPT_SCHEMES)
 
 

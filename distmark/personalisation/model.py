@@ -1,4 +1,4 @@
-"""What a rendered message is made of: values and the errors that name a template, a language and a slot. Pure."""
+"""The values of a rendered message, and the errors that name a template, a language and a slot. Pure."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ class BlockKind(StrEnum):
 
 
 class Layer(StrEnum):
-    """Where a block's value comes from; a later layer wins."""
+    """The layer from which a block's value comes; a later layer wins."""
 
     JOURNEY = "journey"
     BRAND = "brand"
@@ -51,7 +51,7 @@ class Layer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BlockValue:
-    """What one editable block says for one person, and which layer said it."""
+    """The value of one editable block for one person, and the layer from which it comes."""
 
     value: str
     layer: Layer = Layer.JOURNEY
@@ -107,7 +107,7 @@ class RenderContext:
 
 @dataclass(frozen=True, slots=True)
 class RenderedMessage:
-    """What one person gets. `subject` and `html` are empty on channels without them; `link_targets` maps names to real URLs."""
+    """One person's message. `subject` and `html` are empty on channels without them; `link_targets` maps names to real URLs."""
 
     subject: str
     text: str
@@ -121,5 +121,5 @@ class RenderedMessage:
 
     @property
     def is_too_large(self) -> bool:
-        """Whether a mailbox provider would clip the message, and its footer with it."""
+        """Return whether a mailbox provider would clip the message, and its footer with it."""
         return self.html_bytes > MAX_HTML_BYTES

@@ -1,4 +1,4 @@
-"""Where each element of an HTML document stands in its source, so that one can be changed without touching the rest."""
+"""The place of each element of an HTML document in its source, so that one can be changed without touching the rest."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -268,7 +268,7 @@ def token_numbers(text: str) -> list[int]:
 
 
 def is_only_token(text: str) -> bool:
-    """Whether `text` is one token and nothing else."""
+    """Return whether `text` is one token and nothing else."""
     return _TOKEN_PATTERN.fullmatch(text.strip()) is not None
 
 

@@ -1,4 +1,4 @@
-"""How many parts a short message takes, and so what it costs (3GPP TS 23.038: GSM-7 in 160/153 units, UCS-2 in 70/67)."""
+"""The number of parts of a text message, on which its cost depends (3GPP TS 23.038: GSM-7 in 160/153 units, UCS-2 in 70/67)."""
 
 from dataclasses import dataclass
 from enum import StrEnum

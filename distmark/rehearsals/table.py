@@ -54,7 +54,7 @@ class Rehearsal(SQLModel, table=True):
     go_on_asked: bool = False
 
     def is_silent(self, wall: datetime) -> bool:
-        """Say whether the runner has given no sign of life for `SIGN_OF_LIFE`."""
+        """Return whether the runner has given no sign of life for `SIGN_OF_LIFE`."""
         return wall - self.seen_at > SIGN_OF_LIFE
 
     def state(self, wall: datetime) -> RehearsalStatus:

@@ -372,7 +372,7 @@ def _experiment_of(step: BranchStep) -> SplitTest:
 
 
 def _reached_metric(member: _SimulatedMember, experiment: SplitTest, since: datetime, goals: frozenset[str]) -> bool:
-    """Say whether the contact has met the experiment's metric since then. Revenue is never met: simulated events have no value."""
+    """Return whether the contact has met the experiment's metric since then. Revenue is never met: simulated events have no value."""
     if experiment.metric in ("click", "open"):
         since_then = [action for action in member.engagements if action.sent_at is not None and action.sent_at >= since]
         if experiment.metric == "open":

@@ -33,7 +33,7 @@ _ADDRESS = re.compile(r"<?[^\s<>@]+@[^\s<>@:,;]+>?")
 
 
 class TlsMode(StrEnum):
-    """How the connection is encrypted."""
+    """The encryption of the connection."""
 
     auto = "auto"  # STARTTLS when the server offers it
     starttls = "starttls"  # STARTTLS, or nothing is sent

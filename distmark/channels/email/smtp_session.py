@@ -187,7 +187,7 @@ class Conversation(asyncio.Protocol):
         self._lose("The server closed the connection")
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Whoever waits learns that there will be no reply."""
+        """Raise in the waiting call that there will be no reply."""
         self._lose(f"The connection was lost{f': {error}' if error else ''}")
 
     def pause_writing(self) -> None:

@@ -51,4 +51,4 @@ class MailboxSmsChannel:
         return Receipt(code="200", detail=f"kept as number {stored}", peer="mailbox")
 
     async def close(self) -> None:
-        """Nothing to close: the store belongs to whoever made it."""
+        """Nothing to close: the store belongs to its maker."""

@@ -1,4 +1,4 @@
-"""What every check looks at: the journey, its program, and where each step and field stands in the file."""
+"""The context of every check: the journey, its program, and the place of each step and field in the file."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -57,5 +57,5 @@ def _sorted(found: list[Finding], source: Source) -> list[Finding]:
 
 
 def has_errors(findings: Collection[Finding]) -> bool:
-    """Whether any finding keeps the journey from being submitted."""
+    """Return whether any finding keeps the journey from being submitted."""
     return any(item.severity is Severity.error for item in findings)

@@ -190,7 +190,7 @@ def _counts(program: Program, step_id: str) -> bool:
 
 
 def _reaches_within_a_week(program: Program, start: str, count: int) -> bool:
-    """Whether `count` messages may leave within a week from the send `start` on, when events come at once and waits are shortest."""
+    """Return whether `count` messages may leave within a week from the send `start` on, when events come at once and waits are shortest."""
     # Dijkstra over (step, messages so far): the least time in which a contact can stand there.
     waiting: list[tuple[timedelta, str, int]] = [(timedelta(), start, 1)]
     seen: set[tuple[str, int]] = set()

@@ -1,4 +1,4 @@
-"""What every step kind has: an id, the ways that lead on from it, and a row in the registry of kinds."""
+"""The base of every step kind: an id, the ways that lead on from it, and a row in the registry of kinds."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What the journey says for steps that say nothing themselves."""
+    """The journey's values for steps that give none."""
 
     transactional: bool = False
     if_held: IfHeld = IfHeld.hold

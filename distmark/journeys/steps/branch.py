@@ -1,4 +1,4 @@
-"""Split contacts into arms: by conditions, at random by shares, or in a test whose winner takes the rest."""
+"""The branch step: contacts go into arms by conditions, at random by shares, or in an experiment whose winner takes the rest."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -32,7 +32,7 @@ METRICS = {
 
 
 class Condition(DefinitionPart):
-    """An arm taken when `when` is true, or by all who are left."""
+    """An arm taken when `when` is true; without `when`, the arm of all other contacts."""
 
     when: Expression | None = None
     otherwise: Literal[True] | None = None
@@ -47,7 +47,7 @@ class Condition(DefinitionPart):
 
     @property
     def label(self) -> str:
-        """What people call the arm: its name, its condition, or "otherwise"."""
+        """The arm's label: its name, its condition, or "otherwise"."""
         return str(self.name or self.when or "otherwise")
 
     @property
@@ -76,7 +76,7 @@ class Random(DefinitionPart):
 
 
 class SplitTest(DefinitionPart):
-    """What decides a test: the metric, how many wait for the result, and when it is read."""
+    """The rule of an experiment: the metric, the share of contacts held out, and when the result is read."""
 
     metric: Literal["click", "conversion", "revenue", "open"] = Field(description="What the winner has most of, per contact.")
     link: Name | None = Field(None, description="Only clicks of this link count.")
@@ -175,7 +175,7 @@ class BranchStep(Step):
         return tuple(Path(arm.name, arm.steps, share) for arm, share in zip(self.split, shares_of(self.split), strict=True))
 
     def dead_arms(self) -> tuple[tuple[tuple[str | int, ...], str], ...]:
-        """Return where in the step the arms stand that nobody can take, and why: a key of DEAD."""
+        """Return the places of the arms that no contact can take, each with its reason: a key of DEAD."""
         if isinstance(self.branch, tuple):
             return tuple((("branch", number), why) for number, why in _dead_conditions(self.branch))
         place: tuple[str | int, ...] = ("branch", "random") if isinstance(self.branch, Random) else ("arms",)

@@ -15,7 +15,7 @@ WHO = {"partner": {"ja": "担当者", "en": "partner"}, "marketer": {"ja": "本�
 
 
 class TaskField(DefinitionPart):
-    """Who does what until when."""
+    """The fields of a task: its assignee, its title and when it is due."""
 
     for_: Literal["partner", "marketer"] = Field("partner", alias="for", description="Whose task it is.")
     title: Texts = Field(description="What to do, in one line; slots such as {{ contact.first_name }} are filled.")

@@ -22,7 +22,7 @@ def _has_fixed_host(url: Text) -> Text:
 
 
 class Webhook(DefinitionPart):
-    """What to call and how."""
+    """The fields of a webhook: its address, method, headers and body."""
 
     url: Annotated[Text, AfterValidator(_has_fixed_host)] = Field(description="http(s) address; slots may fill path and query.")
     method: Literal["POST", "PUT", "GET", "DELETE"] = "POST"
