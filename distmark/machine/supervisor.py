@@ -66,8 +66,8 @@ class Machine:
     def start(self, meanwhile: Callable[[Settings], Sequence[int]] = lambda settings: ()) -> None:
         """Start every process and wait until each answers.
 
-        `meanwhile` is called while the Prefect server starts, with the settings of every process; it returns the journey versions to register
-        once the server answers.
+        `meanwhile` is called while the Prefect server starts, with the settings of every process; it returns the journey versions to
+        register once the server answers.
 
         Raises Refused when this data folder's machine runs already, MachineStopped when it was told to stop.
         """
