@@ -83,7 +83,7 @@ def _plain(value: object) -> str:
     return "–" if value in (None, "") else str(value)
 
 
-def speak_of(news: PartStatus) -> str:
+def status_line(news: PartStatus) -> str:
     """Return news of a process as one line."""
     return f"{PART_TITLE.get(news.part, news.part)}: {news.state}" + (f" ({news.detail})" if news.detail else "")
 
@@ -102,7 +102,7 @@ class Board:
 
     def __init__(self, console: Console = err) -> None:
         self.console = console
-        self._news: dict[str, PartStatus] = {}
+        self._statuses: dict[str, PartStatus] = {}
         self._note = ""
         self._lock = threading.Lock()
         self._live = (
@@ -118,12 +118,12 @@ class Board:
         if self._live is not None:
             self._live.stop()
 
-    def tell(self, news: PartStatus) -> None:
-        """Show news of a process."""
+    def show_status(self, status: PartStatus) -> None:
+        """Show the state of a process."""
         with self._lock:
-            self._news[news.part] = news
+            self._statuses[status.part] = status
         if self._live is None:
-            self.console.print(speak_of(news), style=None)
+            self.console.print(status_line(status), style=None)
 
     def note(self, text: str, *, keep: bool = False) -> None:
         """Show what is going on as a whole; where there is no live picture only what is to be kept is printed."""
@@ -134,7 +134,7 @@ class Board:
 
     def _picture(self) -> Table:
         with self._lock:
-            news, note = list(self._news.values()), self._note
+            news, note = list(self._statuses.values()), self._note
         grid = Table.grid(padding=(0, 2))
         for each in news:
             grid.add_row(

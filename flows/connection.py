@@ -1,4 +1,4 @@
-"""Which Prefect this process talks to: the one in distmark's settings, unless PREFECT_API_URL says otherwise."""
+"""Connections to Prefect at the address of distmark's settings, unless PREFECT_API_URL is set."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The entries flow: lets contacts into journeys by segments, dates and freed room, and looks at contacts that changed."""
+"""The entries flow: enters contacts into journeys by segments, dates and the waiting list, and reads contacts that changed."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -12,12 +12,12 @@ from distmark.entries import api_calls, by_date, by_segment, changed_contacts, p
 from distmark.segments import membership
 from distmark.settings import get_settings
 
-LONGEST_SECONDS = 20.0  # what is left over then is for the next run: the other system flows want their turn
+LONGEST_SECONDS = 20.0  # the rest is for the next run, so that the other system flows get their turn
 
 
 @dataclass(slots=True)
-class Looked:
-    """How many of each were looked at. `unfinished` names what there was no time for."""
+class EntryCounts:
+    """Counts of rows handled by each part of the flow. `unfinished` names the parts that ran out of time."""
 
     contacts: int = 0
     segments: int = 0
@@ -29,21 +29,21 @@ class Looked:
     unfinished: list[str] = field(default_factory=list)
 
 
-Part = Callable[[Session], int | None]  # does some and says how much; None: nothing was left
+Part = Callable[[Session], int | None]  # handles some rows and returns how many; None: none was left
 
 
 @flow(name="entries", retries=0)
 def entries() -> dict[str, object]:
-    """Let in whoever is due. Cost follows what is due and what changed, not how many contacts or enrollments there are."""
-    return asdict(look(get_database(), get_settings().clock()))
+    """Enter the contacts that are due. The cost grows with what is due and what changed, not with all contacts or enrollments."""
+    return asdict(admit_due(get_database(), get_settings().clock()))
 
 
-def look(db: Database, clock: Clock, seconds: float = LONGEST_SECONDS) -> Looked:
-    """Do everything that is to be done now, part by part, each in a transaction of its own; safe to repeat and to run twice at once.
+def admit_due(db: Database, clock: Clock, seconds: float = LONGEST_SECONDS) -> EntryCounts:
+    """Do all parts that are due now, in many transactions. Safe to repeat, and to run twice at once.
 
-    Dates are entered before changed rules are read, so that what was due under the old rule is not lost.
+    Dates are entered before changed rules are read, so that a date that was due under the old rule is not lost.
     """
-    now, until, looked = clock.now(), stopwatch() + seconds, Looked()
+    now, until, counts = clock.now(), stopwatch() + seconds, EntryCounts()
     with db.writing() as session:
         membership.begin_day(session, now)
         plans.plan_journeys(session, now)
@@ -60,17 +60,17 @@ def look(db: Database, clock: Clock, seconds: float = LONGEST_SECONDS) -> Looked
     )
     for name, part in parts:
         count, finished = _repeat(db, part, until)
-        setattr(looked, name, getattr(looked, name) + count)
+        setattr(counts, name, getattr(counts, name) + count)
         if not finished:
-            looked.unfinished.append(name)
+            counts.unfinished.append(name)
         elif name == "contacts":
             with db.writing() as session:
                 changed_contacts.note_all_processed(session, now)
-    return looked
+    return counts
 
 
 def _repeat(db: Database, part: Part, until: float) -> tuple[int, bool]:
-    """Do `part` again and again until nothing is left (True) or the time is over (False)."""
+    """Call `part` until no row is left (True) or the time is over (False); return the rows handled."""
     total = 0
     while stopwatch() < until:
         with db.writing() as session:

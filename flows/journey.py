@@ -1,4 +1,4 @@
-"""A journey version as a Prefect flow: its name, its version, its steps in order, and what one run of it does."""
+"""A journey version as a Prefect flow, with its name, its version, its steps as the description, and one wake as the body."""
 
 from prefect import Flow
 
@@ -14,8 +14,9 @@ ENTRYPOINT = "flows/journey.py:compile_journey"
 def compile_journey(version: JourneyVersion, program: Program) -> Flow[[str], object]:
     """Return the Prefect flow of an approved version: named after the journey, versioned by its number, described by its steps.
 
-    One run carries the enrollments that share its `run_key`. A run is one wake: it walks those that are due and returns Scheduled under the
-    name Waiting, or Completed. Retries are the steps' own: a flow retry would keep Prefect from ever waking the run again.
+    One run carries the enrollments that share its `run_key`. A run is one wake: it advances the enrollments that are due and returns
+    Scheduled under the name Waiting, or Completed. Retries are the steps' own: a flow retry would keep Prefect from ever waking the run
+    again.
     """
     if version.status not in SENDABLE:
         raise Refused(f"Version {version.number} of {program.definition.key} is {version.status}; only an approved version becomes a flow.")
@@ -25,8 +26,8 @@ def compile_journey(version: JourneyVersion, program: Program) -> Flow[[str], ob
         from distmark.engine.wake import wake
         from flows.states import state_of
 
-        world = get_engine_context()
-        return state_of(await wake(world, run_key), world.clock)
+        context = get_engine_context()
+        return state_of(await wake(context, run_key), context.clock)
 
     return Flow(
         journey,
@@ -41,7 +42,7 @@ def compile_journey(version: JourneyVersion, program: Program) -> Flow[[str], ob
 
 
 def describe(program: Program) -> str:
-    """Return the steps as a Markdown list for the deployment's page. Texts of the brand only; no person's data."""
+    """Return the steps as a Markdown list for the deployment's page. Holds texts of the brand only, no person's data."""
     lines = [f"# {program.definition.name.text('en')}", ""]
     for placed in program.order:
         step = program.steps[placed.step_id]

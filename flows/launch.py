@@ -1,4 +1,4 @@
-"""Enrollments -> flow runs: a transactional outbox. Rows without a run become runs, in bulk, each at most once by its idempotency key."""
+"""Launch of flow runs from a transactional outbox: enrollments without a run. Created in bulk, each once by its idempotency key."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ BULK = 100  # Prefect's own limit per call
 
 
 @dataclass(frozen=True, slots=True)
-class ToLaunch:
-    """One run to create: ids and keys only, since Prefect stores and shows them."""
+class RunToLaunch:
+    """One flow run to create. Holds ids and keys only, since Prefect stores and shows them."""
 
     run_key: str
     deployment_id: str
@@ -33,11 +33,11 @@ class ToLaunch:
 async def launch(db: Database, client: PrefectClient, queue: str, now: datetime, limit: int = 1000) -> int:
     """Create the flow runs of enrollments that have none yet, oldest first, and return how many were created.
 
-    A crash after Prefect's answer and before our note of it is mended by the next call: Prefect knows the idempotency key and answers with
-    the same run. Errors: whatever the client raises when Prefect is away; nothing is lost, call again.
+    After a crash between Prefect's answer and our record of it, the next call completes: Prefect knows the idempotency key and answers with
+    the same run. Errors: those of the client when Prefect is away; then call again, nothing is lost.
     """
     with db.reading() as session:
-        waiting = _outbox(session, queue, limit)
+        waiting = runs_to_launch(session, queue, limit)
     created = 0
     for deployment_id in dict.fromkeys(each.deployment_id for each in waiting):
         group = [each for each in waiting if each.deployment_id == deployment_id]
@@ -51,7 +51,8 @@ async def launch(db: Database, client: PrefectClient, queue: str, now: datetime,
     return created
 
 
-def _outbox(session: Session, queue: str, limit: int) -> list[ToLaunch]:
+def runs_to_launch(session: Session, queue: str, limit: int) -> list[RunToLaunch]:
+    """Return the runs that the queue's enrollments still need, oldest first."""
     # Plain `select`: SQLModel's knows the types of at most four columns.
     rows = session.execute(
         select(
@@ -70,7 +71,7 @@ def _outbox(session: Session, queue: str, limit: int) -> list[ToLaunch]:
         .outerjoin(Campaign, col(Campaign.id) == col(Enrollment.campaign_id))
         .where(
             col(Enrollment.flow_run_id).is_(None),
-            col(Enrollment.status) == EnrollmentStatus.waiting,  # who is paused or was stopped before the start needs no run
+            col(Enrollment.status) == EnrollmentStatus.waiting,  # an enrollment paused or stopped before its start needs no run
             col(Enrollment.queue) == queue,
             col(JourneyVersion.deployment_id).is_not(None),
         )
@@ -86,7 +87,7 @@ def _outbox(session: Session, queue: str, limit: int) -> list[ToLaunch]:
         .limit(limit)
     ).all()
     return [
-        ToLaunch(
+        RunToLaunch(
             run_key=run_key,
             deployment_id=str(deployment_id),
             name=f"{journey} #{first}" if count == 1 else f"{journey} #{first}+{count - 1}",
@@ -97,7 +98,7 @@ def _outbox(session: Session, queue: str, limit: int) -> list[ToLaunch]:
     ]
 
 
-async def _create(client: PrefectClient, deployment_id: str, runs: Sequence[ToLaunch], now: datetime) -> dict[str, str]:
+async def _create(client: PrefectClient, deployment_id: str, runs: Sequence[RunToLaunch], now: datetime) -> dict[str, str]:
     state = enrolled(now)
     body = [
         {

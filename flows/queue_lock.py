@@ -1,4 +1,4 @@
-"""One worker process owns a work queue at a time. What the owner finds claimed when it starts was claimed by the dead."""
+"""The lock of a work queue: one worker process owns the queue at a time. Claims that a new owner finds are those of dead workers."""
 
 import fcntl
 from pathlib import Path
@@ -10,8 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from distmark.db import Database
 
 
-class QueueOwnership:
-    """A lock that the operating system or the database lets go of when the process dies, however it dies."""
+class QueueLock:
+    """A lock that the operating system (SQLite) or the database (Postgres) releases when the process dies, however it dies."""
 
     def __init__(self, db: Database, queue: str, data_dir: Path) -> None:
         self._db, self._queue = db, queue
@@ -19,12 +19,12 @@ class QueueOwnership:
         self._file: IO[str] | None = None
         self._connection: Connection | None = None
 
-    def take(self) -> bool:
-        """Take the lock if nobody holds it, and say whether we hold it now."""
-        return self._take_file() if self._db.is_sqlite else self._take_advisory()
+    def acquire(self) -> bool:
+        """Acquire the lock if it is free, and say whether this process holds it now."""
+        return self._acquire_file() if self._db.is_sqlite else self._acquire_advisory()
 
     def is_held(self) -> bool:
-        """Say whether we still hold the lock: a database that restarted has let go of it."""
+        """Say whether this process still holds the lock. A database that restarted has released it."""
         if self._connection is None:
             return self._file is not None
         try:
@@ -33,8 +33,8 @@ class QueueOwnership:
             return False
         return True
 
-    def let_go(self) -> None:
-        """Let go of the lock."""
+    def release(self) -> None:
+        """Release the lock."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -43,7 +43,7 @@ class QueueOwnership:
             self._connection.close()
             self._connection = None
 
-    def _take_file(self) -> bool:
+    def _acquire_file(self) -> bool:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         handle = self._path.open("w")
         try:
@@ -54,7 +54,7 @@ class QueueOwnership:
         self._file = handle
         return True
 
-    def _take_advisory(self) -> bool:
+    def _acquire_advisory(self) -> bool:
         connection = self._db.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         name = {"name": f"distmark-queue:{self._queue}"}
         try:

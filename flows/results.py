@@ -1,4 +1,4 @@
-"""The results flow: rolls new engagement up to journey metrics, decides tests that are due, and publishes one artifact per journey."""
+"""The results flow: rolls new engagement up to journey metrics, decides due experiments, and publishes one artifact per journey."""
 
 from collections.abc import Sequence
 
@@ -14,9 +14,9 @@ from distmark.settings import get_settings
 
 @flow(name="results", retries=0, log_prints=False)
 def results(publish: bool = True) -> dict[str, int]:
-    """Roll up everything new, decide tests that are due, and publish the funnel of each journey that changed.
+    """Roll up everything new, decide experiments that are due, and publish the funnel of each journey that changed.
 
-    Cost follows what is new, not the history; of a test that is due, it follows the contacts in it.
+    Cost follows what is new, not the history; of an experiment that is due, it follows the contacts in it.
     """
     db, clock = get_database(), get_settings().clock()
     rolled = roll_up(db, clock.now())
@@ -26,7 +26,7 @@ def results(publish: bool = True) -> dict[str, int]:
 
 
 def publish_results(db: Database, clock: Clock, journey_ids: Sequence[int]) -> int:
-    """Publish one Prefect artifact for each of these journeys and return how many. Counts only; nobody's data."""
+    """Publish one Prefect artifact for each of these journeys and return how many. Artifacts hold counts only, nobody's data."""
     if not journey_ids:
         return 0
     with db.reading() as session:

@@ -1,4 +1,4 @@
-"""The worker process: `python -m flows.serve` runs the workers of both pools, journeys and system flows, until it is told to stop."""
+"""The worker process: `python -m flows.serve` runs the workers of both pools, journeys and system flows, until it is stopped."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ log = logging.getLogger("distmark.worker")
 
 
 async def serve() -> None:
-    """Run the worker of the journeys' pool and the worker of the system flows' pool in this process, until told to stop."""
+    """Run the worker of the journeys' pool and the worker of the system flows' pool in this process, until a signal stops them."""
     settings = get_settings()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -45,12 +45,12 @@ async def _until_set(event: asyncio.Event) -> None:
 
 
 async def _wait_for_prefect(stop: asyncio.Event) -> None:
-    told = False
+    logged = False
     async with get_client() as client:
         while not stop.is_set() and await client.api_healthcheck() is not None:
-            if not told:
+            if not logged:
                 log.warning("Prefect does not answer yet at %s; waiting.", get_settings().prefect_api_url)
-                told = True
+                logged = True
             await asyncio.sleep(0.5)
 
 

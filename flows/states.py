@@ -1,4 +1,4 @@
-"""Prefect states for what a wake found, and the words they carry."""
+"""Prefect states of a run: enrolled, claimed, running, and the state that follows a wake."""
 
 from datetime import datetime, timedelta
 
@@ -12,7 +12,7 @@ ENROLLED = "Enrolled"
 
 
 def waiting(at: datetime, message: str) -> State[None]:
-    """Return Scheduled under the name Waiting. The name is never marked Late, which only happens to runs named Scheduled."""
+    """Return Scheduled under the name Waiting. Prefect marks only runs named Scheduled as Late."""
     return State(type=StateType.SCHEDULED, name=WAITING, message=message, state_details=StateDetails(scheduled_time=at))
 
 
@@ -31,11 +31,11 @@ def running(message: str = "") -> State[None]:
     return State(type=StateType.RUNNING, name="Running", message=message or None)
 
 
-def state_of(rest: WakeResult, clock: Clock) -> State[None]:
-    """Return the state that says how the run goes on: Waiting until its due time on the wall clock, Completed, or Failed when parked."""
-    if not rest.over:
-        at = clock.wall(rest.due_at) if rest.due_at else wall_now() + FOREVER
-        return waiting(max(at, wall_now() - timedelta(days=1)), rest.text)
-    if rest.failed:
-        return State(type=StateType.FAILED, name="Parked", message=rest.text)
-    return State(type=StateType.COMPLETED, name="Completed", message=rest.text)
+def state_of(result: WakeResult, clock: Clock) -> State[None]:
+    """Return the state of the run after a wake: Waiting until its due time on the wall clock, Completed, or Failed when parked."""
+    if not result.finished:
+        at = clock.wall(result.due_at) if result.due_at else wall_now() + FOREVER
+        return waiting(max(at, wall_now() - timedelta(days=1)), result.text)
+    if result.failed:
+        return State(type=StateType.FAILED, name="Parked", message=result.text)
+    return State(type=StateType.COMPLETED, name="Completed", message=result.text)

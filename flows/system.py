@@ -1,4 +1,4 @@
-"""Running the system's own flows (entries, results, upkeep) through Prefect's engine, inside the worker process."""
+"""The system flows (entries, results, upkeep), run by Prefect's engine inside the worker process."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Steps on the run's page. Each step of a wake becomes one finished task run there, told in one event instead of Prefect's three."""
+"""Steps of a wake as finished task runs on the run's page, with one event each instead of Prefect's three."""
 
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -13,7 +13,7 @@ LEAST = timedelta(milliseconds=1)
 
 
 def show_steps(flow_run_id: UUID, steps: tuple[StepShown, ...], wake_number: int) -> None:
-    """Put the steps on the run's page, in order. Only step ids, kinds and outcomes; no person's data. Returns at once."""
+    """Put the steps on the run's page, in order. They hold step ids, kinds and outcomes, no person's data. Returns at once."""
     at = wall_now() - LEAST * len(steps)
     for number, step in enumerate(steps):
         _show(flow_run_id, step, f"{wake_number}-{number}", at + LEAST * number)
@@ -34,7 +34,7 @@ def _show(flow_run_id: UUID, step: StepShown, key: str, at: object) -> None:
         expected_start_time=at,
         run_count=1,
     )
-    # The payload is what the client's task engine sends with its last event; the server's recorder asks for no more.
+    # The payload is what the client's task engine sends with its last event; the server's recorder needs no more.
     emit_event(
         id=state.id,
         occurred=state.timestamp,

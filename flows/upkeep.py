@@ -1,4 +1,4 @@
-"""The upkeep flow: finds enrollments and runs that have lost each other, mends them, says what it mended, and raises alarms."""
+"""The upkeep flow: repairs enrollments and flow runs that no longer match each other, counts the repairs, and raises alarms."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -19,9 +19,9 @@ from distmark.engine.version_moves import forget_positions
 from distmark.enrollments.recovery import MOST_OVERDUE, free_claims, long_claimed, note_repairs, overdue_runs, relaunch_runs, unknown_runs
 from distmark.enrollments.service import end_cancelled_runs
 from distmark.settings import get_settings
-from flows.alarms import sound
+from flows.alarms import raise_alarms
 from flows.connection import prefect_client
-from flows.queue_lock import QueueOwnership
+from flows.queue_lock import QueueLock
 from flows.states import waiting
 
 OVERDUE = timedelta(minutes=5)  # real time, like all of these
@@ -30,46 +30,46 @@ CANCELLED_WITHIN = timedelta(hours=2)
 DAILY = timedelta(days=1)  # of the journeys' clock
 PAGE = 200  # Prefect's own limit
 MOST_PAGES = 10
-GONE, OVER, CANCELLED, LOST, ASLEEP, HELD, QUEUED = "gone", "over", "cancelled", "lost", "asleep", "held", "queued"
+DELETED, OVER, CANCELLED, ABANDONED, ASLEEP, HELD, QUEUED = "gone", "over", "cancelled", "lost", "asleep", "held", "queued"
 
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """How many runs (of `released` and `stuck`: enrollments) were found in each trouble, and mended but for `held` and `stuck`."""
+    """Counts of runs (`released` and `stuck`: of enrollments) by fault. All are repaired except `held` and `stuck`."""
 
     relaunched: int = 0  # deleted in Prefect: they get another run
-    reopened: int = 0  # over in Prefect while somebody in them is not
-    recalled: int = 0  # asleep in Prefect past their time
-    recovered: int = 0  # Pending or Running with nobody walking them
+    reopened: int = 0  # over in Prefect while an enrollment in them is not
+    recalled: int = 0  # asleep in Prefect past their due time
+    recovered: int = 0  # Pending or Running while no worker executes them
     cancelled: int = 0  # cancelled in the dashboard: their enrollments are ended
     orphans: int = 0  # without an enrollment: cancelled
     released: int = 0  # claimed by a worker that is dead
-    stuck: int = 0  # claimed for long by a worker that lives
-    held: int = 0  # suspended in the dashboard: they wait for whoever did it
+    stuck: int = 0  # claimed for long by a worker that is alive
+    held: int = 0  # suspended in the dashboard: they wait to be resumed there
 
 
 @dataclass(slots=True)
 class Cursor:
-    """How far the rounds came that are too long for one go. Lives as long as the worker process; the next one begins anew."""
+    """The positions at which the next upkeep continues scans that are too long for one. Lost with the process; the next starts anew."""
 
     overdue_after: str = ""
     runs_offset: int = 0
-    forgot_at: datetime | None = None  # when past turns were last swept away
+    forgot_at: datetime | None = None  # when past reservations of throttles were last deleted
 
 
 @dataclass(frozen=True, slots=True)
 class UpkeepContext:
-    """What upkeep works on."""
+    """The parts that upkeep uses. `cursor` is kept from one upkeep to the next."""
 
     db: Database
     clock: Clock
     client: SyncPrefectClient
     pool: str
     data_dir: Path
-    rounds: Cursor = field(default_factory=Cursor)
+    cursor: Cursor = field(default_factory=Cursor)
 
     def ago(self, span: timedelta) -> datetime:
-        """Return what the clock read when `span` of real time ago began."""
+        """Return the clock's time `span` of real time ago."""
         now = self.clock.now()
         return now - (self.clock.in_real(span) - now)
 
@@ -79,32 +79,32 @@ _CURSOR = Cursor()
 
 @flow(name="upkeep", retries=0)
 def upkeep() -> dict[str, int]:
-    """Put back in motion every enrollment that should have moved by now, and every run that has lost its enrollments in order."""
+    """Repair overdue enrollments, runs without enrollments and claims of dead workers, raise alarms, and return the counts."""
     settings = get_settings()
-    # First, so that what keeps the mending from its work does not keep people from hearing of it.
-    raised, cleared = sound(get_database(), settings.clock(), settings.alarm_webhook)
+    # Alarms first: a fault that makes the repair fail must not silence them.
+    raised, cleared = raise_alarms(get_database(), settings.clock(), settings.alarm_webhook)
     with prefect_client() as client:
         found = asdict(repair(UpkeepContext(get_database(), settings.clock(), client, settings.work_pool, settings.data_dir, _CURSOR)))
     found |= {"alarms_raised": raised, "alarms_cleared": cleared}
     if any(found.values()):
-        get_run_logger().warning("Mended: %s", {what: count for what, count in found.items() if count})
+        get_run_logger().warning("Repaired: %s", {what: count for what, count in found.items() if count})
     return found
 
 
-def repair(yard: UpkeepContext) -> Repaired:
-    """Find what kept enrollments from moving and runs from carrying anybody, mend it, and return how many of each."""
-    cancelled = _end_cancelled(yard)
-    released, stuck = _release(yard)
-    overdue = _repair_overdue(yard)
-    orphans = _cancel_orphans(yard)
-    with yard.db.writing() as session:
+def repair(context: UpkeepContext) -> Repaired:
+    """Repair every fault found, and return the counts."""
+    cancelled = _end_cancelled(context)
+    released, stuck = _release_claims(context)
+    overdue = _repair_overdue(context)
+    orphans = _cancel_orphans(context)
+    with context.db.writing() as session:
         forget_positions(session)
-    _forget_slots(yard)
+    _forget_slots(context)
     return Repaired(
-        relaunched=overdue.get(GONE, 0),
+        relaunched=overdue.get(DELETED, 0),
         reopened=overdue.get(OVER, 0),
         recalled=overdue.get(ASLEEP, 0),
-        recovered=overdue.get(LOST, 0),
+        recovered=overdue.get(ABANDONED, 0),
         cancelled=cancelled + overdue.get(CANCELLED, 0),
         orphans=orphans,
         released=released,
@@ -113,36 +113,36 @@ def repair(yard: UpkeepContext) -> Repaired:
     )
 
 
-def _forget_slots(yard: UpkeepContext) -> None:
-    """Once a day, sweep away the turns of throttles that are long past: they hold nobody, and nobody else deletes them."""
-    now, before = yard.clock.now(), yard.rounds.forgot_at
+def _forget_slots(context: UpkeepContext) -> None:
+    """Once a day, delete the reservations of throttles that are long past. Nothing else deletes them."""
+    now, before = context.clock.now(), context.cursor.forgot_at
     if before is None or now - before >= DAILY:
-        with yard.db.writing() as session:
+        with context.db.writing() as session:
             forget_past_slots(session, now)
-        yard.rounds.forgot_at = now
+        context.cursor.forgot_at = now
 
 
-# --- what is overdue ------------------------------------------------------------------------------------------------------------------
+# --- what is overdue ---------------------------------------------------------------------------------------------------------------------
 
 
-def _repair_overdue(yard: UpkeepContext) -> dict[str, int]:
-    """Look at some of the runs that should have woken, the next ones next time, and mend each trouble they are in."""
-    with yard.db.reading() as session:
-        run_ids = overdue_runs(session, yard.ago(OVERDUE), yard.rounds.overdue_after)
-    yard.rounds.overdue_after = run_ids[-1] if len(run_ids) == MOST_OVERDUE else ""
-    troubles: dict[str, list[str]] = {}
+def _repair_overdue(context: UpkeepContext) -> dict[str, int]:
+    """Repair overdue runs, at most `MOST_OVERDUE`; the next upkeep continues behind them. Return the counts by fault."""
+    with context.db.reading() as session:
+        run_ids = overdue_runs(session, context.ago(OVERDUE), context.cursor.overdue_after)
+    context.cursor.overdue_after = run_ids[-1] if len(run_ids) == MOST_OVERDUE else ""
+    faults: dict[str, list[str]] = {}
     for start in range(0, len(run_ids), PAGE):
         part = run_ids[start : start + PAGE]
-        runs = {run["id"]: run for run in _filter(yard, {"flow_runs": {"id": {"any_": part}}})}
+        runs = {run["id"]: run for run in _find_runs(context, {"flow_runs": {"id": {"any_": part}}})}
         for run_id in part:
-            troubles.setdefault(_fault(runs.get(run_id)), []).append(run_id)
-    _repair_runs(yard, troubles)
-    return {trouble: len(found) for trouble, found in troubles.items()}
+            faults.setdefault(_fault(runs.get(run_id)), []).append(run_id)
+    _repair_runs(context, faults)
+    return {fault: len(found) for fault, found in faults.items()}
 
 
 def _fault(run: dict[str, Any] | None) -> str:
     if run is None:
-        return GONE
+        return DELETED
     kind, since = run["state_type"], datetime.fromisoformat(run["state"]["timestamp"])
     if kind in ("CANCELLED", "CANCELLING"):
         return CANCELLED
@@ -151,107 +151,107 @@ def _fault(run: dict[str, Any] | None) -> str:
     if kind == "PAUSED":
         return HELD
     if kind in ("PENDING", "RUNNING"):
-        return LOST if since < wall_now() - OVERDUE else QUEUED
+        return ABANDONED if since < wall_now() - OVERDUE else QUEUED
     scheduled = run["next_scheduled_start_time"]
     return ASLEEP if scheduled and datetime.fromisoformat(scheduled) > wall_now() else QUEUED
 
 
-_WHY = {
+_REPAIRS = {
     OVER: ("run_over", "Reopened: somebody in it is not through."),
     ASLEEP: ("asleep_too_long", "Its time came earlier than this run knew."),
-    LOST: ("run_lost", "Goes on: nobody was walking it."),
+    ABANDONED: ("run_lost", "Goes on: nobody was walking it."),
 }
 
 
-def _repair_runs(yard: UpkeepContext, troubles: dict[str, list[str]]) -> None:
-    now = yard.clock.now()
-    with yard.db.writing() as session:
-        relaunch_runs(session, troubles.get(GONE, []), now)
-        end_cancelled_runs(session, troubles.get(CANCELLED, []), now)
-        for trouble, (what, _message) in _WHY.items():
-            note_repairs(session, troubles.get(trouble, []), what, now)
-    for trouble, (_what, message) in _WHY.items():
-        for run_id in troubles.get(trouble, []):
-            _set_state(yard, run_id, waiting(wall_now(), message))
+def _repair_runs(context: UpkeepContext, faults: dict[str, list[str]]) -> None:
+    now = context.clock.now()
+    with context.db.writing() as session:
+        relaunch_runs(session, faults.get(DELETED, []), now)
+        end_cancelled_runs(session, faults.get(CANCELLED, []), now)
+        for fault, (what, _message) in _REPAIRS.items():
+            note_repairs(session, faults.get(fault, []), what, now)
+    for fault, (_what, message) in _REPAIRS.items():
+        for run_id in faults.get(fault, []):
+            _set_state(context, run_id, waiting(wall_now(), message))
 
 
 # --- runs that ops cancelled, and runs that carry nobody ---------------------------------------------------------------------------------
 
 
-def _end_cancelled(yard: UpkeepContext) -> int:
-    """End what was cancelled in the dashboard lately, however much at once."""
+def _end_cancelled(context: UpkeepContext) -> int:
+    """End the enrollments of runs that were cancelled in the dashboard within `CANCELLED_WITHIN`."""
     since = (wall_now() - CANCELLED_WITHIN).isoformat()
     lately = {"state": {"type": {"any_": ["CANCELLED", "CANCELLING"]}}, "end_time": {"after_": since}}
     ended = 0
-    for runs in _pages(yard, {"flow_runs": lately, **_in_pool(yard), "sort": "END_TIME_DESC"}, 0):
-        with yard.db.writing() as session:
-            ended += end_cancelled_runs(session, [run["id"] for run in runs], yard.clock.now())
+    for runs in _pages(context, {"flow_runs": lately, **_in_pool(context), "sort": "END_TIME_DESC"}, 0):
+        with context.db.writing() as session:
+            ended += end_cancelled_runs(session, [run["id"] for run in runs], context.clock.now())
     return ended
 
 
-def _cancel_orphans(yard: UpkeepContext) -> int:
-    """Cancel sleeping runs that carry nobody; a part of all runs is looked at, the next part next time."""
-    asleep = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}, **_in_pool(yard), "sort": "ID_DESC"}
+def _cancel_orphans(context: UpkeepContext) -> int:
+    """Cancel sleeping runs without an enrollment. Each upkeep scans a part of all runs, and the next one the next part."""
+    asleep = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}, **_in_pool(context), "sort": "ID_DESC"}
     cancelled = looked = 0
-    for runs in _pages(yard, asleep, yard.rounds.runs_offset):
+    for runs in _pages(context, asleep, context.cursor.runs_offset):
         looked += len(runs)
         keyed = [(run["id"], str(run["parameters"]["run_key"])) for run in runs if "run_key" in (run["parameters"] or {})]
-        with yard.db.reading() as session:
+        with context.db.reading() as session:
             found = unknown_runs(session, keyed)
         for run_id in found:
-            _set_state(yard, run_id, State(type=StateType.CANCELLED, name="Cancelled", message="No enrollment belongs to this run."))
+            _set_state(context, run_id, State(type=StateType.CANCELLED, name="Cancelled", message="No enrollment belongs to this run."))
         cancelled += len(found)
     whole = looked == PAGE * MOST_PAGES
-    yard.rounds.runs_offset = yard.rounds.runs_offset + looked - cancelled if whole else 0
+    context.cursor.runs_offset = context.cursor.runs_offset + looked - cancelled if whole else 0
     return cancelled
 
 
-# --- claims of the dead -----------------------------------------------------------------------------------------------------------------
+# --- claims of dead workers ---------------------------------------------------------------------------------------------------------------
 
 
-def _release(yard: UpkeepContext) -> tuple[int, int]:
-    """Let go of what workers that are dead had claimed. A queue's owner lives as long as it holds the queue's lock."""
+def _release_claims(context: UpkeepContext) -> tuple[int, int]:
+    """Release old claims of dead workers, and return how many were released and how many are stuck: their queue's lock is still held."""
     released = stuck = 0
-    claimed_before = yard.ago(CLAIMED_LONG)
-    with yard.db.reading() as session:
-        queues = long_claimed(session, claimed_before, yard.clock.now())
+    claimed_before = context.ago(CLAIMED_LONG)
+    with context.db.reading() as session:
+        queues = long_claimed(session, claimed_before, context.clock.now())
     for queue, count in queues.items():
-        ownership = QueueOwnership(yard.db, queue, yard.data_dir)
-        if not ownership.take():
+        lock = QueueLock(context.db, queue, context.data_dir)
+        if not lock.acquire():
             stuck += count
             continue
         try:
-            with yard.db.writing() as session:
-                released += free_claims(session, queue, claimed_before, yard.clock.now())
+            with context.db.writing() as session:
+                released += free_claims(session, queue, claimed_before, context.clock.now())
         finally:
-            ownership.let_go()
+            lock.release()
     return released, stuck
 
 
-# --- asking Prefect ---------------------------------------------------------------------------------------------------------------------
+# --- asking Prefect ----------------------------------------------------------------------------------------------------------------------
 
 
-def _in_pool(yard: UpkeepContext) -> dict[str, Any]:
-    return {"work_pools": {"name": {"any_": [yard.pool]}}}
+def _in_pool(context: UpkeepContext) -> dict[str, Any]:
+    return {"work_pools": {"name": {"any_": [context.pool]}}}
 
 
-def _filter(yard: UpkeepContext, body: dict[str, Any]) -> list[dict[str, Any]]:
-    answer = yard.client.request("POST", "/flow_runs/filter", json={"limit": PAGE, **body})
+def _find_runs(context: UpkeepContext, body: dict[str, Any]) -> list[dict[str, Any]]:
+    answer = context.client.request("POST", "/flow_runs/filter", json={"limit": PAGE, **body})
     runs: list[dict[str, Any]] = answer.json()
     return runs
 
 
-def _pages(yard: UpkeepContext, body: dict[str, Any], offset: int) -> Iterator[list[dict[str, Any]]]:
+def _pages(context: UpkeepContext, body: dict[str, Any], offset: int) -> Iterator[list[dict[str, Any]]]:
     for page in range(MOST_PAGES):
-        runs = _filter(yard, body | {"offset": offset + page * PAGE})
+        runs = _find_runs(context, body | {"offset": offset + page * PAGE})
         if runs:
             yield runs
         if len(runs) < PAGE:
             return
 
 
-def _set_state(yard: UpkeepContext, run_id: str, state: State[Any]) -> None:
+def _set_state(context: UpkeepContext, run_id: str, state: State[Any]) -> None:
     try:
-        yard.client.set_flow_run_state(UUID(run_id), state)
+        context.client.set_flow_run_state(UUID(run_id), state)
     except ObjectNotFound:
-        return  # deleted since: the next round finds its enrollments without a run
+        return  # deleted since: the next upkeep finds its enrollments without a run

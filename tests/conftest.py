@@ -75,6 +75,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     start_if_needed(session)
 
 
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Write down how the run ended: a run that broke off must not count as one in which few tests failed (`.ci/gate.py`)."""
+    cache = getattr(session.config, "cache", None)
+    if cache is not None and not hasattr(session.config, "workerinput"):
+        cache.set("distmark/exit", int(exitstatus))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     stop_if_started(config)
 

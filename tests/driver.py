@@ -1,7 +1,10 @@
 """A small brand with one partner and a journey to run through, on a clock that the test moves."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from sqlmodel import col, select
@@ -15,7 +18,6 @@ from distmark.contacts.consents import record_consent
 from distmark.contacts.table import Contact
 from distmark.db import Database
 from distmark.delivery.service import Sender
-from distmark.engine.drive import drive
 from distmark.engine.wake import EngineContext, WakeResult, wake
 from distmark.enrollments.table import Enrollment, TimelineEntry
 from distmark.entries.model import EnrolResult
@@ -26,7 +28,10 @@ from distmark.partners.model import Role, Viewer
 from distmark.partners.table import Brand, Partner
 from distmark.tasks.table import Task
 from tests import factories
+from tests.drive import drive
 
+# What a person's telephone calls itself, whom nothing takes for a machine that looks through mail.
+PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
 HEAD = """
 key: {key}
 name: {{ja: 試し, en: Trial}}
@@ -54,7 +59,7 @@ class Stage:
             self.marketer: Viewer = factories.make_viewer(session, Role.marketer, self.brand)
 
     @property
-    def world(self) -> EngineContext:
+    def context(self) -> EngineContext:
         sender = Sender("https://mail.example", "hello@mirai.example", "mirai.example")
         return EngineContext(
             self.db, self.clock, {**self.more_channels, "email": self.mail, "sms": self.sms}, sender, self.worker, in_threads=False
@@ -89,13 +94,13 @@ class Stage:
 
     async def run_for(self, span: timedelta) -> int:
         """Let everything happen that happens within `span`."""
-        return await drive(self.world, self.clock, self.clock.now() + span)
+        return await drive(self.context, self.clock, self.clock.now() + span)
 
     async def run_until(self, at: datetime) -> int:
-        return await drive(self.world, self.clock, at)
+        return await drive(self.context, self.clock, at)
 
     async def wake(self, enrollment: Enrollment) -> WakeResult:
-        return await wake(self.world, enrollment.run_key)
+        return await wake(self.context, enrollment.run_key)
 
     def enrollment(self, contact: Contact) -> Enrollment:
         """The contact's newest enrollment, as stored now."""
@@ -118,6 +123,21 @@ class Stage:
     def tasks(self) -> list[Task]:
         with self.db.reading() as session:
             return list(session.exec(select(Task)))
+
+
+def wake_together(stage: Stage, runs_of_each: Sequence[Sequence[str]]) -> None:
+    """Let several workers begin at the same moment, each to wake its runs one after the other; what fails in one of them fails here."""
+    begin = threading.Barrier(len(runs_of_each))
+
+    def work(number: int) -> None:
+        context = replace(stage.context, worker=f"worker-{number}")
+        begin.wait(60)
+        for run_key in runs_of_each[number]:
+            asyncio.run(wake(context, run_key))
+
+    with ThreadPoolExecutor(len(runs_of_each)) as threads:
+        for working in [threads.submit(work, number) for number in range(len(runs_of_each))]:
+            working.result()
 
 
 def _templates() -> dict[str, str]:

@@ -16,7 +16,7 @@ from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
 from distmark.partners.table import Brand, Partner
 from distmark.segments import service
 from distmark.sql import id_of
-from flows.entries import Looked, look
+from flows.entries import EntryCounts, admit_due
 from tests import factories
 from tests.driver import HEAD, Stage, _templates
 
@@ -43,9 +43,8 @@ class EntryStage(Stage):
             for version in session.exec(select(JourneyVersion).where(JourneyVersion.journey_id == journey.id)):
                 version.status = VersionStatus.retired
 
-    def look(self) -> Looked:
-        """Run the entries flow once and return its counts."""
-        looked = look(self.db, self.clock)
+    def look(self) -> EntryCounts:
+        looked = admit_due(self.db, self.clock)
         assert looked.unfinished == []
         return looked
 

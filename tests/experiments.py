@@ -9,9 +9,8 @@ from distmark.contacts.table import Contact
 from distmark.engagement.service import click
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.steps.branch import draw
-from tests.driver import Stage
+from tests.driver import PHONE, Stage
 
-PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
 STEPS = """
   - id: subject
     branch: {test: {TEST}}

@@ -6,14 +6,18 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
+from sqlalchemy import text
+
+from distmark.db import Database
+from tests.waiting import wait_until
 
 START_SECONDS = 60
 CHEAP = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "listen_addresses=", "max_connections=100")
@@ -32,6 +36,9 @@ BEGIN
     EXECUTE format('ALTER SEQUENCE %I RESTART', it.sequencename);
   END LOOP;
 END $$
+"""
+BLOCKED = """
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND (wait_event_type = 'Lock' OR wait_event = 'PgSleep')
 """
 
 
@@ -125,12 +132,9 @@ class PostgresServer:
 
     def _wait_until_it_answers(self) -> None:
         assert self.process is not None
-        until = time.monotonic() + START_SECONDS
-        while self._answers() is None:
-            if self.process.poll() is not None or time.monotonic() > until:
-                log = (self.folder / "server.log").read_text(errors="replace")
-                raise RuntimeError(f"Postgres did not start within {START_SECONDS} seconds: {log}")
-            time.sleep(0.05)
+        wait_until(lambda: self._answers() or self.process.poll() is not None, START_SECONDS, "The answer of Postgres")
+        if self.process.poll() is not None:
+            raise RuntimeError(f"Postgres ended as it started: {(self.folder / 'server.log').read_text(errors='replace')}")
 
     def _run(self, program: str, *arguments: object) -> None:
         command = [str(self.bin / program), *map(str, arguments)]
@@ -145,9 +149,19 @@ class PostgresServer:
         return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
 
+def wait_until_blocked(db: Database, work: "Future[Any]") -> None:
+    """Return as soon as `work` waits for a lock of somebody else, rests before it looks for one again, or is over."""
+
+    def blocked() -> bool:
+        with db.reading() as session:
+            return bool(session.execute(text(BLOCKED)).scalar_one())
+
+    wait_until(lambda: work.done() or blocked(), what="Waiting for a lock")
+
+
 def _children_of(pid: int) -> list[int]:
-    told = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False).stdout
-    return [int(child) for child in told.split()]
+    # Not from `ps`, which a machine with nothing but Python, git and make may not have.
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _unprivileged_user() -> str | None:

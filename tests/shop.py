@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from sqlalchemy import update
 
 from distmark.campaigns.table import Campaign
-from distmark.clock import FixedClock, stopwatch, wall_now
+from distmark.clock import FixedClock, wall_now
 from distmark.db import Database
 from distmark.journeys.table import JourneyVersion
 from distmark.settings import Mode, Settings
@@ -54,7 +54,11 @@ class Shop:
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[JourneyWorker]:
         worker = JourneyWorker(
-            work_pool_name=self.pool, work_queues=["default"], name=f"worker-{self.pool}", world=self.stage.world, settings=self.settings
+            work_pool_name=self.pool,
+            work_queues=["default"],
+            name=f"worker-{self.pool}",
+            context=self.stage.context,
+            settings=self.settings,
         )
         task = asyncio.create_task(worker.start(printer=lambda *_: None))
         try:
@@ -76,14 +80,3 @@ async def shop(prefect_api: str, db: Database, tmp_path: Path) -> AsyncIterator[
         async with get_client() as client:
             await client.create_work_pool(WorkPoolCreate(name=pool, type=JourneyWorker.type))
             yield Shop(Stage(db, clock), client, pool, settings)
-
-
-async def until(what: Callable[[], bool | Awaitable[bool]], seconds: float = 30.0) -> None:
-    """Wait until `what` holds; fail when it does not in time."""
-    deadline = stopwatch() + seconds
-    while stopwatch() < deadline:
-        held = what()
-        if await held if asyncio.iscoroutine(held) else held:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"It did not come true within {seconds} s.")

@@ -8,8 +8,10 @@ from distmark.machine.parts import Part
 from distmark.machine.supervisor import Machine
 from distmark.settings import Mode, Settings
 
-SLEEPER = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *a: sys.exit(0))\nwhile True: time.sleep(0.05)"
-STUBBORN = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: time.sleep(0.05)"
+# A part is ready once it has said what it does about SIGTERM: whoever asks it to end before would find it as Python began it.
+READY = "\nif sys.argv[1:]: pathlib.Path(sys.argv[2], sys.argv[1] + '.ready').touch()\nwhile True: time.sleep(0.05)"
+SLEEPER = "import pathlib, signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *a: sys.exit(0))" + READY
+STUBBORN = "import pathlib, signal, sys, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)" + READY
 
 
 class SmallMachine(Machine):
@@ -18,7 +20,7 @@ class SmallMachine(Machine):
     script = SLEEPER
 
     def _part(self, name: str) -> Part:
-        return Part(name, (sys.executable, "-c", self.script, name, str(self.data_dir)), lambda: True)
+        return Part(name, (sys.executable, "-c", self.script, name, str(self.data_dir)), (self.data_dir / f"{name}.ready").exists)
 
     def run_once(self, name: str, command: list[str]) -> None:
         """Nothing is registered here."""

@@ -11,7 +11,6 @@ from tests import factories
 from tests.driver import HEAD, Stage, _templates
 
 HOUR = timedelta(hours=1)
-PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
 OLD = (
     "  - {id: first, send: email, message: one}\n  - {id: rest, wait: {for: 3 days}}\n  - {id: second, send: email, message: two}\n"
     "  - {id: end-rest, wait: {for: 3 days}}\n"

@@ -159,6 +159,11 @@ def get_campaign(session: Session, viewer: Viewer, campaign_id: int) -> Campaign
     return campaign
 
 
+def campaigns_by_id(session: Session, viewer: Viewer) -> dict[int, Campaign]:
+    """Return the campaigns that the viewer may see, whatever their status, by id."""
+    return {id_of(row): row for row in session.exec(visible(select(Campaign), Campaign, viewer))}
+
+
 def _published() -> ColumnElement[bool]:
     return col(Campaign.status) != CampaignStatus.draft
 
@@ -376,6 +381,12 @@ def _partner_texts(session: Session, campaign: Campaign, partner_id: int) -> Map
         row = _partner_blocks(session, *key)
         cached[key] = row.blocks if row else {}
     return cached[key]
+
+
+def partners_with_blocks(session: Session, campaign_id: int) -> frozenset[int]:
+    """Return the ids of the partners that wrote blocks of their own for all their members of the campaign."""
+    rows = session.exec(select(PartnerBlocks).where(PartnerBlocks.campaign_id == campaign_id))
+    return frozenset(row.partner_id for row in rows if row.blocks)
 
 
 def _partner_blocks(session: Session, campaign_id: int, partner_id: int) -> PartnerBlocks | None:

@@ -66,7 +66,7 @@ def pause(
 
     named = Named(journey, version, campaign, partner, contact, tuple(enrollment or ()), as_, brand)
     count = _do(named, dry_run, lambda session, viewer, scope: act(session, viewer, scope, get_settings().clock().now(), reason))
-    _tell("paused", count, dry_run, json_, f"{count:,} paused; whoever is enrolled there now starts paused.")
+    _print_outcome("paused", count, dry_run, json_, f"{count:,} paused; whoever is enrolled there now starts paused.")
 
 
 def resume(
@@ -121,7 +121,7 @@ def stop(
 
     named = Named(journey, version, campaign, partner, contact, tuple(enrollment or ()), as_, brand)
     count = _do(named, dry_run, lambda session, viewer, scope: act(session, viewer, scope, reason, get_settings().clock().now()))
-    _tell("stopped", count, dry_run, json_, f"{count:,} stopped.")
+    _print_outcome("stopped", count, dry_run, json_, f"{count:,} stopped.")
 
 
 def drain(
@@ -141,7 +141,7 @@ def drain(
 
     named = Named(journey, version, campaign, partner, contact, (), as_, brand)
     count = _do(named, dry_run, lambda session, viewer, scope: act(session, viewer, scope, get_settings().clock().now(), reason))
-    _tell("inside", count, dry_run, json_, f"Nobody new enters; {count:,} inside finish.")
+    _print_outcome("inside", count, dry_run, json_, f"Nobody new enters; {count:,} inside finish.")
 
 
 def _do(named: Named, dry_run: bool, act: Callable[[Session, Viewer, Scope], Any]) -> Any:
@@ -153,7 +153,7 @@ def _do(named: Named, dry_run: bool, act: Callable[[Session, Viewer, Scope], Any
         return done
 
 
-def _tell(word: str, count: int, dry_run: bool, as_json: bool, text: str) -> None:
+def _print_outcome(word: str, count: int, dry_run: bool, as_json: bool, text: str) -> None:
     if as_json:
         print_json({word: count, "dry_run": dry_run})
     else:

@@ -30,7 +30,7 @@ def up() -> None:
     if settings.mode is Mode.demo:
         settings = Settings(mode=Mode.production)
     board = Board()
-    machine = Machine(settings, tell=board.tell)
+    machine = Machine(settings, report=board.show_status)
     with machine.obeying_signals():
         try:
             with board:

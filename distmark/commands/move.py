@@ -48,7 +48,7 @@ def _pair(text: str) -> tuple[str, str]:
 def _move(
     key: str, from_number: int, to_number: int, mapping: dict[str, str], dry_run: bool, email: str, brand: str, as_json: bool
 ) -> None:
-    from distmark.engine.facts import look
+    from distmark.engine.facts import gather_for
     from distmark.engine.version_moves import move as act
     from distmark.engine.version_moves import plan_move
 
@@ -56,9 +56,9 @@ def _move(
     with get_database().writing() as session:
         viewer = viewer_for(session, Permission.register_journeys, email=email, brand_id=brand_of_journey(session, key, brand))
         if dry_run:
-            _show(plan_move(session, viewer, key, from_number, to_number, mapping, now, look), None, as_json)
+            _show(plan_move(session, viewer, key, from_number, to_number, mapping, now, gather_for), None, as_json)
             return
-        done, plan = act(session, viewer, key, from_number, to_number, mapping, now, look)
+        done, plan = act(session, viewer, key, from_number, to_number, mapping, now, gather_for)
         move_id = done.id
     _show(plan, move_id, as_json)
 

@@ -30,7 +30,7 @@ def list_(as_: As = "", brand: BrandKey = "", json_: Json = False) -> None:
         shown = rates.shown_rates(session, _viewer(session, as_, brand))
     if json_:
         for each in shown:
-            print_json(_told(each))
+            print_json(_as_json(each))
         return
     if not shown:
         out.print("There is no rate: every message goes when it is due.")
@@ -87,7 +87,7 @@ def _word(scope: RateScope) -> str:
     return scope.value.replace("_", "-")
 
 
-def _told(each: RateShown) -> dict[str, Any]:
+def _as_json(each: RateShown) -> dict[str, Any]:
     rate = each.rate
     shown = {"scope": _word(rate.scope), "key": rate.key, "each": rate.key == EACH, "per_hour": rate.per_hour, "burst": rate.burst}
     return {**shown, "waiting": each.waiting, "last_turn_at": each.last_at.isoformat() if each.last_at else None}

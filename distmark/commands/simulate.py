@@ -45,10 +45,10 @@ def simulate(
     with Progress(*columns, console=err, transient=True, disable=json_) as shown:
         bar = shown.add_task("Simulating", total=100, day="")
 
-        def tell(now: datetime, until: datetime) -> None:
+        def show_progress(now: datetime, until: datetime) -> None:
             shown.update(bar, completed=100 * (1 - (until - now) / (until - start)), day=f"{now:%Y-%m-%d}")
 
-        found = run(source, contacts=contacts, seed=seed, rates=chosen, start=start, days=days, audience=file, progress=tell)
+        found = run(source, contacts=contacts, seed=seed, rates=chosen, start=start, days=days, audience=file, progress=show_progress)
     if json_:
         print_json(_plain(asdict(found)))
         return

@@ -6,7 +6,6 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
-from distmark.channels.registry import lacking
 from distmark.compliance.table import AuditEntry
 from distmark.errors import InvalidInput, NotAllowed, Refused
 from distmark.journeys.checks.run import check
@@ -19,7 +18,6 @@ from distmark.partners.model import Permission, Role, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.service import require
 from distmark.partners.table import User
-from distmark.settings import get_settings
 from distmark.sql import id_of
 
 MOST_ERRORS_SHOWN = 20
@@ -47,15 +45,17 @@ class CheckFailed(Refused):
         super().__init__(f"Version {number} has {len(findings)} errors to correct first: {'; '.join(lines)}{more}")
 
 
-def submit(session: Session, viewer: Viewer, version_id: int, now: datetime) -> JourneyVersion:
-    """Submit the version for approval and return it; its text can no longer change. CheckFailed for a text with errors."""
+def submit(
+    session: Session, viewer: Viewer, version_id: int, now: datetime, lacking: Mapping[str, Mapping[str, str]] | None = None
+) -> JourneyVersion:
+    """Hand the version to the approvers; from now on its text is frozen. CheckFailed lists the errors of a text that
+    cannot be sent. `lacking` are the channels that this installation cannot send by, each with what it lacks.
+    """
     require(viewer, Permission.write_journeys)
     version = _locked_version(session, viewer, version_id, "submit")
     source = source_of(version)
     others = {journey.key for journey in list_journeys(session, viewer)}
-    errors = [
-        found for found in check(source, now=now, journeys=others, lacking=lacking(get_settings())) if found.severity is Severity.error
-    ]
+    errors = [found for found in check(source, now=now, journeys=others, lacking=lacking) if found.severity is Severity.error]
     if errors:
         raise CheckFailed(version.number, errors)
     version.status, version.submitted_at, version.content_hash = VersionStatus.submitted, now, source.content_hash

@@ -124,6 +124,11 @@ def suppressed(session: Session, brand_id: int, channel: str, addresses: Iterabl
     return found
 
 
+def suppressions_of(session: Session, brand_id: int, hashes: Sequence[str]) -> list[Suppression]:
+    """Return the suppressions of the addresses with these hashes: each says why the address is not written to."""
+    return list(session.exec(select(Suppression).where(Suppression.brand_id == brand_id, col(Suppression.address_hash).in_(list(hashes)))))
+
+
 def unsuppress(session: Session, brand_id: int, channel: str, address: str, scope: SuppressionScope = SuppressionScope.marketing) -> bool:
     """Lift the suppression and return whether there was one. One after a complaint or an erasure is never lifted."""
     lifted = delete(Suppression).where(

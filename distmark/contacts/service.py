@@ -1,6 +1,6 @@
 """Contacts of a partner's book: creating, changing and finding them. Consents, imports and attributes have their own modules."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,6 +17,7 @@ from distmark.partners.scope import visible
 from distmark.partners.service import get_partner, require
 from distmark.partners.table import Partner
 from distmark.segments.membership import update_memberships
+from distmark.sql import id_of
 
 MOST_ROWS = 500
 FEWEST_PHONE_DIGITS = 3
@@ -105,6 +106,12 @@ def get_contact(session: Session, viewer: Viewer, contact_id: int) -> Contact:
     if contact is None:
         raise NotFound(f"There is no contact {contact_id} among yours; search again and pick from the list.")
     return contact
+
+
+def contacts_by_id(session: Session, viewer: Viewer, ids: Sequence[int]) -> dict[int, Contact]:
+    """Return those of these contacts that the viewer may see, by id."""
+    rows = session.exec(visible(select(Contact), Contact, viewer).where(col(Contact.id).in_(list(ids))))
+    return {id_of(row): row for row in rows}
 
 
 def find_contacts(

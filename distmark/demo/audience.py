@@ -33,7 +33,7 @@ APPLE_PRIVACY = "Mozilla/5.0"  # fetches every image soon after delivery, whethe
 ONE_CLICK = "Mozilla/5.0 (compatible; MailProvider-Unsubscribe/1.0)"
 
 
-class Act(StrEnum):
+class ReaderAct(StrEnum):
     """What a recipient does with a message."""
 
     open = "open"
@@ -63,11 +63,11 @@ CONVERTS = 0.25  # of those who book, in the days after
 
 
 @dataclass(frozen=True, slots=True)
-class Deed:
+class PlannedAct:
     """One thing to do, `after` the message came (in the recipient's time)."""
 
     after: timedelta
-    act: Act
+    act: ReaderAct
     url: str = ""
     agent: str = ""
     event: str = ""
@@ -84,7 +84,7 @@ class Booking:
 
 
 @dataclass(slots=True)
-class Tally:
+class AudienceTally:
     """What the audience did, by the Message-IDs concerned; `refused` is what the web did not answer as it should."""
 
     opened: set[str] = field(default_factory=set)
@@ -94,7 +94,7 @@ class Tally:
     refused: list[str] = field(default_factory=list)
 
 
-def plan(item: MailboxItem, base_url: str, booking: Booking | None) -> list[Deed]:
+def plan(item: MailboxItem, base_url: str, booking: Booking | None) -> list[PlannedAct]:
     """Return what the recipient will do with the message, earliest first. The same for the same address and subject."""
     person = random.Random(item.recipient)
     habits = person.choices([habits for _, habits in KINDS], [share for share, _ in KINDS])[0]
@@ -105,35 +105,35 @@ def plan(item: MailboxItem, base_url: str, booking: Booking | None) -> list[Deed
     )
     dice = random.Random(f"{item.recipient} {item.subject} {item.text if item.kind is MessageKind.sms else ''}")
     links = [url for url in item.links if url.startswith(f"{base_url}/c/")]
-    deeds = [*_machine(item, base_url, private)]
+    planned_acts = [*_machine(item, base_url, private)]
     if dice.random() >= habits.opens:
-        return deeds
+        return planned_acts
     seen = timedelta(minutes=dice.randint(20, 30 * 60))
     pixel = pixel_of(item, base_url)
     if pixel:
-        deeds.append(Deed(seen, Act.open, pixel, GMAIL_IMAGES if agent == ANDROID else agent))
+        planned_acts.append(PlannedAct(seen, ReaderAct.open, pixel, GMAIL_IMAGES if agent == ANDROID else agent))
     if leaves and (url := one_click_url(item)):
-        return [*deeds, Deed(seen + timedelta(minutes=dice.randint(1, 10)), Act.unsubscribe, url, ONE_CLICK)]
+        return [*planned_acts, PlannedAct(seen + timedelta(minutes=dice.randint(1, 10)), ReaderAct.unsubscribe, url, ONE_CLICK)]
     if links and dice.random() < habits.clicks:
         clicked = seen + timedelta(minutes=dice.randint(1, 40))
-        deeds.append(Deed(clicked, Act.click, dice.choice(links), agent))
+        planned_acts.append(PlannedAct(clicked, ReaderAct.click, dice.choice(links), agent))
         if booking is not None and dice.random() < habits.books:
-            deeds += _bookings(booking, clicked, dice)
-    return sorted(deeds, key=lambda deed: deed.after)
+            planned_acts += _bookings(booking, clicked, dice)
+    return sorted(planned_acts, key=lambda planned: planned.after)
 
 
-def _machine(item: MailboxItem, base_url: str, private: bool) -> Iterator[Deed]:
+def _machine(item: MailboxItem, base_url: str, private: bool) -> Iterator[PlannedAct]:
     pixel = pixel_of(item, base_url)
     if private and pixel:
-        yield Deed(timedelta(minutes=5), Act.machine_open, pixel, APPLE_PRIVACY)
+        yield PlannedAct(timedelta(minutes=5), ReaderAct.machine_open, pixel, APPLE_PRIVACY)
 
 
-def _bookings(booking: Booking, clicked: timedelta, dice: random.Random) -> Iterator[Deed]:
+def _bookings(booking: Booking, clicked: timedelta, dice: random.Random) -> Iterator[PlannedAct]:
     booked = clicked + timedelta(hours=dice.randint(1, 20))
     if booking.books:
-        yield Deed(booked, Act.event, event=dice.choice(booking.books))
+        yield PlannedAct(booked, ReaderAct.event, event=dice.choice(booking.books))
     if booking.converts and dice.random() < CONVERTS:
-        yield Deed(booked + timedelta(hours=dice.randint(12, 72)), Act.event, event=dice.choice(booking.converts))
+        yield PlannedAct(booked + timedelta(hours=dice.randint(12, 72)), ReaderAct.event, event=dice.choice(booking.converts))
 
 
 def pixel_of(item: MailboxItem, base_url: str) -> str:
@@ -150,15 +150,15 @@ def one_click_url(item: MailboxItem) -> str:
     return next((url for url in fields if url.startswith("http")), "")
 
 
-class Audience:
+class DemoAudience:
     """Reads the mailbox and does what each recipient would, in a thread of its own until `stop`. Their time runs `speed` times faster."""
 
     def __init__(self, store: MailboxStore, speed: float, base_url: str, bookings: Mapping[str, Booking], since: int = 0) -> None:
         self.store, self.speed, self.base_url, self.bookings = store, speed, base_url, bookings
         self._numbers = count()
-        self.tally = Tally()
+        self.tally = AudienceTally()
         self._last = since
-        self._due: list[tuple[datetime, int, MailboxItem, Deed]] = []
+        self._due: list[tuple[datetime, int, MailboxItem, PlannedAct]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audience", daemon=True)
         self._http = httpx2.Client(timeout=REQUEST_SECONDS, follow_redirects=False, trust_env=False)
@@ -180,63 +180,63 @@ class Audience:
             time.sleep(POLL_SECONDS)
 
     def _has_overdue(self) -> bool:
-        return any(due <= wall_now() or deed.tries > 1 for due, _, _, deed in list(self._due))
+        return any(due <= wall_now() or planned.tries > 1 for due, _, _, planned in list(self._due))
 
     def _run(self) -> None:
         while not self._stop.is_set():
             self._read_mail()
             while self._due and self._due[0][0] <= wall_now() and not self._stop.is_set():
-                _, _, item, deed = heapq.heappop(self._due)
-                self._do(item, deed)
+                _, _, item, planned = heapq.heappop(self._due)
+                self._do(item, planned)
             self._stop.wait(POLL_SECONDS)
 
     def _read_mail(self) -> None:
         """Take in what came. It counts from when it was seen here: the mailbox of a person is looked at, it does not call."""
         for item in self.store.since(self._last):
             seen, self._last = wall_now(), item.id
-            for deed in plan(item, self.base_url, self.bookings.get(item.recipient.partition("@")[2])):
-                heapq.heappush(self._due, (seen + deed.after / self.speed, next(self._numbers), item, deed))
+            for planned in plan(item, self.base_url, self.bookings.get(item.recipient.partition("@")[2])):
+                heapq.heappush(self._due, (seen + planned.after / self.speed, next(self._numbers), item, planned))
 
-    def _do(self, item: MailboxItem, deed: Deed) -> None:
+    def _do(self, item: MailboxItem, planned: PlannedAct) -> None:
         try:
-            status, wanted = self._request(item, deed)
+            status, wanted = self._request(item, planned)
         except httpx2.HTTPError as error:
-            self._try_again(item, deed, error)
+            self._retry_later(item, planned, error)
             return
         if status not in wanted:
-            self.tally.refused.append(f"{deed.act} of {item.message_id}: {status}")
+            self.tally.refused.append(f"{planned.act} of {item.message_id}: {status}")
             return
-        self._count(item, deed)
+        self._count(item, planned)
 
-    def _try_again(self, item: MailboxItem, deed: Deed, error: httpx2.HTTPError) -> None:
+    def _retry_later(self, item: MailboxItem, planned: PlannedAct, error: httpx2.HTTPError) -> None:
         """Who meets a page that does not load tries again in a moment, and gives up in the end."""
-        if deed.tries >= MOST_TRIES:
-            self.tally.refused.append(f"{deed.act} of {item.message_id}: {type(error).__name__}")
+        if planned.tries >= MOST_TRIES:
+            self.tally.refused.append(f"{planned.act} of {item.message_id}: {type(error).__name__}")
             return
-        again = replace(deed, tries=deed.tries + 1)
+        again = replace(planned, tries=planned.tries + 1)
         heapq.heappush(self._due, (wall_now() + TRY_AGAIN_AFTER, next(self._numbers), item, again))
 
-    def _request(self, item: MailboxItem, deed: Deed) -> tuple[int, tuple[int, ...]]:
-        agent = {"user-agent": deed.agent}
-        if deed.act is Act.event:
+    def _request(self, item: MailboxItem, planned: PlannedAct) -> tuple[int, tuple[int, ...]]:
+        agent = {"user-agent": planned.agent}
+        if planned.act is ReaderAct.event:
             token = self.bookings[item.recipient.partition("@")[2]].token
-            body = {"name": deed.event, "email": item.recipient, "key": f"{item.message_id} {deed.event}"}
+            body = {"name": planned.event, "email": item.recipient, "key": f"{item.message_id} {planned.event}"}
             answer = self._http.post(f"{self.base_url}/api/v1/events", json=body, headers={"authorization": f"Bearer {token}"})
             return answer.status_code, (200, 201)
-        if deed.act is Act.unsubscribe:
+        if planned.act is ReaderAct.unsubscribe:
             # Exactly what a mail provider sends (RFC 8058): no cookie, no referrer, this one field.
-            return self._http.post(deed.url, data={"List-Unsubscribe": "One-Click"}, headers=agent).status_code, (200,)
-        answer = self._http.get(deed.url, headers=agent)
-        if deed.act is Act.click and urlsplit(answer.headers.get("location", "")).scheme not in ("http", "https"):
+            return self._http.post(planned.url, data={"List-Unsubscribe": "One-Click"}, headers=agent).status_code, (200,)
+        answer = self._http.get(planned.url, headers=agent)
+        if planned.act is ReaderAct.click and urlsplit(answer.headers.get("location", "")).scheme not in ("http", "https"):
             return 0, (302,)
-        return answer.status_code, (302,) if deed.act is Act.click else (200,)
+        return answer.status_code, (302,) if planned.act is ReaderAct.click else (200,)
 
-    def _count(self, item: MailboxItem, deed: Deed) -> None:
-        if deed.act is Act.event:
+    def _count(self, item: MailboxItem, planned: PlannedAct) -> None:
+        if planned.act is ReaderAct.event:
             self.tally.events += 1
-        elif deed.act is Act.unsubscribe:
+        elif planned.act is ReaderAct.unsubscribe:
             self.tally.unsubscribed.add(item.message_id)
-        elif deed.act is not Act.machine_open:
+        elif planned.act is not ReaderAct.machine_open:
             self.tally.opened.add(item.message_id)  # a click is an open too: images are often off
-            if deed.act is Act.click:
+            if planned.act is ReaderAct.click:
                 self.tally.clicked.add(item.message_id)

@@ -9,7 +9,7 @@ import httpx2
 from sqlmodel import Session, col, func, select
 
 from distmark.db import Database
-from distmark.demo.audience import Tally
+from distmark.demo.audience import AudienceTally
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
 from distmark.mailbox.store import MailboxStore
@@ -138,7 +138,7 @@ def _total(rolled: Any, metric: Metric) -> int:
     return sum(tally.count for key, tally in rolled.items() if key.metric == metric)
 
 
-def faults(evidence: Evidence, proof: Proof, tally: Tally) -> list[str]:
+def shortfalls(evidence: Evidence, proof: Proof, tally: AudienceTally) -> list[str]:
     """Return every way in which the demo did not hold, in words; empty when all of it did."""
     runs = evidence.prefect.runs_of(evidence.deployment_ids, evidence.since)
     with evidence.db.reading() as session:

@@ -10,10 +10,10 @@ from distmark.clock import stopwatch, wall_now
 from distmark.commands.results import print_results
 from distmark.console import Board, addresses, err, fail, out, print_json, table
 from distmark.db import Database
-from distmark.demo.audience import Audience, Booking
+from distmark.demo.audience import Booking, DemoAudience
 from distmark.demo.brands import BRANDS, PASSWORD
 from distmark.demo.enrolling import PartnerAtWork
-from distmark.demo.proof import Evidence, Prefect, faults, prove, wait_until
+from distmark.demo.proof import Evidence, Prefect, prove, shortfalls, wait_until
 from distmark.demo.samples import SignInCard, cards_of, load_samples, open_campaigns
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
@@ -46,7 +46,7 @@ BOOKINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
 def run_demo(seconds_per_day: float, *, audience: bool = False) -> int:
     """Run until Ctrl-C and return the exit code. Goes on where an earlier demo in the same folder was."""
     board = Board()
-    machine = Machine(demo_settings(), speed=SECONDS_PER_DAY / seconds_per_day, tell=board.tell)
+    machine = Machine(demo_settings(), speed=SECONDS_PER_DAY / seconds_per_day, report=board.show_status)
     with machine.obeying_signals():
         try:
             with board:
@@ -76,7 +76,7 @@ def run_once(seconds_per_day: float | None) -> int:
     settings = demo_settings()
     settings = settings.model_copy(update={"data_dir": settings.data_dir / "once", "results_every_seconds": 30, "poll_seconds": 0.3})
     board = Board()
-    machine = Machine(settings, speed=speed, afresh=True, tell=board.tell)
+    machine = Machine(settings, speed=speed, afresh=True, report=board.show_status)
     with machine.obeying_signals():
         try:
             with board:
@@ -121,7 +121,7 @@ def _live_once(machine: Machine, started: float) -> int:
         prefect.run_results()
         evidence = Evidence(db, mailbox, prefect, _deployments(db), ids, accepted_before, mailbox_before, since)
         proof = prove(evidence, 0)
-        wrong = faults(evidence, proof, audience.tally)
+        wrong = shortfalls(evidence, proof, audience.tally)
         prefect.close()
         machine.stop()
         _print_results(db)
@@ -137,9 +137,9 @@ def _live_once(machine: Machine, started: float) -> int:
         db.close()
 
 
-def _audience(machine: Machine, db: Database, since: int = 0) -> Audience:
+def _audience(machine: Machine, db: Database, since: int = 0) -> DemoAudience:
     store = MailboxStore(machine.data_dir / MAILBOX_FILE)
-    return Audience(store, machine.speed, machine.settings.base_url, _bookings(machine, db), since)
+    return DemoAudience(store, machine.speed, machine.settings.base_url, _bookings(machine, db), since)
 
 
 def _bookings(machine: Machine, db: Database) -> dict[str, Booking]:

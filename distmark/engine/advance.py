@@ -1,6 +1,6 @@
-"""Members of a wake being walked: what each decided, what is noted of it, and what the run's page shows. Touches no database.
+"""The pure part of a wake: each member's decision, its timeline entries, and the steps for the run's page. Touches no database.
 
-Whoever keeps the members, in the database or in memory, walks them by the same rules.
+Shared by `engine.wake`, which keeps the members in the database, and `simulation.engine`, which keeps them in memory.
 """
 
 import logging
@@ -13,7 +13,7 @@ from distmark.clock import Clock
 from distmark.contacts.attributes import attributes_of
 from distmark.delivery.service import BACKOFF, Prepared, Readiness
 from distmark.engine.effects import EffectResult
-from distmark.engine.facts import plain
+from distmark.engine.facts import as_json
 from distmark.enrollments.model import MAX_TRIES, EnrollmentStatus, TimelineKind
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.model import Act, End, Facts, Outcome, SendMessage, SentFact, Sleep, Why
@@ -27,11 +27,11 @@ from distmark.sql import id_of
 
 log = logging.getLogger("distmark.wake")
 
-CHECK_AGAIN = timedelta(hours=1)  # a send held for a reason nobody can date (approval withdrawn) looks again then
-MOST_RETRIES = 6  # of an effect whose other side failed in a way that may pass
-SHOWN_DETAIL = ("arm", "rules", "timeout", "timed_out", "event")  # of a step's decision, on the run's page
+CHECK_AGAIN = timedelta(hours=1)  # until a send is tried again that is held without a known end, such as by a withdrawn approval
+MOST_RETRIES = 6  # of an effect after failures of the other side that may pass by themselves
+SHOWN_DETAIL = ("arm", "rules", "timeout", "timed_out", "event")  # details of a step's decision that the run's page shows
 
-_SEND_MOVES = {
+_SEND_KINDS = {
     MessageStatus.sent: TimelineKind.sent,
     MessageStatus.delivered: TimelineKind.sent,
     MessageStatus.bounced: TimelineKind.sent,
@@ -40,12 +40,12 @@ _SEND_MOVES = {
 }
 
 
-WALKED = ("step_id", "arrived_at", "visits", "due_at", "why", "rules", "awaits", "tries", "error", "answers")
+ADVANCED_COLUMNS = ("step_id", "arrived_at", "visits", "due_at", "why", "rules", "awaits", "tries", "error", "answers")
 
 
 @dataclass(frozen=True, slots=True)
 class StepShown:
-    """A step that this wake did, for the run's page. Names no person."""
+    """One step done in a wake, as shown on the run's page. Names no person."""
 
     step_id: str
     kind: str
@@ -54,8 +54,8 @@ class StepShown:
 
 
 @dataclass(slots=True)
-class Walker:
-    """One member being walked in this wake."""
+class WokenMember:
+    """One member of a run while a wake advances it. `effect` is its effect to perform next, or its end; `done` after its last step."""
 
     row: Enrollment
     person: Person
@@ -65,7 +65,7 @@ class Walker:
     unsubscribed: bool
     done: bool = False
     effect: Any = None
-    moves: list[dict[str, Any]] = field(default_factory=list)  # rows of the timeline, not written yet
+    timeline: list[dict[str, Any]] = field(default_factory=list)  # rows of timeline entries that are not written yet
 
     @property
     def id(self) -> int:
@@ -73,180 +73,189 @@ class Walker:
 
     @property
     def visit(self) -> int:
-        """The how-many-th visit to the step it stands at this is."""
+        """The number of this visit to the present step, from 1."""
         return self.position.number
 
-    def remembered(self) -> dict[str, Any]:
-        """Return all that walking changes, for `recall`."""
-        row = {name: getattr(self.row, name) for name in (*WALKED, "status")}
+    def snapshot(self) -> dict[str, Any]:
+        """Return all that advancing changes, for `restore`."""
+        row = {name: getattr(self.row, name) for name in (*ADVANCED_COLUMNS, "status")}
         return {"row": row, "position": self.position, "facts": self.facts, "done": self.done, "effect": self.effect}
 
-    def recall(self, memory: Mapping[str, Any]) -> None:
-        """Be as it was when `memory` was taken, with nothing to note."""
-        for name, value in memory["row"].items():
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go back to a snapshot, with an empty timeline."""
+        for name, value in saved["row"].items():
             setattr(self.row, name, value)
-        self.position, self.facts, self.done, self.effect = (memory[name] for name in ("position", "facts", "done", "effect"))
-        self.moves = []
+        self.position, self.facts, self.done, self.effect = (saved[name] for name in ("position", "facts", "done", "effect"))
+        self.timeline = []
 
     def note(self, kind: TimelineKind, step_id: str, **detail: Any) -> None:
+        """Add an entry at the present time to the timeline."""
         visit = int(self.position.visits.get(step_id, 1)) if step_id else 1
-        told = {"at": self.now, "kind": kind, "step_id": step_id, "visit": visit, "detail": plain(detail), "rolled": False}
-        self.moves.append({"enrollment_id": self.id, **told})
+        entry = {"at": self.now, "kind": kind, "step_id": step_id, "visit": visit, "detail": as_json(detail), "rolled": False}
+        self.timeline.append({"enrollment_id": self.id, **entry})
 
 
 @dataclass(slots=True)
-class Work:
-    """The members of one run that are due and in the same version; those who were moved meanwhile are in another."""
+class WakeGroup:
+    """The claimed members of one run that are in the same version. A member moved to another version is in another group."""
 
     version: JourneyVersion
     program: Program
     source: Source
-    walkers: list[Walker]
+    members: list[WokenMember]
     clock: Clock
     shown: list[StepShown] = field(default_factory=list)
 
 
-def walk_all(work: Work, walkers: Sequence[Walker]) -> None:
-    for walker in walkers:
+def advance_all(group: WakeGroup, members: Sequence[WokenMember]) -> None:
+    """Advance each member until it waits, ends, or has an effect to perform. An error of one member is recorded at that member alone."""
+    for member in members:
         try:
-            _walk_one(work, walker)
-        except Exception as error:  # one member's fault is that member's, whatever it is
-            record_failure(work, walker, error)
+            _advance_one(group, member)
+        except Exception as error:  # any fault, so that the other members go on
+            record_failure(group, member, error)
 
 
-def _walk_one(work: Work, walker: Walker) -> None:
-    ended = End(Outcome.unsubscribed, "unsubscribed") if walker.unsubscribed else leaving(work.program, walker.facts, walker.now)
+def _advance_one(group: WakeGroup, member: WokenMember) -> None:
+    ended = End(Outcome.unsubscribed, "unsubscribed") if member.unsubscribed else leaving(group.program, member.facts, member.now)
     if ended is not None:
-        finish(work, walker, ended)
+        finish(member, ended)
         return
-    if _is_backing_off(walker):
-        walker.done = True
+    if _is_backing_off(member):
+        member.done = True
         return
-    walked = walk(work.program, walker.position, walker.facts, walker.now)
+    walked = walk(group.program, member.position, member.facts, member.now)
     for trace in walked.trace:
-        _note_trace(work, walker, trace)
-    walker.position = walked.position
+        _note_trace(group, member, trace)
+    member.position = walked.position
     decision = walked.decision
     if isinstance(decision, End):
-        finish(work, walker, decision)
+        finish(member, decision)
     elif isinstance(decision, Sleep):
-        start_waiting(work, walker, decision.until, decision.why.value, decision.rules, decision.event)
+        start_waiting(group, member, decision.until, decision.why.value, decision.rules, decision.event)
     elif isinstance(decision, Act):
-        walker.effect = decision.effect
+        member.effect = decision.effect
 
 
-def _is_backing_off(walker: Walker) -> bool:
-    """News does not make a machine answer earlier: what is to be tried again later is, however often its contact clicks."""
-    row = walker.row
-    return row.why == Why.retry and row.due_at is not None and walker.now < row.due_at
+def _is_backing_off(member: WokenMember) -> bool:
+    """Say whether the member waits to try an effect again: an event of its contact must not bring that try forward."""
+    row = member.row
+    return row.why == Why.retry and row.due_at is not None and member.now < row.due_at
 
 
-def _note_trace(work: Work, walker: Walker, trace: Trace) -> None:
+def _note_trace(group: WakeGroup, member: WokenMember, trace: Trace) -> None:
     kind = TimelineKind.branched if trace.kind == "branch" else TimelineKind.passed
-    walker.note(kind, trace.step_id, **trace.detail, to=trace.to)
-    told = ", ".join(f"{name}: {value}" for name, value in trace.detail.items() if name in SHOWN_DETAIL)
-    work.shown.append(StepShown(trace.step_id, trace.kind, told))
+    member.note(kind, trace.step_id, **trace.detail, to=trace.to)
+    shown = ", ".join(f"{name}: {value}" for name, value in trace.detail.items() if name in SHOWN_DETAIL)
+    group.shown.append(StepShown(trace.step_id, trace.kind, shown))
 
 
-def finish(work: Work, walker: Walker, ended: End) -> None:
-    walker.row.step_id, walker.row.arrived_at, walker.row.visits = stored(walker.position)
-    walker.effect, walker.done = ended, True
+def finish(member: WokenMember, ended: End) -> None:
+    """Let the member end at its present step; the caller writes the end."""
+    member.row.step_id, member.row.arrived_at, member.row.visits = stored_position(member.position)
+    member.effect, member.done = ended, True
 
 
-def stored(position: Position) -> tuple[str | None, datetime, dict[str, Any]]:
+def stored_position(position: Position) -> tuple[str | None, datetime, dict[str, Any]]:
+    """Return the position as the columns step_id, arrived_at and visits."""
     return position.step_id, position.arrived_at, dict(position.visits)
 
 
 def start_waiting(
-    work: Work, walker: Walker, until: datetime | None, why: str, rules: Sequence[str], event: str | None, tries: int = 0
+    group: WakeGroup, member: WokenMember, until: datetime | None, why: str, rules: Sequence[str], event: str | None, tries: int = 0
 ) -> None:
-    row, step_id = walker.row, walker.position.step_id or ""
-    # A send held again for the same reason is one hold, however often it was looked at.
+    """Let the member wait at its step until then, or until the event. Noted in the timeline unless the same wait only goes on."""
+    row, step_id = member.row, member.position.step_id or ""
+    # A send that is held again for the same reason is one hold, however often it was tried.
     before, after = (row.step_id, row.why), (step_id, why)
-    news = (*before, row.rules) != (*after, list(rules)) if why == Why.held else (*before, row.due_at) != (*after, until)
-    row.step_id, row.arrived_at, row.visits = stored(walker.position)
+    is_new = (*before, row.rules) != (*after, list(rules)) if why == Why.held else (*before, row.due_at) != (*after, until)
+    row.step_id, row.arrived_at, row.visits = stored_position(member.position)
     row.status, row.due_at, row.why, row.rules, row.awaits = EnrollmentStatus.waiting, until, why, list(rules), event
     row.tries, row.error = tries, ""
-    walker.effect, walker.done = None, True
-    if news:
+    member.effect, member.done = None, True
+    if is_new:
         kind = TimelineKind.held if why == Why.held else TimelineKind.waiting
-        walker.note(kind, step_id, until=until, why=why, rules=list(rules), event=event)
+        member.note(kind, step_id, until=until, why=why, rules=list(rules), event=event)
 
 
-def record_failure(work: Work, walker: Walker, error: Exception) -> None:
-    row = walker.row
+def record_failure(group: WakeGroup, member: WokenMember, error: Exception) -> None:
+    """Record the error at the member's step: tried again after 2, 4, 8 ... minutes, and parked at the `MAX_TRIES`-th failure."""
+    row = member.row
     row.tries += 1
     row.error = f"{type(error).__name__}: {error}"[:500]
-    row.step_id, row.arrived_at, row.visits = stored(walker.position)
+    row.step_id, row.arrived_at, row.visits = stored_position(member.position)
     parked = row.tries >= MAX_TRIES
     row.status = EnrollmentStatus.parked if parked else EnrollmentStatus.waiting
     row.why, row.rules, row.awaits = ("parked" if parked else Why.retry.value), [], None
-    row.due_at = None if parked else work.clock.in_real(timedelta(minutes=2**row.tries))
-    walker.effect, walker.done = None, True
-    walker.note(TimelineKind.error, row.step_id or "", error=row.error, tries=row.tries, parked=parked)
-    work.shown.append(StepShown(row.step_id or "", "error", type(error).__name__, failed=True))
-    log.warning("enrollment %d, step %s: %s (try %d)", walker.id, row.step_id, type(error).__name__, row.tries)
+    row.due_at = None if parked else group.clock.in_real(timedelta(minutes=2**row.tries))
+    member.effect, member.done = None, True
+    member.note(TimelineKind.error, row.step_id or "", error=row.error, tries=row.tries, parked=parked)
+    group.shown.append(StepShown(row.step_id or "", "error", type(error).__name__, failed=True))
+    log.warning("enrollment %d, step %s: %s (try %d)", member.id, row.step_id, type(error).__name__, row.tries)
 
 
-def apply_result(work: Work, walker: Walker, result: EffectResult) -> None:
-    """Take in what the effect did, and move past its step, or end."""
-    step_id = walker.effect.step_id
-    walker.note(result.move, step_id, **result.detail)
-    work.shown.append(StepShown(step_id, work.program.steps[step_id].kind, result.text, failed=result.failed))
+def apply_result(group: WakeGroup, member: WokenMember, result: EffectResult) -> None:
+    """Apply the result of the member's effect to its facts and timeline, and move past the step, or end."""
+    step_id = member.effect.step_id
+    member.note(result.kind, step_id, **result.detail)
+    group.shown.append(StepShown(step_id, group.program.steps[step_id].kind, result.text, failed=result.failed))
     if result.contact is not None:
-        walker.person = replace(walker.person, contact=result.contact)
-        fields = work.program.definition.contact_fields
-        walker.facts = replace(walker.facts, contact=attributes_of(result.contact, fields))
+        member.person = replace(member.person, contact=result.contact)
+        fields = group.program.definition.contact_fields
+        member.facts = replace(member.facts, contact=attributes_of(result.contact, fields))
     if result.answer is not None:
-        walker.row.answers = {**walker.row.answers, step_id: dict(result.answer)}
-        walker.facts = replace(walker.facts, answers=walker.row.answers)
+        member.row.answers = {**member.row.answers, step_id: dict(result.answer)}
+        member.facts = replace(member.facts, answers=member.row.answers)
     if result.end is not None:
-        finish(work, walker, result.end)
+        finish(member, result.end)
     else:
-        move_past_step(work, walker)
+        move_past_step(group, member)
 
 
-def settle_external(work: Work, walker: Walker, result: EffectResult | Exception) -> None:
-    """Take in what came of an errand outside: it raised, is to be tried again later, or is done."""
+def settle_external(group: WakeGroup, member: WokenMember, result: EffectResult | Exception) -> None:
+    """Apply the result of an external effect: a failure to record, a try to repeat later, or a step that is done."""
     if isinstance(result, Exception):
-        record_failure(work, walker, result)
-    elif result.later and walker.row.tries < MOST_RETRIES:
-        tries = walker.row.tries + 1
-        until = work.clock.in_real(BACKOFF[min(tries, len(BACKOFF)) - 1])
-        start_waiting(work, walker, until, Why.retry.value, [result.later], None, tries)
+        record_failure(group, member, result)
+    elif result.later and member.row.tries < MOST_RETRIES:
+        tries = member.row.tries + 1
+        until = group.clock.in_real(BACKOFF[min(tries, len(BACKOFF)) - 1])
+        start_waiting(group, member, until, Why.retry.value, [result.later], None, tries)
     else:
-        apply_result(work, walker, result)
+        apply_result(group, member, result)
 
 
-def move_past_step(work: Work, walker: Walker) -> None:
-    walker.position = passed(work.program, walker.position, walker.now)
-    walker.effect = None
-    row = walker.row
-    row.tries, row.error, row.why, row.rules = 0, "", "", []  # what held this step says nothing about the next
+def move_past_step(group: WakeGroup, member: WokenMember) -> None:
+    """Place the member behind its present step, with no tries, error or rules left."""
+    member.position = passed(group.program, member.position, member.now)
+    member.effect = None
+    row = member.row
+    row.tries, row.error, row.why, row.rules = 0, "", "", []  # the reason that held this step does not concern the next
 
 
-def settle_unsent(work: Work, walker: Walker, prepared: Prepared) -> None:
+def settle_unsent(group: WakeGroup, member: WokenMember, prepared: Prepared) -> None:
+    """Apply the reason why the member's message was not sent: a failure, a hold, or a step passed without it."""
     step_id = prepared.request.effect.step_id
     if prepared.error is not None:
-        record_failure(work, walker, prepared.error)
+        record_failure(group, member, prepared.error)
         return
     if prepared.readiness is Readiness.held:
-        start_waiting(work, walker, prepared.until or work.clock.in_real(CHECK_AGAIN), Why.held.value, prepared.rules, None)
+        start_waiting(group, member, prepared.until or group.clock.in_real(CHECK_AGAIN), Why.held.value, prepared.rules, None)
         return
     if prepared.readiness is Readiness.skipped:
-        walker.note(TimelineKind.skipped, step_id, reason=prepared.rules[0], rules=prepared.rules)
-        work.shown.append(StepShown(step_id, "send", f"skipped: {prepared.rules[0]}"))
+        member.note(TimelineKind.skipped, step_id, reason=prepared.rules[0], rules=prepared.rules)
+        group.shown.append(StepShown(step_id, "send", f"skipped: {prepared.rules[0]}"))
     else:
-        note_status(work, walker, step_id, prepared.status or MessageStatus.failed, prepared.detail)
-    move_past_step(work, walker)
+        note_status(group, member, step_id, prepared.status or MessageStatus.failed, prepared.detail)
+    move_past_step(group, member)
 
 
-def note_status(work: Work, walker: Walker, step_id: str, status: MessageStatus, reason: str, code: str = "") -> None:
-    walker.note(_SEND_MOVES.get(status, TimelineKind.failed), step_id, status=status.value, reason=reason, code=code)
-    work.shown.append(StepShown(step_id, "send", status.value, failed=status in (MessageStatus.failed, MessageStatus.rejected)))
+def note_status(group: WakeGroup, member: WokenMember, step_id: str, status: MessageStatus, reason: str, code: str = "") -> None:
+    """Note the status of the step's message in the timeline and on the run's page."""
+    member.note(_SEND_KINDS.get(status, TimelineKind.failed), step_id, status=status.value, reason=reason, code=code)
+    group.shown.append(StepShown(step_id, "send", status.value, failed=status in (MessageStatus.failed, MessageStatus.rejected)))
 
 
-def now_written(facts: Facts, effect: SendMessage, status: MessageStatus, now: datetime) -> Facts:
-    """Return the facts with the message just sent among them, so that a step right behind it knows."""
+def with_message_sent(facts: Facts, effect: SendMessage, status: MessageStatus, now: datetime) -> Facts:
+    """Return the facts with the message just sent among them, for the steps that follow it in the same wake."""
     sent = {**facts.sent, effect.step_id: SentFact(at=now, channel=effect.channel, status=status.value)}
     return replace(facts, sent=sent, written_at=[*facts.written_at, now])

@@ -1,6 +1,6 @@
-"""What the effects of steps do. Two tables from effect to the function that performs it: in our own database, or on an errand outside.
+"""Effects of steps, in two tables from effect to function: `LOCAL` in our own database, `EXTERNAL` over the network.
 
-Sends have a way of their own, in the delivery room.
+Messages are not among them: the delivery room sends those.
 """
 
 import asyncio
@@ -13,13 +13,13 @@ from sqlmodel import Session, select
 
 from distmark.contacts.service import change_contact
 from distmark.contacts.table import Contact
-from distmark.engine.facts import plain
+from distmark.engine.facts import as_json
 from distmark.enrollments.model import TimelineKind
 from distmark.enrollments.table import Enrollment
 from distmark.entries.model import EnrolVerdict
 from distmark.entries.service import enter_from
 from distmark.errors import DeliveryError, PermanentDeliveryError, TemporaryDeliveryError
-from distmark.integrations.ad_audiences import AudienceAction, AudienceChange, Audiences, Member, audiences_of
+from distmark.integrations.ad_audiences import AudienceAction, AudienceChange, AudienceMember, Audiences, audiences_of
 from distmark.integrations.memory import MemoryAudiences, MemoryWebhooks
 from distmark.integrations.webhooks import HttpWebhooks, WebhookAnswer, WebhookCall, Webhooks, idempotency_key
 from distmark.journeys.model import CallWebhook, ChangeAudience, CreateTask, End, EnterJourney, Outcome, UpdateContact
@@ -31,20 +31,20 @@ from distmark.tasks.table import Task
 
 @dataclass(frozen=True, slots=True)
 class Integrations:
-    """Where errands lead. Nowhere, unless told: what simulates or tests must call nobody by accident."""
+    """The services that external effects call. By default they are kept in memory: a simulation or a test must call nobody by accident."""
 
     webhooks: Webhooks = field(default_factory=MemoryWebhooks)
     audiences: Audiences = field(default_factory=MemoryAudiences)
 
 
 def integrations_of(settings: Settings) -> Integrations:
-    """Return where errands of this installation lead."""
+    """Return the services that this installation calls."""
     return Integrations(HttpWebhooks.of(settings), audiences_of(settings))
 
 
 @dataclass(frozen=True, slots=True)
 class EffectRequest:
-    """One member at an effect: the `visit`-th time at its step."""
+    """A request to perform the effect of one member's step, on its `visit`-th visit there."""
 
     row: Enrollment
     person: Person
@@ -54,33 +54,33 @@ class EffectRequest:
 
     @property
     def key(self) -> str:
-        """The same on every try, and for nothing else."""
+        """The idempotency key: the same on every try of this effect, and different for any other."""
         return idempotency_key(self.row.run_key, self.row.id, self.effect.step_id, self.visit)
 
 
 @dataclass(frozen=True, slots=True)
 class EffectResult:
-    """What to write in the timeline, and what the run's page shows in `text` (no personal data).
+    """The result of an effect: its timeline entry (`kind`, `detail`), and its `text` for the run's page (no personal data).
 
-    `later` names a failure that may pass by itself: the effect is tried again, and this result counts only when that came to nothing.
+    `later` names a failure that may pass by itself: the effect is tried again, and the result applies only when no try is left.
     """
 
-    move: TimelineKind
+    kind: TimelineKind
     detail: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
-    contact: Contact | None = None  # as it is from now on, when it changed
-    answer: Mapping[str, Any] | None = None  # what answer('<step>') reads from now on
+    contact: Contact | None = None  # the contact as changed by the effect; None: not changed
+    answer: Mapping[str, Any] | None = None  # the answer that answer('<step>') reads from now on
     end: End | None = None
     failed: bool = False
     later: str = ""
 
 
-# --- in our own database, in the transaction that moves past the step ------------------------------------------------------------------
+# --- in our own database, in the transaction that moves past the step --------------------------------------------------------------------
 
 
-def create_task(session: Session, errand: EffectRequest) -> EffectResult:
-    """Give the partner or the brand's staff a next action, once per visit."""
-    row, effect, visit = errand.row, errand.effect, errand.visit
+def create_task(session: Session, request: EffectRequest) -> EffectResult:
+    """Create the task of the partner or the brand's staff, once per visit."""
+    row, effect, visit = request.row, request.effect, request.visit
     there = session.exec(select(Task.id).where(Task.enrollment_id == row.id, Task.step_id == effect.step_id, Task.visit == visit)).first()
     if there is None:
         session.add(
@@ -93,7 +93,7 @@ def create_task(session: Session, errand: EffectRequest) -> EffectResult:
                 contact_id=row.contact_id,
                 role=effect.for_,
                 title=effect.title[:300],
-                created_at=errand.now,
+                created_at=request.now,
                 due_at=effect.due,
             )
         )
@@ -101,22 +101,22 @@ def create_task(session: Session, errand: EffectRequest) -> EffectResult:
 
 
 def task_result(effect: CreateTask) -> EffectResult:
-    """Return what the timeline says of a task."""
+    """Return the result of creating a task."""
     return EffectResult(TimelineKind.task, {"for": effect.for_, "due": effect.due}, f"for {effect.for_}")
 
 
-def update_contact(session: Session, errand: EffectRequest) -> EffectResult:
+def update_contact(session: Session, request: EffectRequest) -> EffectResult:
     """Change the contact's data as the step says."""
-    changes = errand.effect.changes
-    contact = change_contact(session, id_of(errand.person.contact), changes, errand.now)
+    changes = request.effect.changes
+    contact = change_contact(session, id_of(request.person.contact), changes, request.now)
     return EffectResult(TimelineKind.passed, {"changed": sorted(changes)}, "contact updated", contact)
 
 
-def enter_journey(session: Session, errand: EffectRequest) -> EffectResult:
-    """Enter the contact into the newest version of another journey of the brand, if that journey lets them in."""
-    effect: EnterJourney = errand.effect
-    data = plain(effect.data)
-    result = enter_from(session, errand.row, errand.person.contact, effect.key, effect.step_id, data, errand.now)
+def enter_journey(session: Session, request: EffectRequest) -> EffectResult:
+    """Enter the contact into the newest version of another journey of the brand, if its rules admit them."""
+    effect: EnterJourney = request.effect
+    data = as_json(effect.data)
+    result = enter_from(session, request.row, request.person.contact, effect.key, effect.step_id, data, request.now)
     if result is None:
         return EffectResult(TimelineKind.skipped, {"journey": effect.key, "reason": "journey_not_open"}, f"{effect.key}: not open")
     if result.verdict is not EnrolVerdict.enrolled:
@@ -133,32 +133,32 @@ LOCAL: dict[type, Callable[[Session, EffectRequest], EffectResult]] = {
 }
 
 
-# --- outside, with no transaction open -------------------------------------------------------------------------------------------------
+# --- over the network, with no transaction open ------------------------------------------------------------------------------------------
 
-Results = list[EffectResult | Exception]
+ExternalResults = list[EffectResult | Exception]
 
 
-async def call_webhooks(outside: Integrations, errands: Sequence[EffectRequest]) -> Results:
+async def call_webhooks(integrations: Integrations, requests: Sequence[EffectRequest]) -> ExternalResults:
     """Call each member's webhook; one result each, in their order."""
-    answers = await asyncio.gather(*(_call_webhook(outside.webhooks, errand) for errand in errands), return_exceptions=True)
-    return [_raised(answer) if isinstance(answer, BaseException) else answer for answer in answers]
+    answers = await asyncio.gather(*(_call_webhook(integrations.webhooks, request) for request in requests), return_exceptions=True)
+    return [_as_result(answer) if isinstance(answer, BaseException) else answer for answer in answers]
 
 
-def _raised(error: BaseException) -> Exception:
-    """Return what one member's effect raised; what ends the whole process is raised on."""
+def _as_result(error: BaseException) -> Exception:
+    """Return the error of one member's effect as its result. Raises an error that ends the process, such as a cancellation."""
     if not isinstance(error, Exception):
         raise error
     return error
 
 
-async def _call_webhook(webhooks: Webhooks, errand: EffectRequest) -> EffectResult:
-    effect: CallWebhook = errand.effect
+async def _call_webhook(webhooks: Webhooks, request: EffectRequest) -> EffectResult:
+    effect: CallWebhook = request.effect
     call = WebhookCall(
         url=effect.url,
         method=effect.method,
-        idempotency_key=errand.key,
+        idempotency_key=request.key,
         headers=effect.headers,
-        body=None if effect.body is None else plain(effect.body),
+        body=None if effect.body is None else as_json(effect.body),
         secret=effect.secret,
         timeout_seconds=effect.timeout_seconds,
     )
@@ -170,38 +170,40 @@ async def _call_webhook(webhooks: Webhooks, errand: EffectRequest) -> EffectResu
 
 
 def _webhook_result(effect: CallWebhook, answer: WebhookAnswer, error: DeliveryError | None = None) -> EffectResult:
-    said = f"status_{answer.status}" if error is None else error.code or "no_answer"
+    outcome = f"status_{answer.status}" if error is None else error.code or "no_answer"
     may_pass = answer.may_pass if error is None else isinstance(error, TemporaryDeliveryError)
-    end = End(Outcome.failed, f"webhook {effect.step_id}: {said}") if not answer.ok and effect.if_fails == "end" else None
+    end = End(Outcome.failed, f"webhook {effect.step_id}: {outcome}") if not answer.ok and effect.if_fails == "end" else None
     return EffectResult(
-        move=TimelineKind.passed,
-        detail={"status": answer.status, "ok": answer.ok, "said": said},
-        text=said,
+        kind=TimelineKind.passed,
+        detail={"status": answer.status, "ok": answer.ok, "said": outcome},
+        text=outcome,
         answer={"status": answer.status, "ok": answer.ok, "data": answer.data},
         end=end,
         failed=not answer.ok,
-        later=said if may_pass else "",
+        later=outcome if may_pass else "",
     )
 
 
-async def change_audiences(outside: Integrations, errands: Sequence[EffectRequest]) -> Results:
+async def change_audiences(integrations: Integrations, requests: Sequence[EffectRequest]) -> ExternalResults:
     """Change each audience once for all members; one result each, in their order."""
-    audiences = list(dict.fromkeys((errand.person.brand.key, errand.effect.audience) for errand in errands))
-    failures = dict(zip(audiences, await asyncio.gather(*(_change_audience(outside, errands, *each) for each in audiences)), strict=True))
-    return [failures[errand.person.brand.key, errand.effect.audience] or _audience_result(errand.effect) for errand in errands]
+    audiences = list(dict.fromkeys((request.person.brand.key, request.effect.audience) for request in requests))
+    failures = dict(
+        zip(audiences, await asyncio.gather(*(_change_audience(integrations, requests, *each) for each in audiences)), strict=True)
+    )
+    return [failures[request.person.brand.key, request.effect.audience] or _audience_result(request.effect) for request in requests]
 
 
-async def _change_audience(outside: Integrations, errands: Sequence[EffectRequest], brand: str, audience: str) -> Exception | None:
+async def _change_audience(integrations: Integrations, requests: Sequence[EffectRequest], brand: str, audience: str) -> Exception | None:
     changes = [
-        AudienceChange(AudienceAction(errand.effect.action), member, errand.key)
-        for errand in errands
-        if (errand.person.brand.key, errand.effect.audience) == (brand, audience)
-        and (member := Member.of(errand.person.contact.email, errand.person.contact.phone)).key
+        AudienceChange(AudienceAction(request.effect.action), member, request.key)
+        for request in requests
+        if (request.person.brand.key, request.effect.audience) == (brand, audience)
+        and (member := AudienceMember.of(request.person.contact.email, request.person.contact.phone)).key
     ]
     try:
         if changes:
-            await outside.audiences.change(brand, audience, changes)
-    except Exception as error:  # tried again with each of these members, and shown at them
+            await integrations.audiences.change(brand, audience, changes)
+    except Exception as error:  # recorded at each of these members, and tried again with them
         return error
     return None
 
@@ -210,7 +212,7 @@ def _audience_result(effect: ChangeAudience) -> EffectResult:
     return EffectResult(TimelineKind.passed, {"audience": effect.audience, "action": effect.action}, f"{effect.action}: {effect.audience}")
 
 
-EXTERNAL: dict[type, Callable[[Integrations, Sequence[EffectRequest]], Awaitable[Results]]] = {
+EXTERNAL: dict[type, Callable[[Integrations, Sequence[EffectRequest]], Awaitable[ExternalResults]]] = {
     CallWebhook: call_webhooks,
     ChangeAudience: change_audiences,
 }

@@ -1,4 +1,4 @@
-"""The one place where a worker process puts its parts together: database, clock, channels, sender."""
+"""Assembly of the parts of a worker process from its settings: database, clock, channels, sender, integrations."""
 
 import os
 import socket
@@ -14,13 +14,13 @@ from distmark.settings import get_settings
 
 
 def worker_name(queue: str) -> str:
-    """Return a name no other process has: queue, host, process and a random end. Claims carry it."""
+    """Return a name unique to this process: queue, host, process id and random letters. Claims carry it."""
     return f"{queue}@{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
 @cache
 def get_engine_context() -> EngineContext:
-    """Return this process's engine context, made once."""
+    """Return the engine context of this process, made once."""
     settings = get_settings()
     return EngineContext(
         db=get_database(),
@@ -28,5 +28,5 @@ def get_engine_context() -> EngineContext:
         channels=make_channels(settings),
         sender=Sender(settings.base_url, settings.mail_from, settings.mail_domain),
         worker=worker_name(settings.work_queue),
-        outside=integrations_of(settings),
+        integrations=integrations_of(settings),
     )

@@ -9,7 +9,7 @@ from distmark.db import JSON_TYPE, UTCDateTime
 
 
 class VersionMove(SQLModel, table=True):
-    """One act of moving people from one version of a journey to another."""
+    """One move of enrollments from one version of a journey to another."""
 
     __tablename__ = "version_move"
 
@@ -18,7 +18,7 @@ class VersionMove(SQLModel, table=True):
     journey_id: int = Field(foreign_key="journey.id", index=True)
     from_version_id: int = Field(foreign_key="journey_version.id")
     to_version_id: int = Field(foreign_key="journey_version.id")
-    steps: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # every step with a place in the new version -> that place
+    steps: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # step of the old version -> step of the new one
     moved: int = 0
     by_id: int | None = Field(default=None, foreign_key="user_account.id")
     at: datetime = Field(sa_type=UTCDateTime)
@@ -26,7 +26,7 @@ class VersionMove(SQLModel, table=True):
 
 
 class EarlierPosition(SQLModel, table=True):
-    """Where an enrollment stood before it was moved. Good for going back until it wakes: `wakes` is how often it had when it was moved."""
+    """The position of an enrollment before a move. The move can be undone while the enrollment's count of wakes still equals `wakes`."""
 
     __tablename__ = "earlier_position"
     __table_args__ = (UniqueConstraint("version_move_id", "enrollment_id"),)

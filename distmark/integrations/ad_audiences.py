@@ -30,14 +30,14 @@ class AudienceAction(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class AudienceMember:
     """A person as platforms know one: SHA-256 (hex) of the mail address, trimmed and in lower case, and of the E.164 number, else ""."""
 
     email: str
     phone: str
 
     @classmethod
-    def of(cls, email: str | None, phone: str | None) -> "Member":
+    def of(cls, email: str | None, phone: str | None) -> "AudienceMember":
         """Return the member with these addresses."""
         return cls(_hashed(email), _hashed(phone))
 
@@ -56,7 +56,7 @@ class AudienceChange:
     """One person to add to an audience or remove from it. `key` is the same on every try."""
 
     action: AudienceAction
-    member: Member
+    member: AudienceMember
     key: str
 
 
@@ -114,15 +114,15 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _read(path: Path) -> dict[str, Member]:
+def _read(path: Path) -> dict[str, AudienceMember]:
     if not path.exists():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
-        found = (Member(row[COLUMNS[0]], row[COLUMNS[1]]) for row in csv.DictReader(file))
+        found = (AudienceMember(row[COLUMNS[0]], row[COLUMNS[1]]) for row in csv.DictReader(file))
         return {member.key: member for member in found}
 
 
-def _write(path: Path, members: Iterable[Member]) -> None:
+def _write(path: Path, members: Iterable[AudienceMember]) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", newline="", encoding="utf-8") as file:

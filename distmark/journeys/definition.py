@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from distmark.journeys.entry import Entry
 from distmark.journeys.expressions import Expression, Text
 from distmark.journeys.field_types import Cap, Identifier, Name, Percent, Words
-from distmark.journeys.fields import Part, Written, problem
+from distmark.journeys.fields import DefinitionPart, Written, problem
 from distmark.journeys.findings import MESSAGES, DefinitionError, Finding, closest, finding
 from distmark.journeys.model import IfHeld, Priority
 from distmark.journeys.positions import Document, read_yaml
@@ -100,7 +100,7 @@ def _at_least_one(values: tuple[Any, ...]) -> tuple[Any, ...]:
 AT_LEAST_ONE = AfterValidator(_at_least_one)
 
 
-class SendPolicy(Part):
+class SendPolicy(DefinitionPart):
     """When messages may be sent, and how many."""
 
     quiet_hours: Window | None = Field(None, description="Hours in which nothing is sent, on the contact's clock.")
@@ -118,7 +118,7 @@ class SendPolicy(Part):
         return SendHours(self.quiet_hours, self.days, self.holidays)
 
 
-class Goal(Part):
+class Goal(DefinitionPart):
     """What the journey is for: whoever reaches it leaves at once."""
 
     when: Expression
@@ -126,14 +126,14 @@ class Goal(Part):
     name: Words | None = None
 
 
-class Exit(Part):
+class Exit(DefinitionPart):
     """When a contact leaves at once, and why."""
 
     when: Expression
     reason: Words
 
 
-class Block(Part):
+class Block(DefinitionPart):
     """A region of the messages that a partner may change."""
 
     label: Words
@@ -148,7 +148,7 @@ class Block(Part):
         return self.max_length or BLOCK_LENGTH[self.kind]
 
 
-class JourneyDefinition(Part):
+class JourneyDefinition(DefinitionPart):
     """A whole journey, as its file says it."""
 
     key: Name = Field(description="The name of the journey in addresses and files.")

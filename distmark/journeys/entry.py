@@ -10,7 +10,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
 from distmark.journeys.expressions import Expression
 from distmark.journeys.field_types import Cap, DateOf, Identifier, Name
-from distmark.journeys.fields import Part, problem
+from distmark.journeys.fields import DefinitionPart, problem
 from distmark.journeys.times import Duration, Offset, TimeOfDay, add
 
 # What may stand beside the field that starts each form of entry.
@@ -43,7 +43,7 @@ class EntrySource(StrEnum):
     api = "api"
 
 
-class Entry(Part):
+class Entry(DefinitionPart):
     """How contacts enter. Without `event`, `segment` or `date` it is by campaign, or `on: api`."""
 
     reentry: Reentry = Field(Reentry.after_exit, description="never, after_exit or any_time.")

@@ -103,7 +103,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def call(self, context: Any, function: Any, *args: Any, **named: Any) -> Any:
         # Our own functions need none of the checks that make a call in a sandbox cost more than what it calls.
-        if isinstance(getattr(function, "__self__", None), Told):
+        if isinstance(getattr(function, "__self__", None), FactFunctions):
             return function(*args, **named)
         return super().call(context, function, *args, **named)
 
@@ -194,7 +194,7 @@ _UTC = ZoneInfo("UTC")
 BRINGS_NO_NEWS = ("failed", "rejected", "suppressed", "queued", "sending", "deferred")
 
 
-class Told:
+class FactFunctions:
     """The functions of expressions over one contact's facts at one moment."""
 
     __slots__ = ("facts", "now", "zone")
@@ -314,7 +314,7 @@ class Names(dict[str, object]):
 
 def namespace(facts: Facts, now: datetime, zone: ZoneInfo, event: EventFact | None = None) -> Names:
     """Return every name that an expression may use, for one contact at one moment."""
-    told = Told(facts, now, zone)
+    told = FactFunctions(facts, now, zone)
     local = now.astimezone(zone)
     return Names(
         {
@@ -346,7 +346,7 @@ def namespace(facts: Facts, now: datetime, zone: ZoneInfo, event: EventFact | No
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class FunctionCall:
     """A function call in an expression; an argument that is not a constant is None."""
 
     name: str
@@ -360,12 +360,12 @@ class Uses:
     """What an expression or a text refers to: root names, calls, and attributes such as ("contact", "city")."""
 
     names: frozenset[str]
-    calls: tuple[Call, ...]
+    calls: tuple[FunctionCall, ...]
     attributes: frozenset[tuple[str, str]]
     filters: frozenset[str]
     lines: Mapping[str, int]
 
-    def called(self, *names: str) -> Iterator[Call]:
+    def called(self, *names: str) -> Iterator[FunctionCall]:
         """Iterate over the calls of any of `names`."""
         return (call for call in self.calls if call.name in names)
 
@@ -374,11 +374,11 @@ def _constant(node: nodes.Node) -> object:
     return node.value if isinstance(node, nodes.Const) else None
 
 
-def _call(node: nodes.Call) -> Call | None:
+def _call(node: nodes.Call) -> FunctionCall | None:
     if not isinstance(node.node, nodes.Name):
         return None
     named = {pair.key: _constant(pair.value) for pair in node.kwargs}
-    return Call(node.node.name, tuple(_constant(arg) for arg in node.args), named, node.lineno)
+    return FunctionCall(node.node.name, tuple(_constant(arg) for arg in node.args), named, node.lineno)
 
 
 def _attribute(node: nodes.Getattr | nodes.Getitem) -> tuple[str, str] | None:

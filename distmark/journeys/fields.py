@@ -46,7 +46,7 @@ class Written:
         return cls.described()
 
 
-class Part(BaseModel):
+class DefinitionPart(BaseModel):
     """A part of a journey file: unknown fields are refused, nothing changes after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)

@@ -107,7 +107,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class StepVisit:
     """One contact at one step: when it arrived, what time it is now, and the how-many-th visit this is (from 1)."""
 
     step_id: str

@@ -62,22 +62,22 @@ def build_program(definition: JourneyDefinition) -> Program:
     return Program(definition, steps, after, definition.steps[0].id, tuple(order), _listens_to(definition), definition.send_policy.hours)
 
 
-NEWS_OF_FUNCTION = {**{name: name for name in STEP_FUNCTIONS}, "in_segment": "segment", "answer": "answer"}
+TRIGGER_OF_FUNCTION = {**{name: name for name in STEP_FUNCTIONS}, "in_segment": "segment", "answer": "answer"}
 
 
 def _listens_to(definition: JourneyDefinition) -> frozenset[str]:
     rules = [rule.when for rule in definition.exit] + ([definition.goal.when] if definition.goal else [])
-    return frozenset(news for rule in rules for news in news_of(rule))
+    return frozenset(news for rule in rules for news in triggers_of(rule))
 
 
-def news_of(expression: Expression) -> Iterator[str]:
+def triggers_of(expression: Expression) -> Iterator[str]:
     """Iterate over the news that may change what `expression` says: custom events, opened, clicked ..., segment, contact."""
     uses = expression.uses
     for call in uses.calls:
         if call.name in EVENT_FUNCTIONS:
             yield str(call.args[0] if call.args else call.named.get("name"))
-        elif call.name in NEWS_OF_FUNCTION:
-            yield NEWS_OF_FUNCTION[call.name]
+        elif call.name in TRIGGER_OF_FUNCTION:
+            yield TRIGGER_OF_FUNCTION[call.name]
     # A click counts as an open too.
     if any(call.name == "opened" for call in uses.calls):
         yield "clicked"

@@ -1,6 +1,7 @@
 """Journeys and their versions as rows: storing drafts, finding versions, and the program of a version ready to walk."""
 
 import threading
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, and_, exists, true
@@ -109,6 +110,22 @@ def get_version(session: Session, viewer: Viewer, version_id: int, *, lock: bool
     if version is None:
         raise NotFound(f"There is no journey version {version_id} among yours.")
     return version
+
+
+def journeys_by_id(session: Session, viewer: Viewer) -> dict[int, Journey]:
+    """Return all journeys of the viewer's brand by id."""
+    return {id_of(row): row for row in session.exec(select(Journey).where(Journey.brand_id == viewer.brand_id))}
+
+
+def newest_by_journey(session: Session, viewer: Viewer, statuses: Sequence[VersionStatus]) -> dict[int, JourneyVersion]:
+    """Return each journey's newest version in one of `statuses`, by the id of the journey."""
+    statement = (
+        select(JourneyVersion)
+        .join(Journey, col(Journey.id) == col(JourneyVersion.journey_id))
+        .where(Journey.brand_id == viewer.brand_id, col(JourneyVersion.status).in_(list(statuses)))
+        .order_by(col(JourneyVersion.number))
+    )
+    return {row.journey_id: row for row in session.exec(statement)}
 
 
 def source_of(version: JourneyVersion) -> Source:

@@ -8,7 +8,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
 from distmark.journeys.expressions import Expression
 from distmark.journeys.field_types import DateOf, Identifier, Name
-from distmark.journeys.fields import Part, problem
+from distmark.journeys.fields import DefinitionPart, problem
 from distmark.journeys.times import Days, Duration, Holidays, Offset, TimeOfDay
 
 BEST_TIME = "best_time"
@@ -36,7 +36,7 @@ FORMS: Mapping[str, frozenset[str]] = {
 }
 
 
-class Wait(Part):
+class Wait(DefinitionPart):
     """How long to wait. Exactly one of `for`, `until`, `on`, `event` and `when` leads; `for` may be followed by `until`."""
 
     for_: Duration | None = Field(None, alias="for", description="A duration: minutes and hours elapse, days and longer are calendar.")

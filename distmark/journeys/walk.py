@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from distmark.errors import DistmarkError
 from distmark.journeys.expressions import namespace
-from distmark.journeys.model import Decision, End, Facts, Go, Outcome, Visit
+from distmark.journeys.model import Decision, End, Facts, Go, Outcome, StepVisit
 from distmark.journeys.program import Program
 from distmark.journeys.steps import KINDS
 from distmark.journeys.times import zone_for
@@ -107,7 +107,7 @@ def decide(program: Program, position: Position, facts: Facts, now: datetime, zo
         raise NoSuchStep(
             f'The journey "{program.definition.key}" has no step "{step_id}"; move the contact to a step that this version has.'
         )
-    visit = Visit(step_id, position.arrived_at, now, position.number, zone, facts, program.hours)
+    visit = StepVisit(step_id, position.arrived_at, now, position.number, zone, facts, program.hours)
     return KINDS[step.kind].decide(step, visit)
 
 

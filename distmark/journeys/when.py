@@ -21,7 +21,7 @@ ANY_NEWS = {"en": "news of the contact", "ja": "お客様の動き"}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WhenResult:
     """When the contact goes on: `due_at` aware UTC and `local` on the contact's clock, both None when only an event, or nothing, does that.
 
     `rules` moved the time, in order; `notes` are keys of NOTES with `values` for their text.
@@ -40,7 +40,7 @@ class Answer:
         return [describe_rule(rule, lang) for rule in self.rules] + [NOTES[note][lang].format(**values) for note in self.notes]
 
 
-def when(program: Program, step_id: str, at: datetime, zone: ZoneInfo, facts: Facts | None = None, *, number: int = 1) -> Answer:
+def when(program: Program, step_id: str, at: datetime, zone: ZoneInfo, facts: Facts | None = None, *, number: int = 1) -> WhenResult:
     """Return when a contact who reaches `step_id` at `at` (aware) goes on; `number` is the how-many-th visit it is.
 
     A send goes on when its message may leave. Raises NotFound for an unknown step.
@@ -50,25 +50,25 @@ def when(program: Program, step_id: str, at: datetime, zone: ZoneInfo, facts: Fa
         hint = f'did you mean "{near}"?' if near else f"give one of {', '.join(program.steps)}."
         raise NotFound(f'The journey "{program.definition.key}" has no step "{step_id}"; {hint}')
     decision = decide(program, Position(step_id, at, {step_id: number}), facts or Facts(), at, zone)
-    return _answer(program, decision, at, zone)
+    return _when_result(program, decision, at, zone)
 
 
-def _answer(program: Program, decision: Decision, at: datetime, zone: ZoneInfo) -> Answer:
+def _when_result(program: Program, decision: Decision, at: datetime, zone: ZoneInfo) -> WhenResult:
     if isinstance(decision, End):
-        return Answer(None, None, (), ("ends",), {"reason": decision.reason})
+        return WhenResult(None, None, (), ("ends",), {"reason": decision.reason})
     if isinstance(decision, Sleep):
         return _asleep(decision, zone)
     if isinstance(decision, Act) and isinstance(decision.effect, SendMessage) and not decision.effect.transactional:
         policy = program.definition.send_policy
         allowed, rules = next_allowed(at, zone, policy.quiet_hours, policy.days, policy.holidays)
-        return Answer(allowed, allowed.astimezone(zone), rules, () if rules else ("at_once",))
+        return WhenResult(allowed, allowed.astimezone(zone), rules, () if rules else ("at_once",))
     detail = () if isinstance(decision, Act) else decision.detail.get("rules", ())
     rules = tuple(str(rule) for rule in detail) if isinstance(detail, tuple) else ()
-    return Answer(at, at.astimezone(zone), rules, () if rules else ("at_once",))
+    return WhenResult(at, at.astimezone(zone), rules, () if rules else ("at_once",))
 
 
-def _asleep(sleep: Sleep, zone: ZoneInfo) -> Answer:
+def _asleep(sleep: Sleep, zone: ZoneInfo) -> WhenResult:
     values = {"event": sleep.event} if sleep.event else {}
     if sleep.until is None:
-        return Answer(None, None, sleep.rules, ("never",), values)
-    return Answer(sleep.until, sleep.until.astimezone(zone), sleep.rules, ("event",) if sleep.event else (), values)
+        return WhenResult(None, None, sleep.rules, ("never",), values)
+    return WhenResult(sleep.until, sleep.until.astimezone(zone), sleep.rules, ("event",) if sleep.event else (), values)

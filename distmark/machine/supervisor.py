@@ -47,7 +47,7 @@ class Machine:
     settings: Settings
     speed: float = 1.0
     afresh: bool = False  # forget everything in the data folder first
-    tell: Callable[[PartStatus], None] = lambda news: None
+    report: Callable[[PartStatus], None] = lambda status: None
     children: dict[str, Child] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
     stop_asked: threading.Event = field(default_factory=threading.Event)
@@ -101,10 +101,10 @@ class Machine:
             self._watcher.join(10)
         for name in reversed(list(self.children)):
             child = self.children[name]
-            self.tell(PartStatus(name, "stopping"))
+            self.report(PartStatus(name, "stopping"))
             end_groups([child.process.pid], STOP_SECONDS[name], _is_over(child.process))
             del self.children[name]
-            self.tell(PartStatus(name, "stopped"))
+            self.report(PartStatus(name, "stopped"))
         if self._lock_file is not None:
             if self.ports:  # a start that was refused leaves the folder as it found it
                 self._write_state()
@@ -164,9 +164,9 @@ class Machine:
         marks = [Mark(**each) for each in read_state(self.data_dir).get("processes", {}).values()]
         ours = [mark.pid for mark in marks if is_the_same(mark)]
         if ours:
-            self.tell(PartStatus("leftovers", "stopping", ", ".join(map(str, ours))))
+            self.report(PartStatus("leftovers", "stopping", ", ".join(map(str, ours))))
             end_groups(ours, 10.0)
-            self.tell(PartStatus("leftovers", "stopped"))
+            self.report(PartStatus("leftovers", "stopped"))
 
     def _empty(self) -> None:
         for path in self.data_dir.iterdir():
@@ -246,7 +246,7 @@ class Machine:
     def _launch(self, name: str) -> None:
         self.check_stop()
         part = self._part(name)
-        self.tell(PartStatus(name, "starting", part.address))
+        self.report(PartStatus(name, "starting", part.address))
         self.children[name] = self._spawn(part)
         self._write_state()
 
@@ -269,7 +269,7 @@ class Machine:
             for name in [name for name in waiting if self.children[name].part.answers()]:
                 waiting.remove(name)
                 child = self.children[name]
-                self.tell(PartStatus(name, "ready", _after(child.part.address, child.started)))
+                self.report(PartStatus(name, "ready", _after(child.part.address, child.started)))
             if waiting and time.monotonic() > until:
                 raise SettingsError(f"The {waiting[0]} did not answer within {START_SECONDS:.0f} seconds; see {self.log_of(waiting[0])}.")
             time.sleep(0.1 if waiting else 0)
@@ -278,9 +278,9 @@ class Machine:
     def _reported(self, name: str) -> Iterator[None]:
         """Report the beginning and the end of work that is no process of its own."""
         started = time.monotonic()
-        self.tell(PartStatus(name, "starting"))
+        self.report(PartStatus(name, "starting"))
         yield
-        self.tell(PartStatus(name, "ready", _after("", started)))
+        self.report(PartStatus(name, "ready", _after("", started)))
 
     def _refuse_dead(self, child: Child) -> None:
         code, name = child.process.poll(), child.part.name
@@ -315,13 +315,13 @@ class Machine:
             lived_long = now - child.started > STEADY_SECONDS
             child.pause = min((FIRST_PAUSE_SECONDS if lived_long else child.pause) * 2, LONGEST_PAUSE_SECONDS)
             child.due = now + child.pause
-            self.tell(PartStatus(name, "ended", f"{_how(code)}; starts again in {child.pause:.0f} s"))
+            self.report(PartStatus(name, "ended", f"{_how(code)}; starts again in {child.pause:.0f} s"))
         elif child.due is not None and now >= child.due:
             fresh = self._spawn(child.part)
             fresh.pause, fresh.restarts = child.pause, child.restarts + 1
             self.children[name] = fresh
             self._write_state()
-            self.tell(PartStatus(name, "restarting", child.part.address))
+            self.report(PartStatus(name, "restarting", child.part.address))
 
     def _keep_time(self) -> None:
         if self.speed != 1.0:

@@ -4,6 +4,7 @@ import hashlib
 import math
 import secrets
 import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from distmark.errors import InvalidInput, NotAllowed, NotFound
 from distmark.partners.model import Permission, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.table import Brand, Partner, SignIn, User
+from distmark.sql import id_of
 
 SIGNED_IN_FOR = timedelta(days=30)
 TOKEN_BYTES = 32  # 256 bits
@@ -166,6 +168,13 @@ def get_partner(session: Session, viewer: Viewer, partner_id: int) -> Partner:
 def partners_of(session: Session, viewer: Viewer) -> list[Partner]:
     """Return the partners within the viewer's sight, by name: all of the brand for its people, their own partner for a partner's."""
     return list(session.exec(visible(select(Partner), Partner, viewer).order_by(Partner.name, col(Partner.id))))
+
+
+def names_of_users(session: Session, viewer: Viewer, ids: Sequence[int | None]) -> dict[int, str]:
+    """Return the names of these users of the viewer's brand, by id; an id of another brand's user is left out."""
+    known_ids = [user_id for user_id in ids if user_id is not None]
+    rows = session.exec(select(User).where(User.brand_id == viewer.brand_id, col(User.id).in_(known_ids)))
+    return {id_of(row): row.name for row in rows}
 
 
 def ensure_brand(session: Session, *, key: str, **fields: Any) -> Brand:

@@ -49,7 +49,7 @@ class MissingValue(StrictUndefined):
         return False
 
 
-class Facts(dict[str, object]):
+class TemplateFacts(dict[str, object]):
     """A mapping that knows its name, so that a missing value can be named in full."""
 
     __slots__ = ("label",)
@@ -66,7 +66,7 @@ class MessageEnvironment(ImmutableSandboxedEnvironment):
         return self.getitem(obj, attribute)
 
     def getitem(self, obj: object, argument: object) -> object:
-        if isinstance(obj, Facts):
+        if isinstance(obj, TemplateFacts):
             return self._fact(obj, str(argument))
         if isinstance(obj, Mapping):
             return obj.get(str(argument), self.undefined(name=str(argument)))
@@ -76,7 +76,7 @@ class MessageEnvironment(ImmutableSandboxedEnvironment):
             return obj[argument]
         return self.undefined(name=str(argument))
 
-    def _fact(self, facts: Facts, name: str) -> object:
+    def _fact(self, facts: TemplateFacts, name: str) -> object:
         value = facts.get(name)
         if value is None or (isinstance(value, str) and not value.strip() and facts.label != "blocks"):
             return self.undefined(name=f"{facts.label}.{name}")

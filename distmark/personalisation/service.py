@@ -24,7 +24,7 @@ from distmark.personalisation.model import (
     UrlTemplate,
 )
 from distmark.personalisation.outline import Edit, Element, edited, last_end_tag, outline
-from distmark.personalisation.sandbox import SLOT_CLOSE, SLOT_OPEN, TAG_CLOSE, TAG_OPEN, Facts
+from distmark.personalisation.sandbox import SLOT_CLOSE, SLOT_OPEN, TAG_CLOSE, TAG_OPEN, TemplateFacts
 
 MAX_SUBJECT_CHARACTERS = 200
 ONLY_IF = "only-if-"
@@ -180,7 +180,7 @@ class _Rendering:
         self._compiled = compiled
         self._context = context
         self._facts: dict[str, object] = {
-            label: Facts(label, getattr(context, label)) for label in ("contact", "partner", "brand", "campaign", "journey")
+            label: TemplateFacts(label, getattr(context, label)) for label in ("contact", "partner", "brand", "campaign", "journey")
         }
         self._facts["lang"] = context.lang
         self._facts["greeting"] = greeting_for(context.contact, context.lang)
@@ -195,7 +195,7 @@ class _Rendering:
         tracked = self._context.tracked or targets.__getitem__
         footer = self._footer()
         self._facts |= {
-            "links": Facts("links", {name: tracked(name) for name in targets}),
+            "links": TemplateFacts("links", {name: tracked(name) for name in targets}),
             "unsubscribe_url": self._context.unsubscribe_url,
         }
         short = CHANNELS[self._compiled.channel].short_footer
@@ -241,7 +241,7 @@ class _Rendering:
             return ""
         blocks = {name: self._block_html(name, block) for name, block in self._blocks()}
         facts = self._facts | {
-            "blocks": Facts("blocks", blocks),
+            "blocks": TemplateFacts("blocks", blocks),
             "legal_footer": footer.html if footer else Markup(""),
             "pixel_url": self._context.pixel_url,
         }
@@ -255,8 +255,8 @@ class _Rendering:
             raise self._error(f"blocks.{name}", "is a picture without an https address")
         return block_html(name, block, self._context.mark_blocks)
 
-    def _plain_blocks(self) -> Facts:
-        return Facts("blocks", {name: plain_text(block.kind, block.value) for name, block in self._blocks()})
+    def _plain_blocks(self) -> TemplateFacts:
+        return TemplateFacts("blocks", {name: plain_text(block.kind, block.value) for name, block in self._blocks()})
 
     def _filled(self, template: Template, part: str, facts: dict[str, object]) -> str:
         try:

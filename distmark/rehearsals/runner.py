@@ -1,6 +1,6 @@
-"""Walks the tests that people make of journeys on themselves: the real wake on the test's own clock, with real seconds for its waits.
+"""The runner of rehearsals: real wakes on the rehearsal's own clock, with a few real seconds for each wait. Imports no Prefect.
 
-No Prefect in it. Each test is a task of one event loop in a thread of the web process; when that process ends, its tests are interrupted.
+Each rehearsal is a task of one event loop in a thread of the web process. When that process ends, its rehearsals are interrupted.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from distmark.enrollments.table import Enrollment
 from distmark.errors import NotFound
 from distmark.journeys.model import Why
 from distmark.partners.table import User
-from distmark.rehearsals.sandbox import enrollment_on, opened
+from distmark.rehearsals.sandbox import enrollment_in, open_sandbox
 from distmark.rehearsals.table import Rehearsal, RehearsalStatus
 from distmark.settings import Settings
 from distmark.sql import id_of
@@ -33,8 +33,8 @@ log = logging.getLogger("distmark.rehearse")
 
 TICK_SECONDS = 0.25
 SIGN_OF_LIFE_SECONDS = 5.0
-LONGEST_RETRY = timedelta(seconds=30)  # a machine that asked for patience is asked again after this at the latest
-LONGEST = timedelta(hours=2)  # of real time
+LONGEST_RETRY = timedelta(seconds=30)  # in real time, until a failed delivery is tried again
+LONGEST_RUN = timedelta(hours=2)  # of real time
 MOST_WAKES = 300
 MARK = {"ja": "【テスト】", "en": "[Test] "}
 MARK_SMS = {"ja": "【テスト・SMS】", "en": "[Test, text message] "}
@@ -43,7 +43,7 @@ LONGEST_SMS_SUBJECT = 40
 
 @dataclass(frozen=True, slots=True)
 class OwnInbox:
-    """A way out that leads to one mail address only, marked as a test and dated now; a text message arrives there as a mail."""
+    """A channel that sends every message to one mail address, marked as a test and dated now. Text messages arrive there as mails."""
 
     mail: Channel
     address: str
@@ -57,7 +57,7 @@ class OwnInbox:
         return await self.mail.deliver(replace(message, to_address=self.address, subject=marked, sent_at=wall_now()))
 
     async def close(self) -> None:
-        """The mail channel belongs to whoever made it."""
+        """Do nothing: the mail channel is closed by its owner."""
 
 
 def _first_words(text: str) -> str:
@@ -67,7 +67,7 @@ def _first_words(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RunnerContext:
-    """What tests are walked with: the installation's database, where stages are kept, the way out for mail, and who sends."""
+    """The parts that rehearsals share: the installation's database, the folder of the sandboxes, the mail channel and the sender."""
 
     db: Database
     data_dir: Path
@@ -75,8 +75,8 @@ class RunnerContext:
     sender: Sender
 
 
-class Rehearsals:
-    """Walks tests in a thread of this process."""
+class RehearsalRunner:
+    """Runs rehearsals in a thread of this process."""
 
     def __init__(self, settings: Settings, db: Database, *, mail: Callable[[], Channel] | None = None) -> None:
         self._settings, self._db = settings, db
@@ -84,16 +84,16 @@ class Rehearsals:
         self._lock = Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
-        self._house: RunnerContext | None = None
+        self._context: RunnerContext | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, rehearsal_id: int) -> None:
-        """Walk the test from now on; returns at once."""
+        """Start the rehearsal in the thread, and return at once."""
         loop = self._running()
         loop.call_soon_threadsafe(self._walk, rehearsal_id)
 
     def close(self) -> None:
-        """Leave every test where it is; they are shown as interrupted."""
+        """Stop running rehearsals where they are. They are shown as interrupted."""
         with self._lock:
             loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
         if loop is not None and thread is not None:
@@ -111,11 +111,11 @@ class Rehearsals:
             return self._loop
 
     def _walk(self, rehearsal_id: int) -> None:
-        if self._house is None:
+        if self._context is None:
             settings = self._settings
             sender = Sender(settings.base_url, settings.mail_from, settings.mail_domain)
-            self._house = RunnerContext(self._db, settings.data_dir, self._mail(), sender)
-        task = asyncio.ensure_future(rehearse(self._house, rehearsal_id))
+            self._context = RunnerContext(self._db, settings.data_dir, self._mail(), sender)
+        task = asyncio.ensure_future(rehearse(self._context, rehearsal_id))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -124,21 +124,21 @@ class Rehearsals:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._house is not None:
-            await self._house.mail.close()
-            self._house = None
+        if self._context is not None:
+            await self._context.mail.close()
+            self._context = None
 
 
-async def rehearse(house: RunnerContext, rehearsal_id: int) -> None:
-    """Walk the test until its journey has ended, somebody stops it, or it was left alone for too long."""
+async def rehearse(context: RunnerContext, rehearsal_id: int) -> None:
+    """Run the rehearsal until its journey has ended, somebody stops it, or `LONGEST_RUN` has passed."""
     try:
-        row, address = await asyncio.to_thread(_loaded, house.db, rehearsal_id)
-        with opened(house.data_dir, row.key) as stage:
-            status, reason = await _Walk(house, row, stage, address).run()
-    except Exception as error:  # the person who tests must be told, whatever it is
+        row, address = await asyncio.to_thread(_loaded, context.db, rehearsal_id)
+        with open_sandbox(context.data_dir, row.key) as sandbox:
+            status, reason = await _RehearsalRun(context, row, sandbox, address).run()
+    except Exception as error:  # any fault, so that the rehearsal's page shows it
         log.exception("test %d could not go on", rehearsal_id)
         status, reason = RehearsalStatus.failed, f"{type(error).__name__}: {error}"[:500]
-    await asyncio.to_thread(_write, house.db, rehearsal_id, {"status": status, "reason": reason, "next_at": None, "next_set_at": None})
+    await asyncio.to_thread(_write, context.db, rehearsal_id, {"status": status, "reason": reason, "next_at": None, "next_set_at": None})
 
 
 def _loaded(db: Database, rehearsal_id: int) -> tuple[Rehearsal, str]:
@@ -157,83 +157,83 @@ def _write(db: Database, rehearsal_id: int, values: Mapping[str, object]) -> Non
         session.add(row)
 
 
-class _Walk:
-    """One test on its way."""
+class _RehearsalRun:
+    """One rehearsal being run."""
 
-    def __init__(self, house: RunnerContext, row: Rehearsal, stage: Database, address: str) -> None:
-        self._house, self._stage, self._id, self._row = house, stage, id_of(row), row
+    def __init__(self, context: RunnerContext, row: Rehearsal, sandbox: Database, address: str) -> None:
+        self._context, self._sandbox, self._id, self._row = context, sandbox, id_of(row), row
         self._clock = FixedClock(row.clock_at)
         self._began = wall_now()
-        sender = replace(house.sender, base_url=f"{house.sender.base_url}/t/{row.key}")
-        channels = {key: OwnInbox(house.mail, address, is_sms=not kind.html) for key, kind in CHANNELS.items()}
-        self._world = EngineContext(stage, self._clock, channels, sender, f"test@{row.key}")
+        sender = replace(context.sender, base_url=f"{context.sender.base_url}/t/{row.key}")
+        channels = {key: OwnInbox(context.mail, address, is_sms=not kind.html) for key, kind in CHANNELS.items()}
+        self._engine = EngineContext(sandbox, self._clock, channels, sender, f"test@{row.key}")
 
     async def run(self) -> tuple[RehearsalStatus, str]:
-        """Return how it ended, and why when not by itself."""
+        """Wake the journey again and again; return the final status, and the reason when the journey did not end by itself."""
         for _wake in range(MOST_WAKES):
-            where = await asyncio.to_thread(self._where)
-            rest = await wake(self._world, where.run_key)
-            if rest.over:
-                await self._stand_still()
-                return (RehearsalStatus.failed, rest.text) if rest.failed else (RehearsalStatus.finished, "")
-            where = await asyncio.to_thread(self._where)
-            until = await self._wait(where)
+            enrollment = await asyncio.to_thread(self._enrollment)
+            result = await wake(self._engine, enrollment.run_key)
+            if result.finished:
+                await self._stop_clock()
+                return (RehearsalStatus.failed, result.text) if result.failed else (RehearsalStatus.finished, "")
+            enrollment = await asyncio.to_thread(self._enrollment)
+            until = await self._wait(enrollment)
             if until is None:
-                await self._stand_still()
-                return RehearsalStatus.stopped, "left_alone" if self._is_long() else ""
+                await self._stop_clock()
+                return RehearsalStatus.stopped, "left_alone" if self._is_too_long() else ""
             self._clock.move_to(max(until, self._clock.now()))
-        await self._stand_still()
+        await self._stop_clock()
         return RehearsalStatus.stopped, "too_many_wakes"
 
-    def _where(self) -> Enrollment:
-        with self._stage.reading() as session:
-            return enrollment_on(session)
+    def _enrollment(self) -> Enrollment:
+        with self._sandbox.reading() as session:
+            return enrollment_in(session)
 
-    async def _stand_still(self) -> None:
-        await self._tell(clock_at=self._clock.now(), set_at=wall_now(), next_at=None, next_set_at=None)
+    async def _stop_clock(self) -> None:
+        await self._update(clock_at=self._clock.now(), set_at=wall_now(), next_at=None, next_set_at=None)
 
-    async def _wait(self, where: Enrollment) -> datetime | None:
-        """Return to which moment the clock moves, after real seconds or when something happens before; None to stop."""
-        wall, due_at = wall_now(), where.due_at
-        ends = None if due_at is None else wall + self._real(where, due_at)
-        await self._tell(clock_at=self._clock.now(), set_at=wall, next_at=due_at, next_set_at=ends, go_on_asked=False)
-        told = wall
-        while not self._is_long():
-            row = await asyncio.to_thread(self._look)
+    async def _wait(self, enrollment: Enrollment) -> datetime | None:
+        """Wait a few real seconds, or until an event wakes the journey; return the time to move the clock to, or None to stop."""
+        wall, due_at = wall_now(), enrollment.due_at
+        ends = None if due_at is None else wall + self._real_span(enrollment, due_at)
+        await self._update(clock_at=self._clock.now(), set_at=wall, next_at=due_at, next_set_at=ends, go_on_asked=False)
+        written_at = wall
+        while not self._is_too_long():
+            row = await asyncio.to_thread(self._reload)
             wall = wall_now()
             if row is None or row.stop_asked:
                 return None
-            if await asyncio.to_thread(self._is_news):
+            if await asyncio.to_thread(self._has_wakeup):
                 return row.now(wall)
             if due_at is not None and (row.go_on_asked or (ends is not None and wall >= ends)):
                 return due_at
-            if (wall - told).total_seconds() > SIGN_OF_LIFE_SECONDS:
-                told = wall
-                await self._tell()
+            if (wall - written_at).total_seconds() > SIGN_OF_LIFE_SECONDS:
+                written_at = wall
+                await self._update()
             await asyncio.sleep(TICK_SECONDS)
         return None
 
-    def _real(self, where: Enrollment, due_at: datetime) -> timedelta:
-        """Return how long the wait takes in real time: what waits for a machine waits as long as that needs."""
+    def _real_span(self, enrollment: Enrollment, due_at: datetime) -> timedelta:
+        """Return the length of the wait in real time. A retry takes its full time up to `LONGEST_RETRY`, since the other side needs it."""
         span = max(due_at - self._clock.now(), timedelta(0))
-        longest = LONGEST_RETRY if where.why == Why.retry else timedelta(seconds=self._row.seconds_per_wait)
+        longest = LONGEST_RETRY if enrollment.why == Why.retry else timedelta(seconds=self._row.seconds_per_wait)
         return min(span, longest)
 
-    def _look(self) -> Rehearsal | None:
-        with self._house.db.reading() as session:
+    def _reload(self) -> Rehearsal | None:
+        with self._context.db.reading() as session:
             return session.get(Rehearsal, self._id)
 
-    def _is_news(self) -> bool:
-        with self._stage.reading() as session:
-            return _has_news(session)
+    def _has_wakeup(self) -> bool:
+        with self._sandbox.reading() as session:
+            return _is_woken(session)
 
-    def _is_long(self) -> bool:
-        return wall_now() - self._began > LONGEST
+    def _is_too_long(self) -> bool:
+        return wall_now() - self._began > LONGEST_RUN
 
-    async def _tell(self, **values: object) -> None:
-        await asyncio.to_thread(_write, self._house.db, self._id, values)
+    async def _update(self, **values: object) -> None:
+        await asyncio.to_thread(_write, self._context.db, self._id, values)
 
 
-def _has_news(stage: Session) -> bool:
-    row = enrollment_on(stage)
+def _is_woken(sandbox: Session) -> bool:
+    row = enrollment_in(sandbox)
     return row.woken_at is not None and row.status is EnrollmentStatus.waiting

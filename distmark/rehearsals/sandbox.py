@@ -1,6 +1,6 @@
-"""The stage of a test: a small database of its own with copies of what the journey needs and one made-up contact, who is the tester.
+"""The sandbox of a rehearsal: a small database of its own, with copies of the rows that the journey needs and the tester as its contact.
 
-Nothing on it is in anybody's contact book, list, cap, segment, result or run, because none of those ever look here.
+Nothing in it counts in the installation's contacts, segments, caps, results or runs, since those read the main database only.
 """
 
 import uuid
@@ -31,14 +31,14 @@ from distmark.sql import id_of
 from distmark.tables import create_all
 
 FOLDER = "tests"
-NOBODYS_PHONE = "+819000000000"  # is never called: text messages of a test go to the tester's mail address
+UNUSED_PHONE = "+819000000000"  # never called: text messages of a rehearsal go to the tester's mail address
 BIRTHDAY = date(1985, 4, 1)
 _Row = TypeVar("_Row", bound=SQLModel)
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Who plays the contact: the person who tests, by name and mail address, and what is known of them."""
+class Tester:
+    """The person who rehearses and plays the contact: name, mail address, language, and attributes in `data`."""
 
     name: str
     email: str
@@ -47,15 +47,15 @@ class Part:
     data: Mapping[str, Any]
 
 
-def stage_file(data_dir: Path, key: str) -> Path:
-    """Return where the stage of this test is kept."""
+def sandbox_file(data_dir: Path, key: str) -> Path:
+    """Return the path of the sandbox's file."""
     return (data_dir / FOLDER / f"{key}.sqlite3").absolute()
 
 
 @contextmanager
-def opened(data_dir: Path, key: str) -> Iterator[Database]:
-    """Give the stage's database. NotFound when it was cleared away."""
-    file = stage_file(data_dir, key)
+def open_sandbox(data_dir: Path, key: str) -> Iterator[Database]:
+    """Give the sandbox's database. Raises NotFound when it was deleted."""
+    file = sandbox_file(data_dir, key)
     if not file.exists():
         raise NotFound("The details of this test were cleared away; begin it again.")
     db = Database(f"sqlite:///{file}")
@@ -65,105 +65,105 @@ def opened(data_dir: Path, key: str) -> Iterator[Database]:
         db.close()
 
 
-def build(session: Session, data_dir: Path, row: Rehearsal, part: Part) -> None:
-    """Make the stage of the test: copies under the same ids, and the tester at the journey's beginning."""
-    file = stage_file(data_dir, row.key)
+def build_sandbox(session: Session, data_dir: Path, row: Rehearsal, tester: Tester) -> None:
+    """Create the sandbox: copies of rows under the same ids, and the tester enrolled at the start of the journey."""
+    file = sandbox_file(data_dir, row.key)
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     db = Database(f"sqlite:///{file}")
     try:
         create_all(db)
-        with db.writing() as stage:
-            version = _furnish(session, stage, row)
+        with db.writing() as sandbox:
+            version = _copy_rows(session, sandbox, row)
             definition = parse(source_of(version))
-            contact = _contact(stage, row, part, definition)
-            _enrol(stage, row, version, contact, definition)
+            contact = _contact(sandbox, row, tester, definition)
+            _enrol(sandbox, row, version, contact, definition)
     finally:
         db.close()
 
 
-def enrollment_on(stage: Session) -> Enrollment:
-    """Return where the tester stands."""
-    return stage.exec(select(Enrollment).order_by(col(Enrollment.id)).limit(1)).one()
+def enrollment_in(sandbox: Session) -> Enrollment:
+    """Return the tester's enrollment."""
+    return sandbox.exec(select(Enrollment).order_by(col(Enrollment.id)).limit(1)).one()
 
 
-def keys_there(data_dir: Path) -> list[str]:
-    """Return the keys of the tests whose stage is kept."""
+def kept_keys(data_dir: Path) -> list[str]:
+    """Return the keys of the rehearsals with a sandbox."""
     return [file.stem for file in (data_dir / FOLDER).glob("*.sqlite3")]
 
 
-def clear(data_dir: Path, key: str) -> None:
-    """Take the stage away; links in the messages of this test are not known any more."""
-    file = stage_file(data_dir, key)
+def delete_sandbox(data_dir: Path, key: str) -> None:
+    """Delete the sandbox. Links in the messages of this rehearsal stop working."""
+    file = sandbox_file(data_dir, key)
     for each in (file, *(file.with_name(file.name + end) for end in ("-wal", "-shm"))):
         each.unlink(missing_ok=True)
 
 
-def _furnish(session: Session, stage: Session, row: Rehearsal) -> JourneyVersion:
+def _copy_rows(session: Session, sandbox: Session, row: Rehearsal) -> JourneyVersion:
     version = session.get_one(JourneyVersion, row.version_id)
-    _put(stage, session.get_one(Brand, row.brand_id))
-    _put(stage, session.get_one(Partner, row.partner_id))
-    _put(stage, session.get_one(User, row.user_id), partner_id=None, password_hash="")
-    _put(stage, session.get_one(Journey, version.journey_id))
+    _copy(sandbox, session.get_one(Brand, row.brand_id))
+    _copy(sandbox, session.get_one(Partner, row.partner_id))
+    _copy(sandbox, session.get_one(User, row.user_id), partner_id=None, password_hash="")
+    _copy(sandbox, session.get_one(Journey, version.journey_id))
     hashed = source_of(version).content_hash
-    told = {"content_hash": hashed, "approved_hash": hashed, "status": VersionStatus.registered, "deployment_id": "-"}
-    copied = _put(stage, version, author_id=None, decided_by_id=None, **told)
+    changes_of_version = {"content_hash": hashed, "approved_hash": hashed, "status": VersionStatus.registered, "deployment_id": "-"}
+    copied = _copy(sandbox, version, author_id=None, decided_by_id=None, **changes_of_version)
     for segment in session.exec(select(Segment).where(Segment.brand_id == row.brand_id, col(Segment.rule).is_not(None))):
         if segment.partner_id in (None, row.partner_id):
-            _put(stage, segment, created_by_id=None)
+            _copy(sandbox, segment, created_by_id=None)
     if row.campaign_id is not None:
-        _put(stage, session.get_one(Campaign, row.campaign_id), partner_id=row.partner_id, created_by_id=None)
-        for words in session.exec(
+        _copy(sandbox, session.get_one(Campaign, row.campaign_id), partner_id=row.partner_id, created_by_id=None)
+        for blocks in session.exec(
             select(PartnerBlocks).where(PartnerBlocks.campaign_id == row.campaign_id, PartnerBlocks.partner_id == row.partner_id)
         ):
-            _put(stage, words)
+            _copy(sandbox, blocks)
     return copied
 
 
-def _put(stage: Session, row: _Row, **changes: Any) -> _Row:
+def _copy(sandbox: Session, row: _Row, **changes: Any) -> _Row:
     values = {name: getattr(row, name) for name in type(row).model_fields}
     copy = type(row)(**{**values, **changes})
-    stage.add(copy)
-    stage.flush()
+    sandbox.add(copy)
+    sandbox.flush()
     return copy
 
 
-def _contact(stage: Session, row: Rehearsal, part: Part, definition: JourneyDefinition) -> Contact:
-    brand, partner = stage.get_one(Brand, row.brand_id), stage.get_one(Partner, row.partner_id)
-    last_name, first_name = _names(part.name, part.language)
+def _contact(sandbox: Session, row: Rehearsal, tester: Tester, definition: JourneyDefinition) -> Contact:
+    brand, partner = sandbox.get_one(Brand, row.brand_id), sandbox.get_one(Partner, row.partner_id)
+    last_name, first_name = _names(tester.name, tester.language)
     contact = Contact(
         brand_id=row.brand_id,
         partner_id=row.partner_id,
         first_name=first_name,
         last_name=last_name,
-        email=part.email,
-        email_key=address_key(part.email),
-        person_key=address_hash(row.brand_id, part.email),
-        phone=NOBODYS_PHONE if part.has_phone else None,
-        language=part.language,
+        email=tester.email,
+        email_key=address_key(tester.email),
+        person_key=address_hash(row.brand_id, tester.email),
+        phone=UNUSED_PHONE if tester.has_phone else None,
+        language=tester.language,
         zone=brand.zone,
         city=partner.city,
         birthday=BIRTHDAY,
-        attributes={name: part.data[name] for name in definition.contact_fields if name in part.data},
+        attributes={name: tester.data[name] for name in definition.contact_fields if name in tester.data},
         created_at=row.began_at,
         updated_at=row.began_at,
     )
-    stage.add(contact)
-    stage.flush()
+    sandbox.add(contact)
+    sandbox.flush()
     for channel in consent_channels():
-        record_consent(stage, id_of(contact), channel, given=True, now=row.began_at, source="test")
+        record_consent(sandbox, id_of(contact), channel, given=True, now=row.began_at, source="test")
     return contact
 
 
 def _names(name: str, language: str) -> tuple[str, str]:
-    """Return family name and first name of a name written in one: the family name is first in Japanese."""
+    """Return family name and first name of a full name. The family name comes first in Japanese."""
     first, _, rest = name.strip().partition(" ")
     if not rest:
         return first, ""
     return (first, rest.strip()) if language == "ja" else (rest.strip(), first)
 
 
-def _enrol(stage: Session, row: Rehearsal, version: JourneyVersion, contact: Contact, definition: JourneyDefinition) -> None:
-    """Put the tester at the beginning, whatever the journey's entry says: it is the way that is tried."""
+def _enrol(sandbox: Session, row: Rehearsal, version: JourneyVersion, contact: Contact, definition: JourneyDefinition) -> None:
+    """Enroll the tester at the start. The journey's entry rules are not applied: a rehearsal tries its steps."""
     enrollment = Enrollment(
         brand_id=row.brand_id,
         journey_id=version.journey_id,
@@ -179,6 +179,6 @@ def _enrol(stage: Session, row: Rehearsal, version: JourneyVersion, contact: Con
         entered_at=row.began_at,
         run_key=uuid.uuid4().hex,
     )
-    stage.add(enrollment)
-    stage.flush()
-    stage.add(TimelineEntry(enrollment_id=id_of(enrollment), at=row.began_at, kind=TimelineKind.entered))
+    sandbox.add(enrollment)
+    sandbox.flush()
+    sandbox.add(TimelineEntry(enrollment_id=id_of(enrollment), at=row.began_at, kind=TimelineKind.entered))

@@ -1,4 +1,4 @@
-"""Tests that people made of journeys: whose, of which version, and where its clock stands. Who is in it lives on a stage of its own."""
+"""Rows of rehearsals: user, version, options, and the clock. The enrollment of a rehearsal is in its sandbox."""
 
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -8,11 +8,11 @@ from sqlmodel import Field, Index, SQLModel
 
 from distmark.db import JSON_TYPE, UTCDateTime
 
-SIGN_OF_LIFE = timedelta(seconds=30)  # real time without one after which whoever walked the test is gone
+SIGN_OF_LIFE = timedelta(seconds=30)  # real time without a sign of life after which a rehearsal counts as interrupted
 
 
 class RehearsalStatus(StrEnum):
-    """Where a test stands. `interrupted` is never stored: it is a running one whose process is gone."""
+    """The status of a rehearsal. `interrupted` is never stored: it means running, while the process of the runner is gone."""
 
     running = "running"
     finished = "finished"  # the journey ended
@@ -22,9 +22,9 @@ class RehearsalStatus(StrEnum):
 
 
 class Rehearsal(SQLModel, table=True):
-    """One test of a version by one person, seen by that person alone. `key` names its stage and stands in its links.
+    """One rehearsal of a version by one user, seen by that user alone. `key` names its sandbox and is part of its links.
 
-    Its journey's clock read `clock_at` when the wall clock read `set_at`, and reads `next_at` at `next_set_at`; between them it runs
+    The rehearsal's clock read `clock_at` when the wall clock read `set_at`, and reads `next_at` at `next_set_at`. In between it runs
     evenly.
     """
 
@@ -41,7 +41,7 @@ class Rehearsal(SQLModel, table=True):
     language: str
     seconds_per_wait: int
     has_phone: bool = True
-    data: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # what is known of the person: attribute -> value
+    data: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # attributes of the contact: name -> value
     status: RehearsalStatus = RehearsalStatus.running
     reason: str = ""
     began_at: datetime = Field(sa_type=UTCDateTime)
@@ -49,21 +49,21 @@ class Rehearsal(SQLModel, table=True):
     set_at: datetime = Field(sa_type=UTCDateTime)
     next_at: datetime | None = Field(default=None, sa_type=UTCDateTime)
     next_set_at: datetime | None = Field(default=None, sa_type=UTCDateTime)
-    seen_at: datetime = Field(sa_type=UTCDateTime)  # wall clock: the last sign of life of whoever walks it
+    seen_at: datetime = Field(sa_type=UTCDateTime)  # wall clock: the runner's last sign of life
     stop_asked: bool = False
     go_on_asked: bool = False
 
     def is_silent(self, wall: datetime) -> bool:
-        """Say whether whoever walks it gives no sign of life any more."""
+        """Say whether the runner has given no sign of life for `SIGN_OF_LIFE`."""
         return wall - self.seen_at > SIGN_OF_LIFE
 
     def state(self, wall: datetime) -> RehearsalStatus:
-        """Return the status as it is now: a running test that nobody walks any more is interrupted."""
+        """Return the status as it is now: a running rehearsal without a sign of life is interrupted."""
         gone = self.status is RehearsalStatus.running and self.is_silent(wall)
         return RehearsalStatus.interrupted if gone else self.status
 
     def now(self, wall: datetime) -> datetime:
-        """Return what the journey's clock reads when the wall clock reads `wall`. It never runs past the next wake."""
+        """Return the time of the rehearsal's clock when the wall clock reads `wall`. It never passes the next wake."""
         passed = max(wall - self.set_at, timedelta(0))
         if self.status is not RehearsalStatus.running or self.next_at is None or self.next_set_at is None:
             return self.clock_at + passed
@@ -72,5 +72,5 @@ class Rehearsal(SQLModel, table=True):
         return self.clock_at + (self.next_at - self.clock_at) * share
 
     def seconds_left(self, wall: datetime) -> int | None:
-        """Return in how many real seconds the journey goes on by itself; None when only news moves it."""
+        """Return the real seconds until the journey goes on by itself; None when only an event moves it."""
         return None if self.next_set_at is None else max(0, round((self.next_set_at - wall).total_seconds()))

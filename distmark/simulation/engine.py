@@ -1,7 +1,7 @@
-"""Members walked in memory on a virtual clock, by the rules of a wake: for simulations. What the ledger would hold is in their facts.
+"""Wakes in memory on a virtual clock, for simulations. The facts of each member stand in for the message ledger.
 
-The decisions are the engine's own: entering, walking, when a message may go, rendering it, what an effect means, which news wakes whom, who
-wins a test. Only keeping rows and asking for them again is left out.
+The decisions are the engine's own: steps, send policy, rendering, effects, wake-ups by events, winners of experiments. Only storing rows
+and reading them again is left out.
 """
 
 import heapq
@@ -19,16 +19,16 @@ from distmark.clock import FixedClock
 from distmark.delivery.policy import SendFacts, SendVerdict, decide_send
 from distmark.delivery.service import Prepared, Readiness, SendRequest
 from distmark.engine.advance import (
-    Walker,
-    Work,
+    WakeGroup,
+    WokenMember,
+    advance_all,
     apply_result,
     move_past_step,
     note_status,
-    now_written,
     record_failure,
     settle_external,
     settle_unsent,
-    walk_all,
+    with_message_sent,
 )
 from distmark.engine.effects import EXTERNAL, LOCAL, EffectRequest, EffectResult, Integrations, task_result
 from distmark.enrollments.model import EnrollmentStatus, TimelineKind
@@ -50,7 +50,7 @@ from distmark.segments.membership import segment_keys_of
 from distmark.sql import id_of
 
 MAX_ROUNDS = 200
-LEFT = frozenset(
+LEAVING_KINDS = frozenset(
     {
         TimelineKind.passed,
         TimelineKind.branched,
@@ -67,7 +67,7 @@ LEFT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class AcceptedMessage:
-    """A message that would have been accepted: whose, of which step and visit, when, and the names of the links in it."""
+    """A message that a channel would have accepted, with the names of the links in it. `member` is the number of its member, from 0."""
 
     member: int
     contact_id: int
@@ -81,9 +81,9 @@ class AcceptedMessage:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedAction:
-    """Something a person does at `at`: opened or clicked (a link) the message of `step_id`, unsubscribed by it, or the event `name`.
+    """An action of a contact: `what` is opened, clicked (the link `name`), unsubscribed (from the channel `name`) or event (`name`).
 
-    `sent_at` tells that message from those of other visits to its step; whoever takes the deed in sets it.
+    `step_id` is the step of the message that was read. `sent_at`, set by the simulator, tells it from the messages of other visits.
     """
 
     at: datetime
@@ -93,23 +93,23 @@ class SimulatedAction:
     sent_at: datetime | None = None
 
 
-Readers = Callable[[AcceptedMessage], Iterable[SimulatedAction]]
+Behaviour = Callable[[AcceptedMessage], Iterable[SimulatedAction]]
 
 
 @dataclass(slots=True)
-class _Member:
-    """One contact inside, and what is remembered of them: messages by channel for the caps, stopped channels, arms of tests entered."""
+class _SimulatedMember:
+    """One contact in the journey: message times by channel for the caps, unsubscribed channels, and the arms of experiments by step."""
 
-    walker: Walker
+    woken: WokenMember
     written: dict[str, list[datetime]] = field(default_factory=dict)
     stopped: set[str] = field(default_factory=set)
     arms: dict[str, tuple[str, datetime]] = field(default_factory=dict)
-    read: list[SimulatedAction] = field(default_factory=list)  # what was opened and clicked, where there are tests
+    engagements: list[SimulatedAction] = field(default_factory=list)  # opens and clicks, kept for experiments only
 
 
 @dataclass(slots=True)
 class Counts:
-    """What has happened: who left which step (by enrollment), accepted messages in order, and how many wakes that took."""
+    """Counts of a simulation: enrollment ids that left each step, accepted messages in order, and wakes."""
 
     left: dict[str, set[int]] = field(default_factory=dict)
     accepted: list[AcceptedMessage] = field(default_factory=list)
@@ -117,167 +117,169 @@ class Counts:
 
 
 class Simulator:
-    """The members of one journey version, each with the moment at which something next happens to them."""
+    """A simulation of one journey version: its members, and a schedule of their wakes and actions in the order of time."""
 
-    def __init__(self, work: Work, clock: FixedClock, session: Session, base_url: str, readers: Readers) -> None:
-        """`work` without members; `clock` is the same as its clock."""
-        self.work, self.clock, self.session, self.base_url, self.readers = work, clock, session, base_url, readers
+    def __init__(self, group: WakeGroup, clock: FixedClock, session: Session, base_url: str, behaviour: Behaviour) -> None:
+        """`group` holds the version, without members; `clock` is its clock. `behaviour` gives the actions that follow a message."""
+        self.group, self.clock, self.session, self.base_url, self.behaviour = group, clock, session, base_url, behaviour
         self.counts = Counts()
-        self._members: list[_Member] = []
-        self._agenda: list[tuple[datetime, int, int, SimulatedAction | None]] = []  # when, order, who (-1: nobody), a deed or a due wake
+        self._members: list[_SimulatedMember] = []
+        self._schedule: list[
+            tuple[datetime, int, int, SimulatedAction | None]
+        ] = []  # time, order, member (-1: none), an action or a due wake (None)
         self._order = count()
         self._blocks: dict[str, Mapping[str, BlockValue]] = {}
-        self._tests = experiments_in(work.program)
-        self._due: dict[str, datetime] = {}  # when each begun test is due
+        self._experiments = experiments_in(group.program)
+        self._due: dict[str, datetime] = {}  # due time of each experiment that has begun, by step
         self._winners: dict[str, str] = {}
 
     @property
     def rows(self) -> list[Enrollment]:
-        """Every member's enrollment as it stands."""
-        return [member.walker.row for member in self._members]
+        """The present enrollment row of every member."""
+        return [member.woken.row for member in self._members]
 
     def enter(self, row: Enrollment, person: Person, facts: Facts) -> None:
-        """Let a member in, due at once. The row is copied, and stays as it is."""
+        """Add a member, due at once. The row is copied and not changed."""
         now = self.clock.now()
-        standing: Any = SimpleNamespace(
+        copied: Any = SimpleNamespace(
             **{name: getattr(row, name) for name in Enrollment.model_fields}
         )  # a row is ten times slower to write
-        walker = Walker(standing, person, facts, start(self.work.program, now), now, unsubscribed=False)
-        self._members.append(_Member(walker))
-        self._put(row.due_at or now, len(self._members) - 1, None)
+        woken = WokenMember(copied, person, facts, start(self.group.program, now), now, unsubscribed=False)
+        self._members.append(_SimulatedMember(woken))
+        self._plan(row.due_at or now, len(self._members) - 1, None)
 
     async def run(self, until: datetime, progress: Callable[[datetime], None]) -> None:
-        """Let everything happen up to `until`, each thing at its own time, and leave the clock there."""
-        while self._agenda and self._agenda[0][0] <= until:
-            at, _order, number, deed = heapq.heappop(self._agenda)
+        """Run every wake and action up to `until` at its own time, and leave the clock there."""
+        while self._schedule and self._schedule[0][0] <= until:
+            at, _order, number, action = heapq.heappop(self._schedule)
             if at > self.clock.now():
                 self.clock.move_to(at)
                 progress(at)
             if number < 0:
-                await self._evaluate(deed)
-            elif self._is_concerned(self._members[number], deed, at):
+                await self._evaluate(action)
+            elif self._apply_action(self._members[number], action, at):
                 await self._wake(number)
         self.clock.move_to(max(until, self.clock.now()))
 
-    def _put(self, at: datetime, number: int, deed: SimulatedAction | None) -> None:
-        heapq.heappush(self._agenda, (at, next(self._order), number, deed))
+    def _plan(self, at: datetime, number: int, action: SimulatedAction | None) -> None:
+        heapq.heappush(self._schedule, (at, next(self._order), number, action))
 
-    # --- news ---------------------------------------------------------------------------------------------------------------------------
+    # --- actions -------------------------------------------------------------------------------------------------------------------------
 
-    def _is_concerned(self, member: _Member, deed: SimulatedAction | None, at: datetime) -> bool:
-        """Take the deed in, and say whether the member is to look at the world now."""
-        walker, row = member.walker, member.walker.row
+    def _apply_action(self, member: _SimulatedMember, action: SimulatedAction | None, at: datetime) -> bool:
+        """Add the action to the member's facts, and say whether the member wakes now."""
+        woken, row = member.woken, member.woken.row
         if row.status is not EnrollmentStatus.waiting:
             return False
-        if deed is None:
+        if action is None:
             return row.due_at == at
-        if deed.what == "unsubscribed":
-            member.stopped.add(deed.name)
-            if deed.name == "email" and self.work.program.definition.kind is Kind.marketing:
-                walker.unsubscribed = True
-            walker.facts = _engaged(walker.facts, deed)
+        if action.what == "unsubscribed":
+            member.stopped.add(action.name)
+            if action.name == "email" and self.group.program.definition.kind is Kind.marketing:
+                woken.unsubscribed = True
+            woken.facts = _with_engagement(woken.facts, action)
             return True
-        if deed.what == "event":
-            walker.facts = replace(walker.facts, events=[*walker.facts.events, EventFact(deed.name, at)])
-            return is_triggered_by(self.work.program, row.awaits, deed.name)
-        walker.facts = _engaged(walker.facts, deed)
-        if self._tests:
-            member.read.append(deed)
-        news = ("opened", "clicked") if deed.what == "clicked" else ("opened",)  # a click is an open, too
-        return any(is_triggered_by(self.work.program, row.awaits, each) for each in news)
+        if action.what == "event":
+            woken.facts = replace(woken.facts, events=[*woken.facts.events, EventFact(action.name, at)])
+            return is_triggered_by(self.group.program, row.awaits, action.name)
+        woken.facts = _with_engagement(woken.facts, action)
+        if self._experiments:
+            member.engagements.append(action)
+        events = ("opened", "clicked") if action.what == "clicked" else ("opened",)  # a click implies an open
+        return any(is_triggered_by(self.group.program, row.awaits, each) for each in events)
 
-    # --- a wake -------------------------------------------------------------------------------------------------------------------------
+    # --- a wake --------------------------------------------------------------------------------------------------------------------------
 
     async def _wake(self, number: int) -> None:
         member = self._members[number]
-        walker = member.walker
-        walker.now, walker.done, walker.effect = self.clock.now(), False, None
-        if self._tests:
-            walker.facts = replace(walker.facts, winners=self._winners)
+        woken = member.woken
+        woken.now, woken.done, woken.effect = self.clock.now(), False, None
+        if self._experiments:
+            woken.facts = replace(woken.facts, winners=self._winners)
         for _round in range(MAX_ROUNDS):
-            walk_all(self.work, [walker])
-            if isinstance(walker.effect, End):
-                self._end(walker)
-            if walker.done:
+            advance_all(self.group, [woken])
+            if isinstance(woken.effect, End):
+                self._end(woken)
+            if woken.done:
                 break
             await self._perform(number, member)
         self._note(number, member)
 
-    def _end(self, walker: Walker) -> None:
-        walker.note(TimelineKind.ended, walker.position.step_id or "")
-        for name, value in ended_columns(walker.effect.outcome, walker.effect.reason, walker.now).items():
-            setattr(walker.row, name, value)
-        walker.effect = None
+    def _end(self, woken: WokenMember) -> None:
+        woken.note(TimelineKind.ended, woken.position.step_id or "")
+        for name, value in ended_columns(woken.effect.outcome, woken.effect.reason, woken.now).items():
+            setattr(woken.row, name, value)
+        woken.effect = None
 
-    def _note(self, number: int, member: _Member) -> None:
-        walker = member.walker
-        for move in walker.moves:
-            if move["kind"] in LEFT:
-                self.counts.left.setdefault(move["step_id"], set()).add(walker.id)
-            if move["kind"] is TimelineKind.branched and move["step_id"] in self._tests:
-                self._enter_arm(member, move["step_id"], str(move["detail"].get("arm")), move["at"])
-        walker.moves, self.work.shown = [], []
+    def _note(self, number: int, member: _SimulatedMember) -> None:
+        woken = member.woken
+        for entry in woken.timeline:
+            if entry["kind"] in LEAVING_KINDS:
+                self.counts.left.setdefault(entry["step_id"], set()).add(woken.id)
+            if entry["kind"] is TimelineKind.branched and entry["step_id"] in self._experiments:
+                self._enter_arm(member, entry["step_id"], str(entry["detail"].get("arm")), entry["at"])
+        woken.timeline, self.group.shown = [], []
         self.counts.wakes += 1
-        if walker.row.status is EnrollmentStatus.waiting and walker.row.due_at is not None:
-            self._put(max(walker.row.due_at, self.clock.now()), number, None)
+        if woken.row.status is EnrollmentStatus.waiting and woken.row.due_at is not None:
+            self._plan(max(woken.row.due_at, self.clock.now()), number, None)
 
-    async def _perform(self, number: int, member: _Member) -> None:
-        walker = member.walker
-        effect = walker.effect
+    async def _perform(self, number: int, member: _SimulatedMember) -> None:
+        woken = member.woken
+        effect = woken.effect
         if isinstance(effect, SendMessage):
             self._send(number, member, effect)
             return
-        errand = EffectRequest(walker.row, walker.person, effect, walker.visit, walker.now)
+        request = EffectRequest(woken.row, woken.person, effect, woken.visit, woken.now)
         if type(effect) in EXTERNAL:
-            result = (await EXTERNAL[type(effect)](Integrations(), [errand]))[0]
-            settle_external(self.work, walker, result)
+            result = (await EXTERNAL[type(effect)](Integrations(), [request]))[0]
+            settle_external(self.group, woken, result)
             return
         try:
-            local = self._done_here(effect, errand)
-        except Exception as error:  # as in a wake: a poison step parks its own member
-            record_failure(self.work, walker, error)
+            result = self._perform_local(effect, request)
+        except Exception as error:  # as in a wake: recorded at this member alone
+            record_failure(self.group, woken, error)
             return
-        apply_result(self.work, walker, local)
-        if local.contact is not None:
-            contact = walker.person.contact
-            walker.facts = replace(walker.facts, segments=segment_keys_of(self.session, [contact], walker.now)[id_of(contact)])
+        apply_result(self.group, woken, result)
+        if result.contact is not None:
+            contact = woken.person.contact
+            woken.facts = replace(woken.facts, segments=segment_keys_of(self.session, [contact], woken.now)[id_of(contact)])
 
-    def _done_here(self, effect: Any, errand: EffectRequest) -> EffectResult:
+    def _perform_local(self, effect: Any, request: EffectRequest) -> EffectResult:
         if isinstance(effect, CreateTask):
             return task_result(effect)
         with self.session.begin_nested():
-            return LOCAL[type(effect)](self.session, errand)
+            return LOCAL[type(effect)](self.session, request)
 
-    # --- sending ------------------------------------------------------------------------------------------------------------------------
+    # --- sending -------------------------------------------------------------------------------------------------------------------------
 
-    def _send(self, number: int, member: _Member, effect: SendMessage) -> None:
-        walker = member.walker
-        visit, marketing = walker.visit, self._is_marketing(effect)
-        request = SendRequest(walker.row, walker.person, effect, visit)
-        prepared = self._decided(member, request, marketing) or self._rendered(request, marketing)
+    def _send(self, number: int, member: _SimulatedMember, effect: SendMessage) -> None:
+        woken = member.woken
+        visit, marketing = woken.visit, self._is_marketing(effect)
+        request = SendRequest(woken.row, woken.person, effect, visit)
+        prepared = self._policy_result(member, request, marketing) or self._rendered(request, marketing)
         if prepared.readiness is not Readiness.ready:
-            settle_unsent(self.work, walker, prepared)
+            settle_unsent(self.group, woken, prepared)
             return
-        note_status(self.work, walker, effect.step_id, MessageStatus.sent, "", "250")
-        move_past_step(self.work, walker)
-        walker.facts = now_written(walker.facts, effect, MessageStatus.sent, walker.now)
+        note_status(self.group, woken, effect.step_id, MessageStatus.sent, "", "250")
+        move_past_step(self.group, woken)
+        woken.facts = with_message_sent(woken.facts, effect, MessageStatus.sent, woken.now)
         if marketing:
-            member.written.setdefault(effect.channel, []).append(walker.now)
-        self._accept(number, walker, effect, visit, marketing, tuple(sorted(prepared.rules)))
+            member.written.setdefault(effect.channel, []).append(woken.now)
+        self._accept(number, woken, effect, visit, marketing, tuple(sorted(prepared.rules)))
 
-    def _accept(self, number: int, walker: Walker, effect: SendMessage, visit: int, marketing: bool, links: tuple[str, ...]) -> None:
-        contact_id = id_of(walker.person.contact)
-        accepted = AcceptedMessage(number, contact_id, effect.step_id, visit, effect.channel, marketing, walker.now, links)
+    def _accept(self, number: int, woken: WokenMember, effect: SendMessage, visit: int, marketing: bool, links: tuple[str, ...]) -> None:
+        contact_id = id_of(woken.person.contact)
+        accepted = AcceptedMessage(number, contact_id, effect.step_id, visit, effect.channel, marketing, woken.now, links)
         self.counts.accepted.append(accepted)
-        for deed in self.readers(accepted):
-            self._put(deed.at, number, replace(deed, sent_at=accepted.at))
+        for action in self.behaviour(accepted):
+            self._plan(action.at, number, replace(action, sent_at=accepted.at))
 
     def _is_marketing(self, effect: SendMessage) -> bool:
-        return self.work.program.definition.kind is Kind.marketing and not effect.transactional
+        return self.group.program.definition.kind is Kind.marketing and not effect.transactional
 
-    def _decided(self, member: _Member, request: SendRequest, marketing: bool) -> Prepared | None:
-        """Return why the message may not go now; None when it may."""
-        policy, effect, now = self.work.program.definition.send_policy, request.effect, member.walker.now
+    def _policy_result(self, member: _SimulatedMember, request: SendRequest, marketing: bool) -> Prepared | None:
+        """Return the hold, skip or suppression of the message by the send policy; None when it may be sent now."""
+        policy, effect, now = self.group.program.definition.send_policy, request.effect, member.woken.now
         if not address_of(request.person.contact, effect.channel):
             return Prepared(request, Readiness.settled, status=MessageStatus.suppressed, detail="no_address")
         zone = zone_for(request.person.zone)
@@ -302,11 +304,11 @@ class Simulator:
         return Prepared(request, readiness, decision.rules, decision.until)
 
     def _rendered(self, request: SendRequest, marketing: bool) -> Prepared:
-        """Render the message as it would go out; ready with the names of its links as `rules`, or failed as it would fail."""
-        definition, person, effect = self.work.program.definition, request.person, request.effect
+        """Return the message rendered: ready, with the names of its links in `rules`, or failed with the error as `detail`."""
+        definition, person, effect = self.group.program.definition, request.person, request.effect
         lang = language_of(definition, person.contact)
         try:
-            parts = compiled(self.work.source, definition, effect.message, lang, effect.channel)
+            parts = compiled(self.group.source, definition, effect.message, lang, effect.channel)
             rendered = render_for(
                 person,
                 request.enrollment.data,
@@ -321,70 +323,72 @@ class Simulator:
         return Prepared(request, Readiness.ready, tuple(rendered.link_targets))
 
     def _blocks_in(self, lang: str, person: Person) -> Mapping[str, BlockValue]:
-        # Nobody of a simulation has words of their own, so that all have the same.
+        # No member of a simulation has blocks of its own, so all share the same.
         if lang not in self._blocks:
-            self._blocks[lang] = blocks_of(self.session, replace(person, member=None), self.work.program.definition, lang)
+            self._blocks[lang] = blocks_of(self.session, replace(person, member=None), self.group.program.definition, lang)
         return self._blocks[lang]
 
-    # --- tests --------------------------------------------------------------------------------------------------------------------------
+    # --- experiments ---------------------------------------------------------------------------------------------------------------------
 
-    def _enter_arm(self, member: _Member, step_id: str, arm: str, at: datetime) -> None:
+    def _enter_arm(self, member: _SimulatedMember, step_id: str, arm: str, at: datetime) -> None:
         member.arms.setdefault(step_id, (arm, at))
-        test = _test(self._tests[step_id])
-        if step_id not in self._due and test.winner == "auto":
-            self._due[step_id] = add(at, test.evaluate_after, zone_for(member.walker.person.brand.zone))
-            self._put(self._due[step_id], -1, SimulatedAction(self._due[step_id], "evaluate", step_id=step_id))
+        experiment = _experiment_of(self._experiments[step_id])
+        if step_id not in self._due and experiment.winner == "auto":
+            self._due[step_id] = add(at, experiment.evaluate_after, zone_for(member.woken.person.brand.zone))
+            self._plan(self._due[step_id], -1, SimulatedAction(self._due[step_id], "evaluate", step_id=step_id))
 
-    async def _evaluate(self, deed: SimulatedAction | None) -> None:
-        """Decide the test if its numbers say enough, and wake who waits for the winner; else look again later."""
-        if deed is None:
+    async def _evaluate(self, action: SimulatedAction | None) -> None:
+        """Decide the experiment when its numbers suffice, and wake the members that wait for the winner; else evaluate again later."""
+        if action is None:
             return
-        step_id, now = deed.step_id, self.clock.now()
-        judgement = judge_arms(self._numbers(self._tests[step_id]))
+        step_id, now = action.step_id, self.clock.now()
+        judgement = judge_arms(self._numbers(self._experiments[step_id]))
         if not is_over(judgement, self._due[step_id], now):
-            self._put(now + LOOK_AGAIN, -1, deed)
+            self._plan(now + LOOK_AGAIN, -1, action)
             return
         self._winners = {**self._winners, step_id: judgement.arm}
         for number, member in enumerate(self._members):
-            row = member.walker.row
+            row = member.woken.row
             if row.status is EnrollmentStatus.waiting and row.awaits == f"winner:{step_id}":
                 await self._wake(number)
 
     def _numbers(self, step: BranchStep) -> Sequence[ArmNumbers]:
         contacts: dict[str, int] = {}
         hits: dict[str, int] = {}
-        test = _test(step)
+        experiment = _experiment_of(step)
         for member in self._members:
             arm, since = member.arms.get(step.id, ("", None))
             if since is not None:
                 contacts[arm] = contacts.get(arm, 0) + 1
-                hits[arm] = hits.get(arm, 0) + _did(member, test, since, goal_events(self.work.program))
+                hits[arm] = hits.get(arm, 0) + _reached_metric(member, experiment, since, goal_events(self.group.program))
         open_arms = [arm.name for arm, share in zip(step.arms, shares_of(step.arms), strict=True) if share > 0]
         return [ArmNumbers(arm, contacts.get(arm, 0), hits.get(arm, 0)) for arm in open_arms]
 
 
-def _test(step: BranchStep) -> SplitTest:
+def _experiment_of(step: BranchStep) -> SplitTest:
     if not isinstance(step.branch, SplitTestOf):
-        raise TypeError(f"Step {step.id} is no test.")
+        raise TypeError(f"Step {step.id} is no experiment.")
     return step.branch.test
 
 
-def _did(member: _Member, test: SplitTest, since: datetime, goals: frozenset[str]) -> bool:
-    """Say whether the contact did since then what the test measures. Nothing in a simulation is worth money."""
-    if test.metric in ("click", "open"):
-        read = [deed for deed in member.read if deed.sent_at is not None and deed.sent_at >= since]
-        return any(test.metric == "open" or (deed.what == "clicked" and test.link in (None, deed.name)) for deed in read)
-    names = {test.event} if test.event else goals
-    return test.metric == "conversion" and any(event.name in names and event.at >= since for event in member.walker.facts.events)
+def _reached_metric(member: _SimulatedMember, experiment: SplitTest, since: datetime, goals: frozenset[str]) -> bool:
+    """Say whether the contact has met the experiment's metric since then. Revenue is never met: simulated events have no value."""
+    if experiment.metric in ("click", "open"):
+        since_then = [action for action in member.engagements if action.sent_at is not None and action.sent_at >= since]
+        if experiment.metric == "open":
+            return bool(since_then)
+        return any(action.what == "clicked" and experiment.link in (None, action.name) for action in since_then)
+    names = {experiment.event} if experiment.event else goals
+    return experiment.metric == "conversion" and any(event.name in names and event.at >= since for event in member.woken.facts.events)
 
 
-def _engaged(facts: Facts, deed: SimulatedAction) -> Facts:
-    """Return the facts with that message opened, clicked or unsubscribed by; a click implies an open."""
-    fact: Any = facts.sent.get(deed.step_id)
-    if fact is None or fact.at != deed.sent_at:  # the step's last message is what journeys ask about
+def _with_engagement(facts: Facts, action: SimulatedAction) -> Facts:
+    """Return the facts with the open, click or unsubscription at its message; a click implies an open."""
+    fact: Any = facts.sent.get(action.step_id)
+    if fact is None or fact.at != action.sent_at:  # journeys look at the last message of a step only
         return facts
-    done = {"unsubscribed_at": deed.at} if deed.what == "unsubscribed" else {"opened_at": fact.opened_at or deed.at}
+    done = {"unsubscribed_at": action.at} if action.what == "unsubscribed" else {"opened_at": fact.opened_at or action.at}
     fact = replace(fact, **done)
-    if deed.what == "clicked":
-        fact = replace(fact, clicked={deed.name: deed.at, **fact.clicked})
-    return replace(facts, sent={**facts.sent, deed.step_id: fact})
+    if action.what == "clicked":
+        fact = replace(fact, clicked={action.name: action.at, **fact.clicked})
+    return replace(facts, sent={**facts.sent, action.step_id: fact})

@@ -1,6 +1,6 @@
-"""What a journey would do, before anyone gets it: the real engine on a virtual clock, in memory, with an audience that is made up.
+"""Simulations of a journey before anybody enters it: the engine's own decisions on a virtual clock, in memory, with random contacts.
 
-No message leaves. The same journey, number of contacts and seed give the same simulation.
+No message is sent. The same journey, number of contacts and seed give the same simulation.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from distmark.contacts.imports import import_contacts
 from distmark.contacts.model import address_hash
 from distmark.contacts.table import Consent, Contact
 from distmark.db import Database
-from distmark.engine.advance import Work
+from distmark.engine.advance import WakeGroup
 from distmark.engine.facts import gather
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
@@ -62,7 +62,7 @@ Progress = Callable[[datetime, datetime], None]
 
 
 class Rates(BaseModel):
-    """How people behave; every rate is 0 to 1. `events` are what may follow a click within two days, by event name."""
+    """Rates of reading and clicking, each 0 to 1. `events` are the rates of events within two days after a click, by event name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -89,9 +89,9 @@ class Rates(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class StepSimulated:
-    """One step: contacts who came, who went on or ended there, who stand there when the simulation ends, and messages accepted.
+    """Counts of one step: contacts that entered it, left it (onward or ended), wait at it at the end, and messages accepted.
 
-    `first_at` and `last_at` are when its first and last message goes out, `hours` how many at each hour of the day in Tokyo.
+    `first_at` and `last_at` are the times of its first and last message, `hours` counts its messages by hour of the day in Tokyo.
     """
 
     entered: int
@@ -105,7 +105,7 @@ class StepSimulated:
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """What would happen. `hours` counts messages by hour of the day (0-23) on the contacts' clocks; `endless` can never finish."""
+    """The result of a simulation. `hours` counts messages by hour of the day (0-23) in Tokyo; `endless` counts members with no due time."""
 
     contacts: int
     steps: Mapping[str, StepSimulated]
@@ -124,14 +124,14 @@ class Simulation:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedAudience:
-    """People who read, click, leave and book, each in their own time. Everything is drawn from the seed and the message."""
+    """The random behaviour of contacts: the actions that follow a message. Drawn from the seed and the message alone."""
 
     rates: Rates
     seed: int
     events: Sequence[str]
 
     def __call__(self, message: AcceptedMessage) -> Iterator[SimulatedAction]:
-        """Give what the reader of a message will do."""
+        """Yield the actions that follow the message."""
         step = message.step_id
         chance = random.Random(f"{self.seed}:{message.contact_id}:{step}:{message.visit}")
         if chance.random() >= self.rates.of(step, "open"):
@@ -162,7 +162,9 @@ def simulate(
     audience: tuple[str, bytes] | None = None,
     progress: Progress | None = None,
 ) -> Simulation:
-    """Return what the journey would do with so many made-up contacts (or with those of a file: its name and bytes) over so many days.
+    """Return the simulation of the journey with so many random contacts over so many days.
+
+    `audience` (file name, bytes) gives a file of contacts instead; `progress` is called with the present and the last simulated time.
 
     Errors: DefinitionError when the journey cannot be read, TemplateRefused when a template cannot be compiled, InvalidInput for the file.
     """
@@ -172,38 +174,38 @@ def simulate(
     until = start + timedelta(days=days)
     try:
         create_all(db)
-        stage = _Stage.build(db, source, definition, clock.now())
-        people = stage.invite(contacts, seed, clock.now(), audience)
+        simulated = _SimulatedBrand.build(db, source, definition, clock.now())
+        people = simulated.invite(contacts, seed, clock.now(), audience)
         with db.writing() as session:
-            verdicts = Counter(str(each.verdict) for each in enrol(session, stage.viewer, stage.campaign_id, people, clock.now()))
-        readers = SimulatedAudience(rates or Rates(), seed, definition.events)
+            verdicts = Counter(str(each.verdict) for each in enrol(session, simulated.viewer, simulated.campaign_id, people, clock.now()))
+        behaviour = SimulatedAudience(rates or Rates(), seed, definition.events)
         with db.writing() as session:
-            cast = _simulator(db, session, clock, readers)
-            asyncio.run(cast.run(until, lambda now: progress(now, until) if progress else None))
-        return _report(cast, definition, len(people), verdicts, stopwatch() - began)
+            simulator = _simulator(db, session, clock, behaviour)
+            asyncio.run(simulator.run(until, lambda now: progress(now, until) if progress else None))
+        return _report(simulator, definition, len(people), verdicts, stopwatch() - began)
     finally:
         db.close()
 
 
-def _simulator(db: Database, session: Session, clock: FixedClock, readers: SimulatedAudience) -> Simulator:
-    """Return everybody who entered, as the engine sees them when it first looks. Their rows are told apart from the database's."""
+def _simulator(db: Database, session: Session, clock: FixedClock, behaviour: SimulatedAudience) -> Simulator:
+    """Return a simulator with every enrollment as a member. The rows are changed in memory only."""
     with db.reading() as reading:
         rows = list(reading.exec(select(Enrollment).order_by(col(Enrollment.id))))
     version = session.exec(select(JourneyVersion)).one()
-    work = Work(version, program_of(session, id_of(version)), source_of(version), [], clock)
-    cast = Simulator(work, clock, session, BASE_URL, readers)
+    group = WakeGroup(version, program_of(session, id_of(version)), source_of(version), [], clock)
+    simulator = Simulator(group, clock, session, BASE_URL, behaviour)
     for part in batches(rows):
         for row in part:
-            row.run_key = f"simulation:{readers.seed}"  # what chance is drawn from: the same for the same seed
+            row.run_key = f"simulation:{behaviour.seed}"  # random draws depend on it: the same for the same seed
         people = people_of(session, part)
         facts = gather(session, part, people, clock.now())
         for row in part:
-            cast.enter(row, people[id_of(row)], facts[id_of(row)])
-    return cast
+            simulator.enter(row, people[id_of(row)], facts[id_of(row)])
+    return simulator
 
 
 @dataclass(frozen=True, slots=True)
-class _Stage:
+class _SimulatedBrand:
     """A brand with one partner and one campaign, made for the simulation alone."""
 
     db: Database
@@ -218,25 +220,25 @@ class _Stage:
         with db.writing() as session:
             brand = _saved(session, Brand(key=definition.brand, name="Simulation", legal_name="Simulation", address="-", contact="-"))
             partner = _saved(session, Partner(brand_id=brand.id, key="partner", **PARTNER))
-            nobody: dict[str, Any] = {"email": "u@simulated.example", "name": "-", "password_hash": "", "created_at": now}
-            user = _saved(session, User(role=Role.partner, brand_id=brand.id, partner_id=partner.id, **nobody))
+            account: dict[str, Any] = {"email": "u@simulated.example", "name": "-", "password_hash": "", "created_at": now}
+            user = _saved(session, User(role=Role.partner, brand_id=brand.id, partner_id=partner.id, **account))
             journey = _saved(session, Journey(brand_id=brand.id, key=definition.key, created_at=now))
             _saved(session, _version(journey, source, now))
-            of: dict[str, Any] = {"brand_id": brand.id, "partner_id": partner.id, "journey_id": journey.id, "contacts_per_run": PER_RUN}
-            campaign = _saved(session, Campaign(key="simulation", name="Simulation", created_at=now, **of))
+            ids: dict[str, Any] = {"brand_id": brand.id, "partner_id": partner.id, "journey_id": journey.id, "contacts_per_run": PER_RUN}
+            campaign = _saved(session, Campaign(key="simulation", name="Simulation", created_at=now, **ids))
             viewer = Viewer(user.id, Role.partner, brand.id, partner.id, "-")
             return cls(db, viewer, brand.id, partner.id, campaign.id, definition)
 
-    def invite(self, many: int, seed: int, now: datetime, audience: tuple[str, bytes] | None) -> list[int]:
-        """Put the people into the book, all of them agreeing to everything, and return their ids."""
+    def invite(self, number_of_contacts: int, seed: int, now: datetime, audience: tuple[str, bytes] | None) -> list[int]:
+        """Insert the contacts, with consent to every channel, and return their ids."""
         with self.db.writing() as session:
             if audience is None:
-                session.execute(insert(Contact), [self._contact(number, seed, now) for number in range(many)])
+                session.execute(insert(Contact), [self._contact(number, seed, now) for number in range(number_of_contacts)])
             else:
                 import_contacts(session, self.viewer, self.partner_id, audience[1], audience[0], now, ground="opt_in")
             ids = [each for each in session.exec(select(col(Contact.id)).order_by(col(Contact.id))) if each is not None]
-            yes = {"given": True, "ground": "opt_in", "at": now, "wording": "", "source": "simulation"}
-            session.execute(insert(Consent), [{"contact_id": each, "channel": channel, **yes} for each in ids for channel in CHANNELS])
+            consent = {"given": True, "ground": "opt_in", "at": now, "wording": "", "source": "simulation"}
+            session.execute(insert(Consent), [{"contact_id": each, "channel": channel, **consent} for each in ids for channel in CHANNELS])
             return ids
 
     def _contact(self, number: int, seed: int, now: datetime) -> dict[str, Any]:
@@ -257,18 +259,18 @@ class _Stage:
             "company": "",
             "city": chance.choice(CITIES),
             "birthday": date(1960, 1, 1) + timedelta(days=chance.randrange(365 * 45)),
-            "attributes": {name: _made_up(str(kind), chance, now) for name, kind in self.definition.contact_fields.items()},
+            "attributes": {name: _random_attribute(str(kind), chance, now) for name, kind in self.definition.contact_fields.items()},
             "created_at": now,
             "updated_at": now,
         }
 
 
 def _version(journey: Journey, source: Source, now: datetime) -> JourneyVersion:
-    told = source.content_hash
+    content_hash = source.content_hash
     stored: dict[str, Any] = {
         "source": source.to_json(),
-        "content_hash": told,
-        "approved_hash": told,
+        "content_hash": content_hash,
+        "approved_hash": content_hash,
         "deployment_id": "-",
         "created_at": now,
     }
@@ -281,22 +283,22 @@ def _saved(session: Session, row: Any) -> Any:
     return row
 
 
-def _made_up(kind: str, chance: random.Random, now: datetime) -> object:
+def _random_attribute(kind: str, chance: random.Random, now: datetime) -> object:
     """Return an attribute of a declared type: a date within the next quarter, false, a small number, a word."""
     if kind == "date":
         return (now + timedelta(days=chance.randrange(1, 90))).date().isoformat()
     return {"bool": False, "number": chance.randrange(1, 100)}.get(kind, "standard")
 
 
-def _report(cast: Simulator, definition: JourneyDefinition, contacts: int, verdicts: Counter[str], seconds: float) -> Simulation:
-    sent, rows = cast.counts.accepted, cast.rows
+def _report(simulator: Simulator, definition: JourneyDefinition, contacts: int, verdicts: Counter[str], seconds: float) -> Simulation:
+    sent, rows = simulator.counts.accepted, simulator.rows
     inside = [row for row in rows if row.status is not EnrollmentStatus.ended]
     moments = Counter(each.at.replace(minute=0, second=0, microsecond=0) for each in sent)
     busiest = moments.most_common(1)
     ended = Counter(f"{row.outcome}: {row.reason}" if row.reason else str(row.outcome) for row in rows if row.outcome)
     return Simulation(
         contacts=contacts,
-        steps=_steps(cast, definition, inside),
+        steps=_steps(simulator, definition, inside),
         ended=dict(ended.most_common()),
         not_entered={verdict: count for verdict, count in verdicts.items() if verdict != EnrolVerdict.enrolled},
         messages=len(sent),
@@ -306,17 +308,17 @@ def _report(cast: Simulator, definition: JourneyDefinition, contacts: int, verdi
         endless=sum(row.due_at is None for row in inside),
         still_inside=len(inside),
         last_end_at=max((row.ended_at for row in rows if row.ended_at), default=None),
-        wakes=cast.counts.wakes,
+        wakes=simulator.counts.wakes,
         seconds=round(seconds, 2),
     )
 
 
-def _steps(cast: Simulator, definition: JourneyDefinition, inside: Sequence[Enrollment]) -> dict[str, StepSimulated]:
+def _steps(simulator: Simulator, definition: JourneyDefinition, inside: Sequence[Enrollment]) -> dict[str, StepSimulated]:
     sent: dict[str, list[datetime]] = {}
-    for each in cast.counts.accepted:
+    for each in simulator.counts.accepted:
         sent.setdefault(each.step_id, []).append(each.at)
     here = Counter(row.step_id for row in inside)
-    left = {step_id: len(members) for step_id, members in cast.counts.left.items()}
+    left = {step_id: len(members) for step_id, members in simulator.counts.left.items()}
     return {
         step.id: StepSimulated(
             entered=left.get(step.id, 0) + here.get(step.id, 0),

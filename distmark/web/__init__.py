@@ -1,1 +1,1 @@
-"""Pages, public links and the REST API. Knows HTTP and what people see; every rule belongs to the rooms below."""
+"""Pages, public links and the REST API. This room knows HTTP and the texts on pages; every rule belongs to the rooms below."""

@@ -1,4 +1,4 @@
-"""The web application: routes, static files, and how each error is answered. Everything it uses is passed in."""
+"""The web application: its routes, its static files, and the answer to each error. Everything that it uses is passed in."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 
 from distmark.clock import Clock
 from distmark.db import Database
-from distmark.engine.version_moves import Look, known_facts
+from distmark.engine.version_moves import GatherFacts, known_facts
 from distmark.errors import DistmarkError
 from distmark.partners.model import Viewer
 from distmark.settings import Mode, Settings
@@ -24,7 +24,7 @@ STATIC = templating.TEMPLATES.parent / "static"
 
 
 class Static(StaticFiles):
-    """Static files that a browser asks about again after an hour."""
+    """Static files, which browsers keep for an hour."""
 
     def file_response(self, *args: object, **kwargs: object) -> Response:
         response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
@@ -39,12 +39,12 @@ def create_app(
     *,
     register: Callable[[int, Viewer], str] | None = None,
     rehearse: Callable[[int], None] | None = None,
-    look: Look = known_facts,
+    gather_facts: GatherFacts = known_facts,
 ) -> FastAPI:
     """Return the application.
 
-    `register` hands an approved version to Prefect and returns the deployment's id; `rehearse` walks a person's test of a journey;
-    `look` gathers what a journey's rules may look at.
+    `register` hands an approved version to Prefect and returns the deployment's id; `rehearse` runs a rehearsal, given its id;
+    `gather_facts` returns the facts that a journey's conditions may look at.
     """
     app = FastAPI(title="distmark", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(refuse_cross_site)])
     app.state.site = Site(
@@ -55,13 +55,13 @@ def create_app(
         pages=templating.environments(),
         register=register,
         rehearse=rehearse,
-        look=look,
+        gather_facts=gather_facts,
     )
     app.add_middleware(Guard, secure=settings.secure_cookies)
     app.mount("/static", Static(directory=STATIC), name="static")
     for router in PAGES:
         app.include_router(router)
-    # The links in the messages of a test say which; what they lead to is on its stage.
+    # Links in the messages of a rehearsal begin with its key; the rows that they lead to are in the rehearsal's sandbox.
     app.include_router(recipient.router, prefix="/t/{rehearsal}")
     if settings.mode is Mode.demo:
         app.include_router(mailbox_pages.router)
@@ -72,5 +72,5 @@ def create_app(
 def _answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(DistmarkError, errors.on_domain_error)
     app.add_exception_handler(HTTPException, errors.on_http_error)
-    app.add_exception_handler(RequestValidationError, errors.on_unreadable)
-    app.add_exception_handler(Exception, errors.on_surprise)
+    app.add_exception_handler(RequestValidationError, errors.on_validation_error)
+    app.add_exception_handler(Exception, errors.on_unexpected_error)

@@ -1,4 +1,4 @@
-"""A brand's colours as CSS: what it chose, checked, and what follows from it so that text stays readable. Pure."""
+"""A brand's colours as CSS: the colours that it chose, checked, and others made from them so that text stays readable. Pure."""
 
 import colorsys
 import re
@@ -14,7 +14,7 @@ Colour = tuple[float, float, float]
 
 
 def stylesheet(tokens: Mapping[str, Any]) -> str:
-    """Return the brand's custom properties for light and dark. Anything that is not a six-digit hex colour is ignored."""
+    """Return the brand's custom properties for light and dark. A value that is not a six-digit hex colour is ignored."""
     brand = _chosen(tokens, "brand") or DEFAULT
     light = {
         "brand": readable_on(brand, LIGHT_PAPER),
@@ -45,7 +45,7 @@ def readable_on(colour: str, paper: str, least: float = READABLE) -> str:
 
 
 def lightened(colour: str, paper: str, least: float) -> str:
-    """Return the same hue, only as much lighter as the contrast `least` on a dark `paper` needs: washed out, it would be no brand's."""
+    """Return the same hue, lightened no further than the contrast `least` on a dark `paper` needs, so that it stays the brand's colour."""
     hue, light, full = colorsys.rgb_to_hls(*(part / 255 for part in _parts(colour)))
     for step in range(round(light * 100), 101):
         candidate = _hex(colorsys.hls_to_rgb(hue, step / 100, min(full, 0.5)))

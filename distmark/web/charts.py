@@ -1,4 +1,4 @@
-"""Pictures of numbers as SVG with presentation attributes only (our policy forbids inline style). Every one has a table beside it."""
+"""Charts as SVG with presentation attributes only (our policy forbids inline style). Each chart has a table beside it on the page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ LETTERS = ("a", "b", "c")
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line: its words and a value per day."""
+    """One line of a chart: its name and a value per day."""
 
-    words: str
+    name: str
     values: tuple[float, ...]
 
 
 def bar(share: float | None, kind: str = "a") -> Markup:
-    """Return a bar that fills `share` (0 to 1) of its track, as wide as its place."""
+    """Return a bar that fills `share` (0 to 1) of its track; the track is as wide as the table cell."""
     filled = 0.0 if share is None else max(0.0, min(1.0, share)) * 100
     return Markup(
         '<svg class="chart" viewBox="0 0 100 8" preserveAspectRatio="none" height="10" aria-hidden="true">'
@@ -39,7 +39,7 @@ def top_of(series: Sequence[Series]) -> int:
 
 
 def lines(series: Sequence[Series]) -> Markup:
-    """Return lines over days on one axis from 0 to `top_of`. Words and numbers stand around it in HTML, where they stay readable."""
+    """Return lines over days on one axis from 0 to `top_of`. Names and numbers are around the chart in HTML, where they stay readable."""
     top = top_of(series)
     drawn = Markup("").join(_line(line, number, top) for number, line in enumerate(series[: len(LETTERS)]))
     grid = Markup("").join(
@@ -60,7 +60,7 @@ def _line(line: Series, number: int, top: int) -> Markup:
 
 
 def key(number: int) -> Markup:
-    """Return the little line that stands before a series' words."""
+    """Return the short line of the legend before a series' name."""
     return Markup(
         '<svg class="chart key" viewBox="0 0 28 8" width="28" height="8" aria-hidden="true">'
         '<line class="line-{}" x1="0" x2="28" y1="4" y2="4" stroke-width="2.5" stroke-dasharray="{}"/></svg>'

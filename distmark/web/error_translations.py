@@ -1,6 +1,6 @@
-"""What the rooms below refuse, in Japanese. They word errors once, in English; `locale/ja/LC_MESSAGES/errors.po` has the Japanese of each.
+"""Errors of the rooms below in Japanese. The rooms word each error in English; `locale/ja/LC_MESSAGES/errors.po` translates it.
 
-In its message ids `{}` stands for what an error fills in. Words of ours that are filled in have the context "filled in".
+In the message ids of that file `{}` stands for a value that the error fills in. Values that are words of ours have the context "filled in".
 """
 
 import re
@@ -15,8 +15,8 @@ FILLED_IN = "filled in"
 
 
 @cache
-def errors() -> Mapping[str, str]:
-    """Return each error's words with `{}` for what is filled in: English -> Japanese."""
+def japanese_errors() -> Mapping[str, str]:
+    """Return the text of each error with `{}` for the filled-in values: English -> Japanese."""
     return _read(None)
 
 
@@ -32,12 +32,13 @@ def _read(context: str | None) -> Mapping[str, str]:
 
 @cache
 def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
-    ranked = sorted(errors().items(), key=lambda pair: -len(pair[0].replace("{}", "")))  # the most particular first
+    # The text with most words of its own first: a general pattern would match a special one, too.
+    ranked = sorted(japanese_errors().items(), key=lambda pair: -len(pair[0].replace("{}", "")))
     return tuple((re.compile(re.escape(english).replace(r"\{\}", "(.*?)"), re.DOTALL), japanese) for english, japanese in ranked)
 
 
 def in_japanese(message: str) -> str:
-    """Return an error's message in Japanese; one that is not known stays as it is."""
+    """Return an error's message in Japanese; a message without a translation stays as it is."""
     for pattern, japanese in _patterns():
         found = pattern.fullmatch(message)
         if found:

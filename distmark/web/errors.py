@@ -1,4 +1,4 @@
-"""Errors, translated once: each kind to a status and a page that says what to do."""
+"""Answers to errors: each kind of error has a status and a page that says what to do."""
 
 import logging
 
@@ -9,14 +9,13 @@ from starlette.exceptions import HTTPException
 from distmark.errors import DistmarkError, InvalidInput, NotAllowed, NotFound, Refused
 from distmark.web.error_translations import in_japanese
 from distmark.web.i18n import N_
-from distmark.web.permissions import Anyone, SignInNeeded, sign_in_address
-from distmark.web.visit import TooManyTries
+from distmark.web.permissions import Anyone, SignInNeeded, TooManySignIns, sign_in_address
 
 log = logging.getLogger("distmark.web")
 
-STATUS: dict[type[DistmarkError], int] = {NotFound: 404, NotAllowed: 403, Refused: 409, InvalidInput: 422, TooManyTries: 429}
-# status -> title, what to do
-WORDS: dict[int, tuple[str, str]] = {
+STATUS: dict[type[DistmarkError], int] = {NotFound: 404, NotAllowed: 403, Refused: 409, InvalidInput: 422, TooManySignIns: 429}
+# status -> title, advice
+TEXTS: dict[int, tuple[str, str]] = {
     400: (N_("This request cannot be read"), N_("Go back, load the page again and repeat what you did.")),
     403: (N_("You may not do this"), N_("If you should be able to, ask an administrator of your brand to give you the role for it.")),
     404: (
@@ -37,50 +36,50 @@ WORDS: dict[int, tuple[str, str]] = {
 
 
 async def on_domain_error(request: Request, error: Exception) -> Response:
-    """Answer an error of the rooms below with its status and its own words."""
+    """Answer an error of the rooms below with its status and its own text."""
     if isinstance(error, SignInNeeded):
         return _to_sign_in(request)
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
     if status == 500:
         log.error("failed", exc_info=error, extra={"request_id": _id(request)})
     response = answer(request, status, error if status not in (404, 429, 500) else None)
-    if isinstance(error, TooManyTries):
+    if isinstance(error, TooManySignIns):
         response.headers["retry-after"] = str(error.seconds)
     return response
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
-    """Answer what the framework itself refuses: no such route, wrong method."""
+    """Answer an error of the framework itself: no such route, wrong method."""
     status = error.status_code if isinstance(error, HTTPException) else 500
-    response = answer(request, status if status in WORDS else 400)
+    response = answer(request, status if status in TEXTS else 400)
     if isinstance(error, HTTPException) and error.headers:
         response.headers.update(error.headers)
     return response
 
 
-async def on_unreadable(request: Request, error: Exception) -> Response:
-    """Answer an address or body whose parts are not of the right kind: for an address, there is nothing there."""
+async def on_validation_error(request: Request, error: Exception) -> Response:
+    """Answer parameters of the wrong type: 422 to a request of the API, 404 to a page, since no page has such an address."""
     return answer(request, 422 if _is_api(request) else 404)
 
 
-async def on_surprise(request: Request, error: Exception) -> Response:
-    """Answer a fault of ours: the log has its trace, the person the request's id that is written beside it."""
+async def on_unexpected_error(request: Request, error: Exception) -> Response:
+    """Answer a fault of ours. The log has the traceback beside the request's id, and the page shows that id."""
     log.error("fault", exc_info=error, extra={"request_id": _id(request)})
     return answer(request, 500)
 
 
 def answer(request: Request, status: int, error: Exception | None = None) -> Response:
-    """Return the error as JSON to machines, as a notice to htmx, else as a page."""
-    title, advice = WORDS[status]
+    """Return the error as JSON under /api/, as a notice to htmx, else as a page."""
+    title, advice = TEXTS[status]
     if _is_api(request):
         return JSONResponse({"error": title, "detail": str(error or advice), "request_id": _id(request)}, status_code=status)
     partial = request.headers.get("hx-request") == "true"
     try:
         guest = Anyone()(request)
-        told = {"title": title, "advice": advice, "detail": explain(error, guest.language), "request_id": _id(request)}
-        response = guest.page("fault_notice.html" if partial else "fault.html", status=status, **told)
+        values = {"title": title, "advice": advice, "detail": explain(error, guest.language), "request_id": _id(request)}
+        response = guest.page("fault_notice.html" if partial else "fault.html", status=status, **values)
     except Exception:
-        # The database itself may be what is wrong: then a bare page is better than none.
+        # The database itself may be down: then a bare text is better than no answer.
         log.exception("no page for an error", extra={"request_id": _id(request)})
         return PlainTextResponse(f"{title}. {advice} {_id(request)}", status_code=status)
     if partial:
@@ -90,7 +89,7 @@ def answer(request: Request, status: int, error: Exception | None = None) -> Res
 
 
 def explain(error: Exception | None, language: str) -> str:
-    """Return a domain error's own words in the reader's language."""
+    """Return a domain error's own text in the reader's language; "" for None."""
     if error is None:
         return ""
     carried = getattr(error, f"message_{language}", None)

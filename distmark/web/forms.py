@@ -1,4 +1,4 @@
-"""The fields of a posted form."""
+"""Posted forms: reading one, and reading texts, numbers and files from its fields."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ MOST_FILES = 200  # a journey with its templates in a few languages
 LONGEST_NUMBER = 18  # digits: what both databases take as a key
 
 
-async def _read_form(request: Request) -> AsyncIterator[FormData]:
+async def _read_posted_form(request: Request) -> AsyncIterator[FormData]:
     form = await request.form(max_files=MOST_FILES, max_fields=5000, max_part_size=2 * 1024 * 1024)
     try:
         yield form
@@ -19,8 +19,8 @@ async def _read_form(request: Request) -> AsyncIterator[FormData]:
         await form.close()
 
 
-async def _read_any_form(request: Request) -> AsyncIterator[FormData]:
-    """Give the form, or an empty one when the body cannot be read as a form: a mail provider's wish counts whatever its body."""
+async def _read_lenient_form(request: Request) -> AsyncIterator[FormData]:
+    """Yield the form, or an empty one when the body is no form: a mail provider's one-click unsubscribe counts whatever its body."""
     try:
         form = await request.form(max_files=0, max_fields=20)
     except HTTPException:
@@ -31,28 +31,28 @@ async def _read_any_form(request: Request) -> AsyncIterator[FormData]:
         await form.close()
 
 
-the_form: Any = Depends(_read_form)
-any_form: Any = Depends(_read_any_form)
+posted_form: Any = Depends(_read_posted_form)
+lenient_form: Any = Depends(_read_lenient_form)
 
 
 def text(form: FormData, name: str) -> str:
-    """Return a form field's text, trimmed; "" when it is missing."""
+    """Return the text of a form field, trimmed; "" when the field is missing."""
     value = form.get(name, "")
     return value.strip() if isinstance(value, str) else ""
 
 
 def numbers(form: FormData, name: str) -> list[int]:
-    """Return the whole numbers sent under `name`, without repeats, in their order; anything else is dropped."""
-    return whole([value for value in form.getlist(name) if isinstance(value, str)])
+    """Return the whole numbers sent under `name`, without repeats, in their order; other values are dropped."""
+    return whole_numbers([value for value in form.getlist(name) if isinstance(value, str)])
 
 
-def whole(values: Sequence[str]) -> list[int]:
-    """Return those of `values` that are whole numbers a row may have, without repeats, in their order."""
+def whole_numbers(values: Sequence[str]) -> list[int]:
+    """Return the `values` that are whole numbers small enough for a key, without repeats, in their order; the others are dropped."""
     return list(dict.fromkeys(int(value) for value in values if value.isascii() and value.isdigit() and len(value) < LONGEST_NUMBER))
 
 
 def upload(form: FormData, name: str) -> tuple[str, bytes]:
-    """Return an uploaded file's name and content; ("", b"") when none was chosen."""
+    """Return the name and content of an uploaded file; ("", b"") when no file was chosen."""
     value = form.get(name)
     if not isinstance(value, UploadFile) or not value.filename:
         return "", b""

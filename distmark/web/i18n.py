@@ -1,6 +1,6 @@
-"""Which language a person reads, the words in it, and how it writes dates and numbers.
+"""Languages: the choice of the reader's language, the translations of messages, and the way a language writes dates and numbers.
 
-Message ids are English. `python -m distmark.web.i18n` brings the catalogues in `locale/` up to date with templates and code.
+Message ids are English. `python -m distmark.web.i18n` updates the catalogues in `locale/` from templates and code.
 """
 
 from collections.abc import Iterable
@@ -18,22 +18,22 @@ from babel.messages.pofile import read_po, write_po
 from babel.numbers import format_decimal, format_percent
 
 LANGUAGES = ("ja", "en")
-CJK_FROM = "\u2e80"  # everything from here on is East Asian
+CJK_FROM = "\u2e80"  # letters from here on are East Asian
 NAMES = {"ja": "日本語", "en": "English"}
 HERE = Path(__file__).parent
 LOCALE_DIR = HERE / "locale"
 CATALOGUE = "LC_MESSAGES/messages.po"
 METHODS = [("**.py", "python"), ("**.html", "jinja2")]
-KEYWORDS = {"_": None, "gettext": None, "ngettext": (1, 2), "N_": None, "say": None, "count": (1, 2)}
+KEYWORDS = {"_": None, "gettext": None, "ngettext": (1, 2), "N_": None}
 
 
 def N_(text: str) -> str:
-    """Mark `text` as words that a person sees; whoever shows it translates it."""
+    """Mark `text` for extraction into the catalogues and return it unchanged; the page that shows it translates it."""
     return text
 
 
-class Words(NullTranslations):
-    """One language's catalogue, read from its .po file as it is. An untranslated message id is shown as it stands."""
+class Translations(NullTranslations):
+    """The translations of one language, read from its .po file without compiling it. A message id without a translation is shown itself."""
 
     def __init__(self, language: str) -> None:
         super().__init__()
@@ -54,12 +54,12 @@ class Words(NullTranslations):
 
 
 @cache
-def words(language: str) -> Words:
-    """Return the catalogue of `language`, read once per process."""
-    return Words(language)
+def translations(language: str) -> Translations:
+    """Return the translations of `language`, read once per process."""
+    return Translations(language)
 
 
-def choose(*, user: str | None, cookie: str | None, accept: str) -> str:
+def choose_language(*, user: str | None, cookie: str | None, accept: str) -> str:
     """Return the language of the signed-in person, else of the cookie, else the best of Accept-Language, else Japanese."""
     for wanted in (user, cookie, *_accepted(accept)):
         if wanted in LANGUAGES:
@@ -83,51 +83,51 @@ def _quality(text: str) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Tongue:
-    """A language with the time zone of the reader: everything that turns a value into words."""
+class Translator:
+    """The language and time zone of a reader: translates messages, and writes dates, times and numbers."""
 
     language: str
     zone: ZoneInfo
 
-    def say(self, message: str, **values: object) -> str:
-        """Return `message` in this language with `%(name)s` places filled."""
-        text = words(self.language).gettext(message)
+    def gettext(self, message: str, **values: object) -> str:
+        """Return `message` in this language, with its `%(name)s` placeholders filled in."""
+        text = translations(self.language).gettext(message)
         return text % values if values else text
 
-    def count(self, one: str, many: str, n: int, **values: object) -> str:
-        """Return the form that fits `n`, with `%(n)s` and the other places filled."""
-        return words(self.language).ngettext(one, many, n) % {"n": self.number(n), **values}
+    def ngettext(self, one: str, many: str, n: int, **values: object) -> str:
+        """Return the plural form for `n`, with `%(n)s` and the other placeholders filled in."""
+        return translations(self.language).ngettext(one, many, n) % {"n": self.number(n), **values}
 
     def number(self, value: float) -> str:
         return str(format_decimal(value, locale=self.language))
 
     def percent(self, rate: float | None, digits: int = 1) -> str:
-        """Return a rate from 0 to 1 as a percentage; a dash where there is none."""
+        """Return a rate from 0 to 1 as a percentage; a dash for None."""
         if rate is None:
             return "–"
         pattern = "#,##0." + "0" * digits + " %" if digits else "#,##0 %"
         return str(format_percent(rate, format=pattern, locale=self.language))
 
     def day(self, on: date) -> str:
-        """2026年11月24日（火） / Tue 24 Nov 2026."""
+        """Return the long form of a day: 2026年11月24日（火） / Tue 24 Nov 2026."""
         if self.language == "ja":
             return f"{on.year}年{on.month}月{on.day}日（{format_date(on, 'EEE', locale='ja')}）"
         return str(format_date(on, "EEE d MMM y", locale="en"))
 
     def short_day(self, on: date) -> str:
-        """11月24日（火） / Tue 24 Nov."""
+        """Return a day without its year: 11月24日（火） / Tue 24 Nov."""
         if self.language == "ja":
             return f"{on.month}月{on.day}日（{format_date(on, 'EEE', locale='ja')}）"
         return str(format_date(on, "EEE d MMM", locale="en"))
 
     def when(self, at: datetime, zone: ZoneInfo | None = None) -> str:
-        """The full form: day, time and the zone's name."""
+        """Return the full form of a time: day, time and the zone's name."""
         local = at.astimezone(zone or self.zone)
         gap = "" if self.language == "ja" else " "
         return f"{self.day(local.date())}{gap}{local:%H:%M}{self._brackets(self.zone_name(at, zone))}"
 
     def short(self, at: datetime, now: datetime | None = None) -> str:
-        """The form for tables: 11/24 09:00, with the year where it is not this year's. The page names the zone."""
+        """Return the form of a time for tables: 11/24 09:00, with the year when it is not this year's. The page names the zone."""
         local = at.astimezone(self.zone)
         year = f"{local.year}/" if now is not None and now.astimezone(self.zone).year != local.year else ""
         if self.language == "ja":
@@ -138,26 +138,26 @@ class Tongue:
         return str(get_timezone_name(at.astimezone(zone or self.zone), "long", locale=self.language))
 
     def joined(self, *sentences: str) -> str:
-        """Return sentences one after the other: with a space between, but not in Japanese."""
+        """Return the sentences joined, with a space between them except in Japanese; empty ones are left out."""
         return ("" if self.language == "ja" else " ").join(sentence for sentence in sentences if sentence)
 
-    def named(self, words_by_language: dict[str, str]) -> str:
-        """Return the text in this language from a {"ja": ..., "en": ...} table, else any there is."""
-        return words_by_language.get(self.language) or next((text for text in words_by_language.values() if text), "")
+    def named(self, texts_by_language: dict[str, str]) -> str:
+        """Return the text in this language from a {"ja": ..., "en": ...} table, else the first text of the table."""
+        return texts_by_language.get(self.language) or next((text for text in texts_by_language.values() if text), "")
 
     def _brackets(self, text: str) -> str:
         return f"（{text}）" if self.language == "ja" else f" ({text})"
 
 
 def person_name(language: str, last_name: str, first_name: str) -> str:
-    """Return a person's name, with 様 to Japanese readers. The family name is first to them, and wherever it is in Japanese letters."""
+    """Return a person's name, with 様 to Japanese readers. The family name is first for them, and in names in Japanese letters."""
     family_first = language == "ja" or any(letter >= CJK_FROM for letter in last_name + first_name)
     name = " ".join(part for part in ((last_name, first_name) if family_first else (first_name, last_name)) if part)
     return f"{name} 様" if language == "ja" else name
 
 
 def extracted() -> Catalog:
-    """Return every message id in templates and code of this room."""
+    """Return every message id in the templates and code of this room."""
     catalogue = Catalog(project="distmark")
     options = {"**.html": {"extensions": "jinja2.ext.i18n", "trimmed": "true", "silent": "false"}}
     for file, line, message, comments, context in extract_from_dir(HERE, METHODS, options, keywords=KEYWORDS):
@@ -166,7 +166,7 @@ def extracted() -> Catalog:
 
 
 def update() -> None:
-    """Bring both catalogues up to date: new ids are added (English ones with their own words), unused ones dropped."""
+    """Update both catalogues: new message ids are added (in English with their own text as translation), unused ones are dropped."""
     wanted = extracted()
     for language in LANGUAGES:
         path = LOCALE_DIR / language / CATALOGUE

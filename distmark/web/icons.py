@@ -1,4 +1,4 @@
-"""The few pictures of the menu and buttons: 24 by 24, in the text's colour, hidden from screen readers since words stand beside them."""
+"""Icons of the menu and buttons: 24 by 24, in the text's colour, and hidden from screen readers since each has a text beside it."""
 
 from markupsafe import Markup
 
@@ -28,7 +28,7 @@ PATHS = {
 
 
 def icon(name: str, size: int = 20) -> Markup:
-    """Return the picture as inline SVG."""
+    """Return the icon as inline SVG."""
     return Markup(
         '<svg class="icon" width="{0}" height="{0}" viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="1.8" '
         'stroke-linecap="round" stroke-linejoin="round" aria-hidden="true" focusable="false">{1}</svg>'

@@ -1,4 +1,4 @@
-"""How our closed sets are said to people: each value's words (message ids) and the colour of its chip."""
+"""Labels of the values of our enums on pages: the text of each value (a message id), and for some the colour of its chip."""
 
 from dataclasses import dataclass
 
@@ -15,10 +15,10 @@ from distmark.web.i18n import N_
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """Words and the kind of chip they stand in: good, warn, bad, brand or "" (calm)."""
+class Label:
+    """A text and the kind of its chip: good, warn, bad, brand or "" (neutral)."""
 
-    words: str
+    text: str
     chip: str = ""
 
 
@@ -29,70 +29,70 @@ ROLE: dict[str, str] = {
     Role.ops: N_("Operations"),
 }
 
-CAMPAIGN: dict[str, Said] = {
-    CampaignStatus.draft: Said(N_("Draft")),
-    CampaignStatus.open: Said(N_("Open"), "good"),
-    CampaignStatus.paused: Said(N_("Paused"), "warn"),
-    CampaignStatus.closed: Said(N_("Closed")),
+CAMPAIGN: dict[str, Label] = {
+    CampaignStatus.draft: Label(N_("Draft")),
+    CampaignStatus.open: Label(N_("Open"), "good"),
+    CampaignStatus.paused: Label(N_("Paused"), "warn"),
+    CampaignStatus.closed: Label(N_("Closed")),
 }
 
-MEMBER: dict[str, Said] = {
-    MemberStatus.pending: Said(N_("Waiting for you"), "warn"),
-    MemberStatus.approved: Said(N_("Enrolled"), "good"),
-    MemberStatus.rejected: Said(N_("Left out")),
-    MemberStatus.error: Said(N_("Needs attention"), "bad"),
+MEMBER: dict[str, Label] = {
+    MemberStatus.pending: Label(N_("Waiting for you"), "warn"),
+    MemberStatus.approved: Label(N_("Enrolled"), "good"),
+    MemberStatus.rejected: Label(N_("Left out")),
+    MemberStatus.error: Label(N_("Needs attention"), "bad"),
 }
 
-VERSION: dict[str, Said] = {
-    VersionStatus.draft: Said(N_("Draft")),
-    VersionStatus.submitted: Said(N_("Waiting for approval"), "warn"),
-    VersionStatus.sent_back: Said(N_("Sent back"), "bad"),
-    VersionStatus.approved: Said(N_("Approved"), "brand"),
-    VersionStatus.registered: Said(N_("Published"), "good"),
-    VersionStatus.retired: Said(N_("Retired")),
+VERSION: dict[str, Label] = {
+    VersionStatus.draft: Label(N_("Draft")),
+    VersionStatus.submitted: Label(N_("Waiting for approval"), "warn"),
+    VersionStatus.sent_back: Label(N_("Sent back"), "bad"),
+    VersionStatus.approved: Label(N_("Approved"), "brand"),
+    VersionStatus.registered: Label(N_("Published"), "good"),
+    VersionStatus.retired: Label(N_("Retired")),
 }
 
-REHEARSAL: dict[str, Said] = {
-    RehearsalStatus.running: Said(N_("In progress"), "good"),
-    RehearsalStatus.finished: Said(N_("Ended")),
-    RehearsalStatus.stopped: Said(N_("Stopped")),
-    RehearsalStatus.failed: Said(N_("Failed"), "bad"),
-    RehearsalStatus.interrupted: Said(N_("Interrupted"), "warn"),
+REHEARSAL: dict[str, Label] = {
+    RehearsalStatus.running: Label(N_("In progress"), "good"),
+    RehearsalStatus.finished: Label(N_("Ended")),
+    RehearsalStatus.stopped: Label(N_("Stopped")),
+    RehearsalStatus.failed: Label(N_("Failed"), "bad"),
+    RehearsalStatus.interrupted: Label(N_("Interrupted"), "warn"),
 }
 
-ENROLLMENT: dict[str, Said] = {
-    EnrollmentStatus.waiting: Said(N_("In progress"), "good"),
-    EnrollmentStatus.paused: Said(N_("Paused"), "warn"),
-    EnrollmentStatus.parked: Said(N_("Stuck"), "bad"),
-    EnrollmentStatus.ended: Said(N_("Ended")),
+ENROLLMENT: dict[str, Label] = {
+    EnrollmentStatus.waiting: Label(N_("In progress"), "good"),
+    EnrollmentStatus.paused: Label(N_("Paused"), "warn"),
+    EnrollmentStatus.parked: Label(N_("Stuck"), "bad"),
+    EnrollmentStatus.ended: Label(N_("Ended")),
 }
 
-RESTRAINT: dict[str, Said] = {
-    SuspensionKind.paused: Said(N_("Paused"), "warn"),
-    SuspensionKind.draining: Said(N_("Takes nobody new"), "warn"),
+SUSPENSION: dict[str, Label] = {
+    SuspensionKind.paused: Label(N_("Paused"), "warn"),
+    SuspensionKind.draining: Label(N_("Takes nobody new"), "warn"),
 }
 
-OUTCOME: dict[str, Said] = {
-    Outcome.completed: Said(N_("Completed")),
-    Outcome.goal: Said(N_("Goal reached"), "good"),
-    Outcome.exit: Said(N_("Left by a rule")),
-    Outcome.stopped: Said(N_("Stopped")),
-    Outcome.unsubscribed: Said(N_("Unsubscribed"), "bad"),
-    Outcome.failed: Said(N_("Failed"), "bad"),
-    Outcome.moved: Said(N_("Moved to another version")),
+OUTCOME: dict[str, Label] = {
+    Outcome.completed: Label(N_("Completed")),
+    Outcome.goal: Label(N_("Goal reached"), "good"),
+    Outcome.exit: Label(N_("Left by a rule")),
+    Outcome.stopped: Label(N_("Stopped")),
+    Outcome.unsubscribed: Label(N_("Unsubscribed"), "bad"),
+    Outcome.failed: Label(N_("Failed"), "bad"),
+    Outcome.moved: Label(N_("Moved to another version")),
 }
 
-MESSAGE: dict[str, Said] = {
-    MessageStatus.queued: Said(N_("Queued")),
-    MessageStatus.sending: Said(N_("Being sent")),
-    MessageStatus.sent: Said(N_("Sent"), "good"),
-    MessageStatus.deferred: Said(N_("Trying again"), "warn"),
-    MessageStatus.delivered: Said(N_("Delivered"), "good"),
-    MessageStatus.bounced: Said(N_("Bounced"), "bad"),
-    MessageStatus.rejected: Said(N_("Rejected"), "bad"),
-    MessageStatus.failed: Said(N_("Failed"), "bad"),
-    MessageStatus.suppressed: Said(N_("Not sent: unsubscribed"), "warn"),
-    MessageStatus.uncertain: Said(N_("Uncertain"), "warn"),
+MESSAGE: dict[str, Label] = {
+    MessageStatus.queued: Label(N_("Queued")),
+    MessageStatus.sending: Label(N_("Being sent")),
+    MessageStatus.sent: Label(N_("Sent"), "good"),
+    MessageStatus.deferred: Label(N_("Trying again"), "warn"),
+    MessageStatus.delivered: Label(N_("Delivered"), "good"),
+    MessageStatus.bounced: Label(N_("Bounced"), "bad"),
+    MessageStatus.rejected: Label(N_("Rejected"), "bad"),
+    MessageStatus.failed: Label(N_("Failed"), "bad"),
+    MessageStatus.suppressed: Label(N_("Not sent: unsubscribed"), "warn"),
+    MessageStatus.uncertain: Label(N_("Uncertain"), "warn"),
 }
 
 VERDICT: dict[str, str] = {
@@ -176,7 +176,7 @@ TABLES = {
     "version_words": VERSION,
     "enrollment_words": ENROLLMENT,
     "rehearsal_words": REHEARSAL,
-    "restraint_words": RESTRAINT,
+    "suspension_words": SUSPENSION,
     "outcome_words": OUTCOME,
     "message_words": MESSAGE,
     "verdict_words": VERDICT,

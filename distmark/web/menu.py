@@ -1,4 +1,4 @@
-"""The main menu: which pages a person has, and how many things wait for them there."""
+"""The main menu: the pages that a person may see, with the number of open items on each."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +12,7 @@ from distmark.settings import Mode
 from distmark.tasks import service
 from distmark.web.i18n import N_
 
-# path, words, icon, permission (None: everybody), only in a demo
+# path, text, icon, permission (None: every role), only in a demo
 PAGES: tuple[tuple[str, str, str, Permission | None, bool], ...] = (
     ("/", N_("Today"), "sun", None, False),
     ("/journeys", N_("Journeys"), "path", Permission.see_journeys, False),
@@ -27,8 +27,8 @@ PAGES: tuple[tuple[str, str, str, Permission | None, bool], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One entry; `count` is how many things wait there (0: none), `words` a message id."""
+class MenuItem:
+    """One entry of the menu; `count` is the number of open items on its page, `words` a message id."""
 
     path: str
     words: str
@@ -37,11 +37,11 @@ class Item:
     current: bool
 
 
-def items(session: Session, viewer: Viewer, here: str, mode: Mode, now: datetime) -> list[Item]:
-    """Return the pages this person may see, in order; the one they are on is `current`."""
+def menu_items(session: Session, viewer: Viewer, here: str, mode: Mode, now: datetime) -> list[MenuItem]:
+    """Return the entries of the pages that this person may see, in order; the entry of the present page is `current`."""
     shown = [page for page in PAGES if (page[3] is None or viewer.may(page[3])) and (mode is Mode.demo or not page[4])]
     counts = {"/": _tasks_due(session, viewer, now), "/approvals": _approvals(session, viewer), "/operations": _alarms(session, viewer)}
-    return [Item(path, words, icon, counts.get(path, 0), _is_current(path, here)) for path, words, icon, _, _ in shown]
+    return [MenuItem(path, words, icon, counts.get(path, 0), _is_current(path, here)) for path, words, icon, _, _ in shown]
 
 
 def _is_current(path: str, here: str) -> bool:

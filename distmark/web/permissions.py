@@ -1,4 +1,4 @@
-"""The permission of a route: who may call it, and the visit that it is given."""
+"""The permission of a route, checked before its view is called with a `Guest` or a `Visit`; and the errors of signing in."""
 
 from typing import Any, cast
 from urllib.parse import quote
@@ -15,36 +15,36 @@ from distmark.web.visit import LANGUAGE, Guest, Site, Visit
 
 
 class SignInNeeded(DistmarkError):
-    """Nobody is signed in, and this page is for someone who is."""
+    """The request has no signed-in user, and the route needs one."""
 
 
 class Anyone:
-    """A route for everybody: recipients, probes, the sign-in page."""
+    """The dependency of a route without a permission (links in messages, probes, the sign-in page): gives a `Guest`."""
 
     def __call__(self, request: Request) -> Guest:
         site = cast(Site, request.app.state.site)
-        viewer, brand = _signed_in(site, request)
-        return Guest(request=request, site=site, viewer=viewer, brand=brand, language=_language(request, viewer))
+        viewer, brand = _signed_in_viewer(site, request)
+        return Guest(request=request, site=site, viewer=viewer, brand=brand, language=_language_of(request, viewer))
 
 
 class Needs:
-    """A route for signed-in people who have `permission`; None: for whoever is signed in."""
+    """The dependency of a route for signed-in users with `permission`, or for every signed-in user when it is None: gives a `Visit`."""
 
     def __init__(self, permission: Permission | None) -> None:
         self.permission = permission
 
     def __call__(self, request: Request) -> Visit:
         site = cast(Site, request.app.state.site)
-        viewer, brand = _signed_in(site, request)
+        viewer, brand = _signed_in_viewer(site, request)
         if viewer is None:
             raise SignInNeeded(N_("Sign in to see this page."))
         if self.permission is not None and not viewer.may(self.permission):
             raise NotAllowed(f"{viewer.name} ({viewer.role}) may not {self.permission}; ask an administrator of your brand for this role.")
-        return Visit(request=request, site=site, viewer=viewer, brand=brand, language=_language(request, viewer))
+        return Visit(request=request, site=site, viewer=viewer, brand=brand, language=_language_of(request, viewer))
 
 
 def needs(permission: Permission) -> Any:
-    """Declare a route's permission; gives the Visit."""
+    """Return the dependency of a route that needs `permission`; it gives the view a `Visit`."""
     return Depends(Needs(permission))
 
 
@@ -53,12 +53,12 @@ anyone: Any = Depends(Anyone())
 
 
 def sign_in_address(request: Request) -> str:
-    """Return the sign-in page's address that leads back to this request's page."""
+    """Return the address of the sign-in page, with this request's page as the one to go to afterwards."""
     here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     return f"/sign-in?next={quote(here, safe='')}" if request.method == "GET" and here != "/" else "/sign-in"
 
 
-def _signed_in(site: Site, request: Request) -> tuple[Viewer | None, Brand | None]:
+def _signed_in_viewer(site: Site, request: Request) -> tuple[Viewer | None, Brand | None]:
     token = request.cookies.get(site.session_cookie)
     if not token:
         return None, None
@@ -67,9 +67,17 @@ def _signed_in(site: Site, request: Request) -> tuple[Viewer | None, Brand | Non
         return viewer, partners.brand_of(session, viewer) if viewer else None
 
 
-def _language(request: Request, viewer: Viewer | None) -> str:
-    return i18n.choose(
+def _language_of(request: Request, viewer: Viewer | None) -> str:
+    return i18n.choose_language(
         user=viewer.language if viewer else None,
         cookie=request.cookies.get(LANGUAGE),
         accept=request.headers.get("accept-language", ""),
     )
+
+
+class TooManySignIns(DistmarkError):
+    """Too many sign-ins were tried from one address or for one user; the next is allowed in `seconds`."""
+
+    def __init__(self, seconds: int) -> None:
+        self.seconds = seconds
+        super().__init__(f"Too many sign-ins were tried; wait {seconds} seconds and try again.")

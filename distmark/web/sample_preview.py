@@ -1,4 +1,4 @@
-"""Messages of a version shown with a made-up person, for those who write and approve them."""
+"""Sample messages of a version, rendered for a made-up contact, for the people who write and approve it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,35 +21,38 @@ PARTNERS: Mapping[str, Mapping[str, object]] = {
     "ja": {"name": "担当 太郎", "title": "担当者", "office": "横浜支店", "city": "横浜市"},
     "en": {"name": "Taro Partner", "title": "Adviser", "office": "Yokohama office", "city": "Yokohama"},
 }
-OF_TYPE: Mapping[str, object] = {"text": "…", "number": 12, "bool": False, "date": date(2027, 4, 1)}
+SAMPLE_VALUES: Mapping[str, object] = {"text": "…", "number": 12, "bool": False, "date": date(2027, 4, 1)}
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One message of a version: its step, its name and channel."""
+class SampleMessage:
+    """One message of a version: its step, name and channel."""
 
     step_id: str
     message: str
     channel: str
 
 
-def samples_of(definition: JourneyDefinition) -> list[Sample]:
-    """Return each message once, in the order of the journey."""
-    found: dict[str, Sample] = {}
+def samples_of(definition: JourneyDefinition) -> list[SampleMessage]:
+    """Return each message of the journey once, in the order of its steps."""
+    found: dict[str, SampleMessage] = {}
     for step in definition.all_steps():
         if isinstance(step, SendStep):
-            found.setdefault(step.message, Sample(step.id, step.message, step.send))
+            found.setdefault(step.message, SampleMessage(step.id, step.message, step.send))
     return list(found.values())
 
 
 def render_sample(source: Source, definition: JourneyDefinition, brand: Brand, message: str, lang: str, base_url: str) -> RenderedMessage:
-    """Return the message as a made-up person would get it, the editable blocks marked; NotFound for a message that is not sent."""
+    """Return the message rendered for a made-up contact, its editable blocks marked.
+
+    NotFound when the journey does not send the message, or not in this language.
+    """
     sample = next((each for each in samples_of(definition) if each.message == message), None)
     if sample is None or lang not in definition.languages:
         raise NotFound(f'This journey sends no message "{message}" in "{lang}".')
     parts = compile_message(source.templates, message, lang, sample.channel, {name: str(text) for name, text in definition.links.items()})
     spoken = lang if lang in PEOPLE else "en"
-    declared = {name: OF_TYPE[str(kind)] for name, kind in definition.contact_fields.items()}
+    declared = {name: SAMPLE_VALUES[str(kind)] for name, kind in definition.contact_fields.items()}
     reached = {"email": "hana@example.com", "phone": "+819012345678", "language": lang, "birthday": date(1985, 4, 1)}
     contact = {**declared, **PEOPLE[spoken], **reached}
     partner = {**PARTNERS[spoken], "phone": "+81451234567", "email": "partner@example.com", "code": "P0001"}
@@ -65,7 +68,7 @@ def render_sample(source: Source, definition: JourneyDefinition, brand: Brand, m
             partner=partner,
             brand=brand_attributes(brand),
             campaign={"name": definition.name.text(lang), "key": definition.key},
-            journey={name: OF_TYPE[str(kind)] for name, kind in definition.journey_fields.items()},
+            journey={name: SAMPLE_VALUES[str(kind)] for name, kind in definition.journey_fields.items()},
             blocks=blocks,
             unsubscribe_url=f"{base_url}/u/preview",
             mark_blocks=True,

@@ -1,4 +1,4 @@
-"""What every answer carries and every request must pass: headers, request id, size, and where an unsafe request came from."""
+"""Security of every request and answer: headers, the request id, the limit of a body's size, and the refusal of cross-site requests."""
 
 import logging
 import secrets
@@ -15,7 +15,7 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; "
     "frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-# A mail brings its own inline style. It may: the document is sandboxed (no scripts, no origin) and only our own pages may frame it.
+# A mail has inline styles. They are allowed: its document is sandboxed (no scripts, no origin) and only our own pages may frame it.
 MAIL_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src {images}; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox"
@@ -28,7 +28,7 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=()",
 }
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-# By route name. Mail providers press one-click unsubscribe, and machines with a bearer token post: neither has a cookie to be abused.
+# By route name: one-click unsubscribe by mail providers, and the REST API with its bearer tokens. Neither uses a cookie to be abused.
 CROSS_SITE_WELCOME = frozenset(
     {"unsubscribe_now", "post_event", "post_events", "post_enrollments", "post_pause", "post_resume", "post_stop", "post_drain"}
 )
@@ -38,7 +38,7 @@ log = logging.getLogger("distmark.web")
 
 
 def mail_policy(remote_images: bool) -> str:
-    """Return the policy of a mail shown in its sandboxed frame."""
+    """Return the content security policy of a mail in its sandboxed frame."""
     return MAIL_POLICY.format(images="data: https: http:" if remote_images else "'self' data:")
 
 
@@ -56,7 +56,7 @@ def refuse_cross_site(request: Request) -> None:
 
 
 class Guard:
-    """ASGI middleware: gives each request an id, bounds its body, adds the security headers, and logs it without its query."""
+    """The ASGI middleware that gives each request an id, limits its body, adds the security headers, and logs it without its query."""
 
     def __init__(self, app: ASGIApp, *, secure: bool) -> None:
         self.app = app
@@ -107,7 +107,7 @@ def _declared_bytes(scope: Scope) -> int:
 
 
 def _bounded(receive: Receive) -> Receive:
-    """Pass a body on until it grows past the bound; then it ends as if the client had gone."""
+    """Return `receive` with a limit: a body that grows beyond it ends as if the client had disconnected."""
     seen = 0
 
     async def bounded() -> Message:

@@ -1,25 +1,22 @@
-"""The web process: `python -m distmark.web.serve`. Puts the application together; the only place here that reaches Prefect, and late."""
+"""The web process: `python -m distmark.web.serve`. Only this module of the web reaches Prefect, when a version is registered."""
 
 import argparse
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 
 import uvicorn
 from fastapi import FastAPI
-from sqlmodel import Session
 
-from distmark.db import Database, get_database
-from distmark.enrollments.table import Enrollment
+from distmark.db import get_database
+from distmark.engine.facts import gather_for
 from distmark.errors import DistmarkError, Refused
-from distmark.journeys.model import Facts
 from distmark.partners.model import Viewer
+from distmark.rehearsals.runner import RehearsalRunner
 from distmark.settings import Settings, get_settings
 from distmark.web.app import create_app
 
 
 class PrefectUnreachable(Refused):
-    """Prefect did not answer; nothing was changed."""
+    """Prefect did not answer, and nothing was changed."""
 
 
 def register(version_id: int, viewer: Viewer) -> str:
@@ -31,41 +28,31 @@ def register(version_id: int, viewer: Viewer) -> str:
     except DistmarkError:
         raise
     except Exception as error:
-        # Whatever the client raises (connection refused, timeout, a 5xx of the server) means the same to the person: try again later.
+        # Every error of the client (connection refused, timeout, a 5xx of the server) has the same remedy: try again later.
         logging.getLogger("distmark.web").exception("registering failed")
         raise PrefectUnreachable("Prefect did not answer, so nothing was changed; check that it runs and try again.") from error
 
 
-def build(settings: Settings | None = None) -> FastAPI:
+def build_app(settings: Settings | None = None) -> FastAPI:
     """Return the application of this installation."""
     settings = settings or get_settings()
     db = get_database()
-    return create_app(settings, db, settings.clock(), register=register, rehearse=_rehearse(settings, db), look=_look)
-
-
-def _look(session: Session, rows: Sequence[Enrollment], now: datetime) -> Mapping[int, Facts]:
-    from distmark.engine.facts import look
-
-    return look(session, rows, now)
-
-
-def _rehearse(settings: Settings, db: Database) -> Callable[[int], None]:
-    from distmark.rehearsals.runner import Rehearsals
-
-    return Rehearsals(settings, db).begin
+    return create_app(
+        settings, db, settings.clock(), register=register, rehearse=RehearsalRunner(settings, db).begin, gather_facts=gather_for
+    )
 
 
 def main() -> None:
-    """Serve until told to stop. Our own request log holds no query strings and no tokens, so the server's is off."""
+    """Serve until the process is stopped. Our own request log holds no query strings and no tokens, so uvicorn's is off."""
     settings = get_settings()
     parser = argparse.ArgumentParser(description="Serve the pages of distmark.")
     parser.add_argument("--host", default=settings.host)
     parser.add_argument("--port", type=int, default=settings.port)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    logging.getLogger("distmark.web").addFilter(_in_words)
+    logging.getLogger("distmark.web").addFilter(_add_fields)
     uvicorn.run(
-        build(settings),
+        build_app(settings),
         host=arguments.host,
         port=arguments.port,
         access_log=False,
@@ -76,8 +63,8 @@ def main() -> None:
     )
 
 
-def _in_words(record: logging.LogRecord) -> bool:
-    """Add to a request's log line what it was, since plain logging drops the extra fields."""
+def _add_fields(record: logging.LogRecord) -> bool:
+    """Write the extra fields of a request's record into its message, since the plain format drops them; keep every record."""
     if record.msg == "request":
         fields = ("method", "route", "status", "milliseconds", "request_id")
         record.msg = "request " + " ".join(f"{name}={getattr(record, name, '-')}" for name in fields)

@@ -1,4 +1,4 @@
-"""Where a contact stands in a journey, in words: what step, until when, and why. Pure."""
+"""The status of an enrollment as a text: its step, until when it waits, and why. Pure."""
 
 from dataclasses import dataclass
 
@@ -9,50 +9,54 @@ from distmark.journeys.model import Outcome, Why
 from distmark.journeys.program import Program
 from distmark.journeys.steps import Step
 from distmark.journeys.times import RULE_WORDS, describe_rule
-from distmark.web.i18n import N_, Tongue
-from distmark.web.labels import ENROLLMENT, EVENT, OUTCOME, STEP, Said
+from distmark.web.i18n import N_, Translator
+from distmark.web.labels import ENROLLMENT, EVENT, OUTCOME, STEP, Label
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """One enrollment in words: its chip, where it is, and until when or why."""
+class StatusText:
+    """The status of an enrollment in words: its label, its step or the reason of its end (`place`), and until when or why (`detail`)."""
 
-    said: Said
-    where: str
+    label: Label
+    place: str
     detail: str = ""
 
 
-def standing(enrollment: Enrollment, program: Program | None, tongue: Tongue) -> Standing:
-    """Return where this enrollment stands, in the reader's language."""
+def status_of(enrollment: Enrollment, program: Program | None, translator: Translator) -> StatusText:
+    """Return the status of the enrollment in the reader's language."""
     if enrollment.status is EnrollmentStatus.ended:
-        return _ended(enrollment, tongue)
+        return _ended(enrollment, translator)
     step = program.steps.get(enrollment.step_id or "") if program else None
-    where = step_name(step, tongue) if step else tongue.say(N_("Is about to begin"))
-    said = ENROLLMENT[enrollment.status]
+    place = step_name(step, translator) if step else translator.gettext(N_("Is about to begin"))
+    label = ENROLLMENT[enrollment.status]
     if enrollment.status is EnrollmentStatus.paused:
-        return Standing(said, where, tongue.say(N_("Stands still until somebody lets it go on")))
+        return StatusText(label, place, translator.gettext(N_("Stands still until somebody lets it go on")))
     if enrollment.status is EnrollmentStatus.parked:
-        return Standing(said, where, tongue.say(N_("The same error came again and again; operations are told")))
-    return Standing(said, where, waiting_for(enrollment, tongue, program))
+        return StatusText(label, place, translator.gettext(N_("The same error came again and again; operations are told")))
+    return StatusText(label, place, waiting_text(enrollment, translator, program))
 
 
-def waiting_for(enrollment: Enrollment, tongue: Tongue, program: Program | None = None) -> str:
-    """Return until when a live enrollment sleeps and which rules made it so."""
+def waiting_text(enrollment: Enrollment, translator: Translator, program: Program | None = None) -> str:
+    """Return until when a live enrollment waits, for which event, and the rules that made it wait."""
     parts = []
     if enrollment.awaits and enrollment.awaits != "*":
-        parts.append(tongue.say(N_("waits for “%(event)s”"), event=event_name(enrollment.awaits, tongue, program)))
+        parts.append(translator.gettext(N_("waits for “%(event)s”"), event=event_name(enrollment.awaits, translator, program)))
     if enrollment.due_at is not None and enrollment.step_id is not None:
-        parts.append(tongue.say(N_("until %(time)s"), time=tongue.short(enrollment.due_at)))
+        parts.append(translator.gettext(N_("until %(time)s"), time=translator.short(enrollment.due_at)))
     if enrollment.why == Why.retry:
-        rules = [retry_words(str(code), tongue) for code in enrollment.rules] or [tongue.say(N_("an error came up, and it is tried again"))]
+        rules = [retry_text(str(code), translator) for code in enrollment.rules] or [
+            translator.gettext(N_("an error came up, and it is tried again"))
+        ]
     else:
-        rules = [rule_words(str(rule), tongue) for rule in enrollment.rules]
+        rules = [rule_text(str(rule), translator) for rule in enrollment.rules]
     if rules:
-        parts.append(tongue.say(N_("because: %(rules)s"), rules="、".join(rules) if tongue.language == "ja" else ", ".join(rules)))
-    return (" " if tongue.language == "en" else "・").join(parts)
+        parts.append(
+            translator.gettext(N_("because: %(rules)s"), rules="、".join(rules) if translator.language == "ja" else ", ".join(rules))
+        )
+    return (" " if translator.language == "en" else "・").join(parts)
 
 
-# Rules of sending, beside those of time that the journeys room words itself. %(value)s is what stands behind the colon.
+# The rules of sending; the rules of time are worded by the journeys room. %(value)s is the part of the rule after the colon.
 SEND_RULES = {
     "cap_hour": N_("enough messages for one hour (at most %(value)s)"),
     "cap_day": N_("enough messages for one day (at most %(value)s)"),
@@ -67,7 +71,7 @@ SEND_RULES = {
     "throttle:destination_domain": N_("messages to %(value)s go out one after the other"),
     "not_approved": N_("the version is no longer approved"),
 }
-# Why something is tried again, by the code of who refused; a number alone is a mail server's.
+# The reason of a retry, by the error's code; a number alone is the code of a mail server.
 RETRIES = {
     "no_answer": N_("nobody answered, and it is tried again"),
     "no_connection": N_("no connection could be made, and it is tried again"),
@@ -76,44 +80,44 @@ RETRIES = {
 }
 
 
-def rule_words(rule: str, tongue: Tongue) -> str:
-    """Return a rule that moved or holds something, in words."""
+def rule_text(rule: str, translator: Translator) -> str:
+    """Return the text of a rule that delayed or holds a send."""
     code, _, value = rule.partition(":")
     if code == "throttle" and value:
         scope, _, value = value.partition(":")
         code = f"throttle:{scope}"
     if code in SEND_RULES:
-        return tongue.say(SEND_RULES[code], value=value)
-    return describe_rule(rule, tongue.language) if code in RULE_WORDS else rule
+        return translator.gettext(SEND_RULES[code], value=value)
+    return describe_rule(rule, translator.language) if code in RULE_WORDS else rule
 
 
-def retry_words(code: str, tongue: Tongue) -> str:
-    """Return why something is tried again, in words; `code` is a mail server's, or says how a webhook or a connection failed."""
+def retry_text(code: str, translator: Translator) -> str:
+    """Return the reason of a retry as a text; `code` is the code of a mail server, or of the way a webhook or a connection failed."""
     if code.isdecimal():
-        return tongue.say(N_("the mail server asked to try again later"))
+        return translator.gettext(N_("the mail server asked to try again later"))
     name, _, value = code.partition("_") if code.startswith("status_") else (code, "", "")
-    return tongue.say(RETRIES.get(name, RETRIES["no_answer"]), value=value)
+    return translator.gettext(RETRIES.get(name, RETRIES["no_answer"]), value=value)
 
 
-def event_name(name: str, tongue: Tongue, *programs: Program | None) -> str:
-    """Return an event's name in words: those of the first of these journeys that has some, else ours, else as the journey calls it."""
+def event_name(name: str, translator: Translator, *programs: Program | None) -> str:
+    """Return an event's name for readers: as the first of these journeys names it, else our own label for it, else its key."""
     for program in programs:
         if program is not None and name in program.definition.event_names:
-            return program.definition.event_names[name].text(tongue.language)
+            return program.definition.event_names[name].text(translator.language)
     if name.startswith("winner:"):
-        return tongue.say(N_("the winner of the test"))
-    return tongue.say(EVENT[name]) if name in EVENT else name
+        return translator.gettext(N_("the winner of the test"))
+    return translator.gettext(EVENT[name]) if name in EVENT else name
 
 
-def _ended(enrollment: Enrollment, tongue: Tongue) -> Standing:
-    said = OUTCOME.get(enrollment.outcome or "", ENROLLMENT[EnrollmentStatus.ended])
-    detail = tongue.short(enrollment.ended_at) if enrollment.ended_at else ""
-    where = enrollment.reason if enrollment.outcome in (Outcome.exit, Outcome.goal, Outcome.stopped) else ""
-    return Standing(said, where, detail)
+def _ended(enrollment: Enrollment, translator: Translator) -> StatusText:
+    label = OUTCOME.get(enrollment.outcome or "", ENROLLMENT[EnrollmentStatus.ended])
+    detail = translator.short(enrollment.ended_at) if enrollment.ended_at else ""
+    place = enrollment.reason if enrollment.outcome in (Outcome.exit, Outcome.goal, Outcome.stopped) else ""
+    return StatusText(label, place, detail)
 
 
-def step_name(step: Step, tongue: Tongue) -> str:
-    """Return what people call a step: its own name, else what it does; a task, whose title holds slots, is just called a task."""
+def step_name(step: Step, translator: Translator) -> str:
+    """Return a step's name for readers: its own name, else its description; for a task without a name "Task", as its title holds slots."""
     if step.kind == "task" and not step.name:
-        return tongue.say(STEP[step.kind])
-    return describe_step(step, tongue.language)[0]
+        return translator.gettext(STEP[step.kind])
+    return describe_step(step, translator.language)[0]

@@ -1,5 +1,6 @@
-"""What every view is given: the site (made once) and the visit (one request of one person)."""
+"""The arguments of every view: the site, made once per process, and the guest or visit, made for each request."""
 
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,33 +20,24 @@ from sqlmodel import Session
 
 from distmark.clock import Clock
 from distmark.db import Database
-from distmark.engine.version_moves import Look, known_facts
-from distmark.errors import DistmarkError
+from distmark.engine.version_moves import GatherFacts, known_facts
 from distmark.partners import service as partners
 from distmark.partners.model import Viewer
 from distmark.partners.table import Brand
 from distmark.settings import Settings
 from distmark.web import i18n, menu
-from distmark.web.i18n import Tongue
+from distmark.web.i18n import Translator
 
 FLASH = "distmark_flash"
 LANGUAGE = "distmark_language"
 
 
-class TooManyTries(DistmarkError):
-    """Too many sign-ins were tried; `seconds` is how long to wait."""
-
-    def __init__(self, seconds: int) -> None:
-        self.seconds = seconds
-        super().__init__(f"Too many sign-ins were tried; wait {seconds} seconds and try again.")
-
-
 @dataclass(slots=True)
 class Site:
-    """Everything that requests share.
+    """The settings, database, clock and templates that all requests share.
 
-    `register` hands an approved version to Prefect, `rehearse` walks the test of a journey that a person began; None where this process
-    cannot. `look` gathers what a journey's rules may look at.
+    `register` hands an approved version to Prefect and `rehearse` runs a rehearsal, given its id; each is None in a process that cannot do
+    it. `gather_facts` returns the facts that a journey's conditions may look at.
     """
 
     settings: Settings
@@ -55,11 +47,12 @@ class Site:
     pages: Mapping[str, Environment]  # language -> templates
     register: Callable[[int, Viewer], str] | None = None
     rehearse: Callable[[int], None] | None = None
-    look: Look = known_facts
+    gather_facts: GatherFacts = known_facts
     limiter: partners.SignInLimiter = field(default_factory=partners.SignInLimiter)
 
     @property
     def session_cookie(self) -> str:
+        """Return the name of the session cookie; the prefix __Host- needs HTTPS."""
         return "__Host-distmark" if self.settings.secure_cookies else "distmark"
 
     def signer(self, purpose: str) -> URLSafeTimedSerializer:
@@ -74,22 +67,20 @@ def secret_of(settings: Settings) -> str:
     path = settings.data_dir / "secret.key"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with _private(path) as file:
+        with _create_private(path) as file:
             file.write(secrets.token_urlsafe(48))
     except FileExistsError:
         pass
     return path.read_text(encoding="ascii")
 
 
-def _private(path: Path) -> Any:
-    import os
-
+def _create_private(path: Path) -> Any:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii")
 
 
 @dataclass(slots=True)
 class Guest:
-    """One request of somebody who need not be signed in."""
+    """One request whose user need not be signed in."""
 
     request: Request
     site: Site
@@ -99,38 +90,44 @@ class Guest:
 
     @property
     def now(self) -> datetime:
+        """Return the time of the site's clock."""
         return self.site.clock.now()
 
     @property
     def zone(self) -> ZoneInfo:
+        """Return the zone of the brand; Tokyo without a brand."""
         return ZoneInfo(self.brand.zone if self.brand else "Asia/Tokyo")
 
     @property
-    def tongue(self) -> Tongue:
-        return Tongue(self.language, self.zone)
+    def translator(self) -> Translator:
+        """Return the translator for the reader's language and zone."""
+        return Translator(self.language, self.zone)
 
-    def say(self, message: str, **values: object) -> str:
-        return self.tongue.say(message, **values)
+    def gettext(self, message: str, **values: object) -> str:
+        """Return `message` in the reader's language, with its placeholders filled in."""
+        return self.translator.gettext(message, **values)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
+        """Open a session that reads."""
         with self.site.db.reading() as session:
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
+        """Open a session that commits at the end of the block."""
         with self.site.db.writing() as session:
             yield session
 
     def page(self, template: str, *, status: int = 200, **values: object) -> Response:
-        """Answer with a page, or with only the block that htmx asks for: the one named like the id of its target."""
+        """Return the page, or only the block that htmx asks for: the block named like the id of its target."""
         environment = self.site.pages[self.language]
-        values = {**self._everywhere(), **values}
-        block = self._asked_block(environment, template) if status < 400 or status == 422 else None
+        values = {**self._common_values(), **values}
+        block = self._requested_block(environment, template) if status < 400 or status == 422 else None
         if block:
             html = render_block(environment, template, block, **values)
         else:
-            values |= self._frame()
+            values |= self._layout_values()
             html = environment.get_template(template).render(**values)
         headers = {"content-language": self.language, "vary": "Cookie, HX-Request, HX-Target"}
         response = HTMLResponse(html, status_code=status, headers=headers)
@@ -139,7 +136,7 @@ class Guest:
         return response
 
     def go(self, to: str, message: str | None = None, kind: str = "good", **values: object) -> Response:
-        """Answer with 303 to one of our own paths; `message` (a message id) is shown there once."""
+        """Return a 303 redirect to one of our own paths; `message` (a message id) is shown there once."""
         response: Response = RedirectResponse(to, status_code=303)
         if self.request.headers.get("hx-request"):
             response = Response(status_code=200, headers={"hx-redirect": to})
@@ -149,40 +146,40 @@ class Guest:
         return response
 
     def address(self, **changes: object) -> str:
-        """Return this page's address with some query parameters changed; None or "" takes one away."""
+        """Return this page's address with some query parameters changed; None or "" removes a parameter."""
         query = {**self.request.query_params, **changes}
         kept = urlencode([(name, value) for name, value in query.items() if value not in (None, "")])
         return self.request.url.path + (f"?{kept}" if kept else "")
 
-    def _asked_block(self, environment: Environment, template: str) -> str | None:
+    def _requested_block(self, environment: Environment, template: str) -> str | None:
         if self.request.headers.get("hx-request") != "true":
             return None
         name = self.request.headers.get("hx-target", "").rpartition("#")[2].replace("-", "_")
         return name if name in environment.get_template(template).blocks else None
 
-    def _everywhere(self) -> dict[str, object]:
+    def _common_values(self) -> dict[str, object]:
         return {
             "visit": self,
             "viewer": self.viewer,
             "brand": self.brand,
             "lang": self.language,
-            "tongue": self.tongue,
+            "translator": self.translator,
             "zone": self.zone,
             "now": self.now,
             "settings": self.site.settings,
             "address": self.address,
         }
 
-    def _frame(self) -> dict[str, object]:
-        return {"flash": self._flash(), "menu": self._menu(), "languages": i18n.NAMES, "here": self._here()}
+    def _layout_values(self) -> dict[str, object]:
+        return {"flash": self._flash(), "menu": self._menu(), "languages": i18n.NAMES, "here": self._current_address()}
 
-    def _menu(self) -> list[menu.Item]:
+    def _menu(self) -> list[menu.MenuItem]:
         if self.viewer is None:
             return []
         with self.reading() as session:
-            return menu.items(session, self.viewer, self.request.url.path, self.site.settings.mode, self.now)
+            return menu.menu_items(session, self.viewer, self.request.url.path, self.site.settings.mode, self.now)
 
-    def _here(self) -> str:
+    def _current_address(self) -> str:
         url = self.request.url
         return url.path + (f"?{url.query}" if url.query else "") if self.request.method == "GET" else url.path
 
@@ -194,18 +191,18 @@ class Guest:
             kind, message, values = self.site.signer("flash").loads(cookie, max_age=60)
         except BadSignature:
             return None
-        return {"kind": kind, "text": self.say(message, **values)}
+        return {"kind": kind, "text": self.gettext(message, **values)}
 
 
 @dataclass(slots=True)
 class Visit(Guest):
-    """One request of a signed-in person."""
+    """One request of a signed-in user."""
 
     viewer: Viewer  # narrower than in Guest, and set once
 
 
 def local_path(path: str) -> str:
-    """Return `path` when it is one of our own pages, else the home page: no redirect ever leaves the site."""
+    """Return `path` when it is a path of this site, else the start page's, so that no redirect leaves the site."""
     parts = urlsplit(path)
     safe = path.startswith("/") and not path.startswith(("//", "/\\")) and not parts.netloc and not parts.scheme
     return path if safe and "\\" not in path and path.isprintable() else "/"

@@ -20,7 +20,8 @@ from distmark.settings import Settings
 from distmark.sql import id_of
 from tests.bench.crowd import SEND, enrolled, launched, mail_campaign, version_of
 from tests.bench.report import quantiles, report
-from tests.bench.stand import BROWSER, WAITING, Plant, people, plant, register, say, size, until, web, worker
+from tests.bench.stand import WAITING, Plant, people, plant, register, say, size, until, web, worker
+from tests.driver import PHONE
 
 COUNT, PER_SECOND = size("EARLY", 200), size("EARLY_PER_SECOND", 4)
 AIM_SECONDS = 2.0
@@ -80,7 +81,7 @@ def _doing(here: Plant, address: str, kind: str, campaign_id: int) -> dict[str, 
 
 
 def _click(url: str, client: httpx2.Client) -> httpx2.Response:
-    return client.get(url, headers={"user-agent": BROWSER})
+    return client.get(url, headers={"user-agent": PHONE})
 
 
 def _tell(url: str, token: str, email: str, client: httpx2.Client) -> httpx2.Response:

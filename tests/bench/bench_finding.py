@@ -18,7 +18,6 @@ from distmark.db import Database
 from distmark.engine.version_moves import forget_positions
 from distmark.enrollments import recovery
 from distmark.enrollments.model import EnrollmentStatus
-from distmark.enrollments.service import end_cancelled_runs
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.table import JourneyVersion
 from distmark.operations import alarms, backlog
@@ -135,21 +134,22 @@ UNBOUND = frozenset({"watch_page", "worker_clears_claims_at_start"})  # counts e
 def _calls(ground: _Ground) -> dict[str, Callable[[Any], object]]:
     """Return name -> call, given a session. Every one is the project's own function."""
     from distmark.engine.wake import _claim, wake_result
-    from flows.launch import _outbox
+    from flows.launch import runs_to_launch
+    from flows.recovery import release_claims
 
     now, run_ids = ground.now, [run_id for run_id, _key in ground.runs]
-    late_before, world = now - timedelta(minutes=5), ground.stage.world
+    late_before, context = now - timedelta(minutes=5), ground.stage.context
     alone = ground.runs[-1][1] if ground.runs else "none"
     return {
-        "worker_any_due": lambda _session: ground.worker._any_due(),
-        "worker_woken": lambda _session: ground.worker._woken(),
-        "worker_outbox": lambda session: _outbox(session, "default", 1000),
+        "worker_any_due": lambda _session: ground.worker._is_any_due(),
+        "worker_woken": lambda _session: ground.worker._woken_runs(),
+        "worker_outbox": lambda session: runs_to_launch(session, "default", 1000),
         "worker_retries_parked": lambda session: recovery.retry_run(session, alone, now),
         "worker_ends_cancelled": lambda session: end_cancelled_runs(session, run_ids[-1:], now),
-        "worker_clears_claims_at_start": lambda _session: ground.worker._clear_claims(),
-        "wake_claims_one": lambda _session: _claim(world, alone),
-        "wake_rest_of_one": lambda _session: wake_result(world, alone, (), 0),
-        "wake_rest_of_cohort": lambda _session: wake_result(world, SAME_RUN, (), 0),
+        "worker_clears_claims_at_start": lambda _session: release_claims(ground.worker.context, "default"),
+        "wake_claims_one": lambda _session: _claim(context, alone),
+        "wake_rest_of_one": lambda _session: wake_result(context, alone, (), 0),
+        "wake_rest_of_cohort": lambda _session: wake_result(context, SAME_RUN, (), 0),
         "watch_lateness": lambda session: backlog.lateness(session, now),
         "watch_look": lambda session: alarms.update_alarms(session, ground.stage.clock),
         "watch_page": lambda session: backlog.watch(session, ground.stage.marketer, now),
@@ -188,5 +188,5 @@ def _ground(stage: Stage) -> _Ground:
         )
         runs = [(str(run_id), run_key) for run_id, run_key in session.exec(due.distinct())]
     runs.sort(key=lambda run: run[1] != SAME_RUN)
-    worker = JourneyWorker(work_pool_name="journeys", work_queues=["default"], world=stage.world, settings=Settings(mode="test"))
+    worker = JourneyWorker(work_pool_name="journeys", work_queues=["default"], context=stage.context, settings=Settings(mode="test"))
     return _Ground(stage, worker, stage.clock.now(), runs)

@@ -42,11 +42,11 @@ async def _measure(kind: str, stage: Stage, mail: Sink) -> None:
     enrolled(stage, campaign, ids[:MAILS])
     keys = run_keys(stage, campaign)
     cpu = time.process_time()
-    one = await _seconds(_world(stage, smtp), keys[: len(keys) // 2], 1)
+    one = await _seconds(_context(stage, smtp), keys[: len(keys) // 2], 1)
     arrived = len(mail.arrived()) - before
     report(f"mails_{kind}_cpu", (time.process_time() - cpu) / arrived * 1000, "ms CPU/mail")  # of this process alone
     report(f"mails_{kind}_one_wake_at_a_time", arrived / one, "mails/s", alone, at_least=AIM)
-    several = await _seconds(_world(stage, smtp), keys[len(keys) // 2 :], CONCURRENCY)
+    several = await _seconds(_context(stage, smtp), keys[len(keys) // 2 :], CONCURRENCY)
     rest = len(mail.arrived()) - before - arrived
     report(f"mails_{kind}_{CONCURRENCY}_wakes_at_once", rest / several, "mails/s", alone, at_least=AIM, bytes=round(mail.mean_bytes()))
     report(f"mails_{kind}_missing", MAILS - arrived - rest, "mails", at_most=0)
@@ -58,23 +58,23 @@ async def _rendered(stage: Stage, ids: Sequence[int]) -> list[OutgoingMessage]:
     kept = MemoryChannel()
     campaign = mail_campaign(stage, PER_RUN)
     enrolled(stage, campaign, ids)
-    await _seconds(_world(stage, kept), run_keys(stage, campaign), 1)
+    await _seconds(_context(stage, kept), run_keys(stage, campaign), 1)
     return list(kept.accepted)
 
 
-def _world(stage: Stage, mail: Channel) -> EngineContext:
+def _context(stage: Stage, mail: Channel) -> EngineContext:
     return EngineContext(
         stage.db, SystemClock(), {"email": mail}, Sender("https://mail.example", "hello@mirai.example", "mirai.example"), "bench"
     )
 
 
-async def _seconds(world: EngineContext, keys: Sequence[str], at_once: int) -> float:
+async def _seconds(context: EngineContext, keys: Sequence[str], at_once: int) -> float:
     """Return how long the wakes of these runs took."""
     slots = asyncio.Semaphore(at_once)
 
     async def one(key: str) -> None:
         async with slots:
-            await wake(world, key)
+            await wake(context, key)
 
     began = time.perf_counter()
     await asyncio.gather(*(one(key) for key in keys))

@@ -37,7 +37,6 @@ ROOT = Path(__file__).resolve().parents[2]
 SCALE = float(os.environ.get("BENCH_SCALE", "1"))
 DURABLE = ("listen_addresses=", "max_connections=100", "shared_buffers=256MB", "max_wal_size=4GB")
 CONCURRENCY = 4  # what Prefect's SQLite takes without answering that it is locked
-BROWSER = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
 _began = time.monotonic()
 _numbers = count(1)
 

@@ -18,7 +18,7 @@ from flows.states import state_of, waiting
 async def stock(run_key: str) -> None:
     """Wake the run's enrollments and leave the process with the run asleep."""
     rest = await wake(get_engine_context(), run_key)
-    state = waiting(wall_now() + timedelta(days=400), "asleep") if not rest.over else state_of(rest, get_engine_context().clock)
+    state = waiting(wall_now() + timedelta(days=400), "asleep") if not rest.finished else state_of(rest, get_engine_context().clock)
     async with get_client() as client:
         await propose_state(client, state, flow_run_id=runtime.flow_run.id)
     raise Pause(state=state)

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -30,6 +29,7 @@ from distmark.messages.model import ACCEPTED, MessageStatus
 from distmark.messages.table import Message
 from tests.driver import Stage
 from tests.prefect_server import SETTINGS, free_port
+from tests.waiting import wait_until
 
 SPEED = 86_400.0  # one second is a day
 ORIGIN = datetime(2026, 11, 24, 1, 0, tzinfo=UTC)
@@ -41,15 +41,15 @@ MAILS_EACH = 3
 AWAY = (OperationalError, InterfaceError, httpx2.HTTPError)  # who asks while something is down gets one of these
 
 
-def wait_until(holds: Callable[[], bool], seconds: float, what: str, pause: float = 0.1) -> None:
+def wait_through_outages(holds: Callable[[], bool], seconds: float, what: str, pause: float = 0.1) -> None:
     """Return when `holds` does; AssertionError naming `what` after so many seconds. What is down meanwhile does not hold yet."""
-    deadline = time.monotonic() + seconds
-    while True:
+
+    def holds_now() -> bool:
         with suppress(*AWAY):
-            if holds():
-                return
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} seconds."
-        time.sleep(pause)
+            return holds()
+        return False
+
+    wait_until(holds_now, seconds, what, pause)
 
 
 @dataclass
@@ -84,6 +84,10 @@ class Process:
     def said(self) -> str:
         """Return the last of what it said."""
         return self.log.read_text(errors="replace")[-2000:]
+
+    def said_how_often(self, word: str) -> int:
+        """Return how many times `word` stands in what it said."""
+        return self.log.read_text(errors="replace").count(word)
 
     def _end(self, signum: signal.Signals, seconds: float) -> None:
         if self._running is not None and self._running.poll() is None:
@@ -182,7 +186,9 @@ class Installation:
 
     def wait_for_mail(self, more_than: int, seconds: float = 40.0) -> None:
         """Return as soon as the mail server took a mail beyond so many: its sender may not know yet."""
-        wait_until(lambda: self.store.count() > more_than or not self.living(), seconds, f"A mail after {more_than}", pause=0.005)
+        wait_through_outages(
+            lambda: self.store.count() > more_than or not self.living(), seconds, f"A mail after the first {more_than}", pause=0.005
+        )
 
     def wait_for_all(self, runs: int, worker: Process, seconds: float = 120.0) -> None:
         """Return when everybody has ended, and so many runs in Prefect; a worker that ends meanwhile is started again, as anywhere."""
@@ -192,7 +198,7 @@ class Installation:
             return not self.living() and self.completed_runs() == runs
 
         try:
-            wait_until(over, seconds, f"Everybody ends and {runs} runs are completed", pause=0.3)
+            wait_through_outages(over, seconds, f"The end of everybody and of {runs} runs", pause=0.3)
         except AssertionError as late:
             raise AssertionError(f"{late} {self.living()} live; the worker says: {worker.said()}") from None
 

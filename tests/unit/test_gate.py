@@ -59,3 +59,12 @@ def test_four_flakes_fail_the_gate_without_another_run() -> None:
 @pytest.mark.parametrize("code", [2, 3, 4])
 def test_run_that_did_not_come_to_its_end_fails_the_gate(code: int) -> None:
     assert judged(Runs(code), [])[0] == code
+
+
+@pytest.mark.parametrize(
+    ("make_code", "written", "code"),
+    [(0, 0, 0), (2, 1, 1), (2, 3, 3), (2, None, 2), (2, 0, 2)],
+    ids=["passed", "failed", "broke off", "never ended", "make failed"],
+)
+def test_run_is_judged_by_what_pytest_wrote_down_and_not_by_what_make_returns(make_code: int, written: int | None, code: int) -> None:
+    assert gate.pytest_code(make_code, written) == code

@@ -1,4 +1,4 @@
-"""A small brand with two partners, and clients signed in as each kind of person."""
+"""A small brand with two partners, and test clients signed in with each role."""
 
 import hashlib
 import secrets
@@ -35,7 +35,7 @@ SAME_SITE = {"sec-fetch-site": "same-origin"}
 
 @dataclass(frozen=True)
 class Side:
-    """One partner with everything that is theirs."""
+    """One partner with its rows: contacts, member, enrollment, task and message."""
 
     partner: Partner
     contact: Contact
@@ -47,7 +47,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class World:
+class PartnerPair:
     """Two partners of one brand, and another brand beside it. `here` is the partner that clients act for, `there` the other one."""
 
     app: FastAPI
@@ -69,7 +69,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def registered() -> list[int]:
-    """What was handed to Prefect."""
+    """The ids of the versions that were registered with Prefect."""
     return []
 
 
@@ -88,13 +88,13 @@ def app(settings: Settings, db: Database, clock: FixedClock, registered: list[in
 
 @pytest.fixture
 def guest(app: FastAPI) -> Iterator[TestClient]:
-    """A browser in which nobody is signed in."""
+    """A test client without a signed-in user."""
     with TestClient(app, headers=SAME_SITE, follow_redirects=False, raise_server_exceptions=RAISE) as client:
         yield client
 
 
 @pytest.fixture
-def world(app: FastAPI, db: Database) -> World:
+def pair(app: FastAPI, db: Database) -> PartnerPair:
     with db.writing() as session:
         brand = make.make_brand(session, key="mirai-securities", tokens={"brand": "#0b6e69"})
         version = make.make_version(session, brand)
@@ -114,7 +114,7 @@ def world(app: FastAPI, db: Database) -> World:
         client.cookies.set("distmark", token)
         return client
 
-    return World(app, db, brand, journey, version, campaign, here, there, foreign, as_)
+    return PartnerPair(app, db, brand, journey, version, campaign, here, there, foreign, as_)
 
 
 def _hashed(token: str) -> str:

@@ -1,4 +1,4 @@
-"""A brand in the middle of its work: what pages look like with a few hundred people on their way. For browser tests and pictures."""
+"""A brand with a few hundred enrollments under way, for browser tests and screenshots of the pages."""
 
 import random
 import secrets
@@ -65,7 +65,7 @@ USERS = {Role.partner: "partner", Role.marketer: "marketer", Role.approver: "app
 
 @dataclass(frozen=True, slots=True)
 class Showcase:
-    """Addresses of what there is to see; people sign in as partner@mirai.example and so on, with the tests' password."""
+    """The ids and keys in the addresses of the pages; users sign in as partner@mirai.example and so on, with the tests' password."""
 
     campaign_id: int
     journey_key: str
@@ -75,7 +75,7 @@ class Showcase:
 
 
 def build(db: Database, data_dir: Path) -> Showcase:
-    """Fill the database and the mailbox, count everything, and say where to look."""
+    """Fill the database and the mailbox, roll the numbers up, and return the showcase."""
     dice = random.Random(7)
     with db.writing() as session:
         brand = make.make_brand(session, key="mirai-securities", tokens={"brand": "#0b6e69", "brand_soft": "#e3f2f0"})
@@ -93,7 +93,7 @@ def build(db: Database, data_dir: Path) -> Showcase:
         _members(session, campaign, version, contacts, dice)
         for number in range(OTHERS):
             contact = make.make_contact(session, partners[1 + number % 5], email=f"other{number}@example.jp")
-            Journeying(session, version, make.make_member(session, campaign, contact, status=MemberStatus.approved), dice).go()
+            PastEnrollment(session, version, make.make_member(session, campaign, contact, status=MemberStatus.approved), dice).go()
         message = session.exec(select(Message).order_by(Message.id)).first()
         submitted = _submitted(session, brand, version)
         shown = Showcase(id_of(campaign), "retirement-onboarding", id_of(contacts[9]), id_of(submitted), message.token)
@@ -113,7 +113,7 @@ def _published(session: Session, brand: Brand, source: Source) -> JourneyVersion
 
 
 def _submitted(session: Session, brand: Brand, version: JourneyVersion) -> JourneyVersion:
-    """A next version that waits for approval: another subject, and a longer wait."""
+    """Submit a next version with another subject and a longer wait, which then waits for approval."""
     source = load_source(DEFS / "retirement-onboarding")
     templates = dict(source.templates) | {"welcome.ja.subject.txt": "{{ contact.last_name }}様へ、先日のお話の資料です\n"}
     changed = Source(source.definition.replace("{for: 3 days, until", "{for: 4 days, until"), templates, source.path)
@@ -150,11 +150,11 @@ def _members(session: Session, campaign: Campaign, version: JourneyVersion, cont
         session.add(member)
         if number >= 7:
             member.status = MemberStatus.approved
-            Journeying(session, version, member, dice, days=2 + number).go(task=number in (9, 12))
+            PastEnrollment(session, version, member, dice, days=2 + number).go(task=number in (9, 12))
 
 
-class Journeying:
-    """One member's way so far, written as the worker would have written it."""
+class PastEnrollment:
+    """One member's enrollment so far, with the rows that the worker would have written."""
 
     def __init__(self, session: Session, version: JourneyVersion, member: Any, dice: random.Random, days: float | None = None) -> None:
         self.session, self.version, self.dice = session, version, dice
@@ -201,7 +201,7 @@ class Journeying:
             message.clicked_at = at
 
     def wait(self, step: str, days: float) -> bool:
-        """Wait at the step; say whether the wait is over by now."""
+        """Wait at the step; return whether the wait is over by now."""
         until = self.at + timedelta(days=days)
         self.note(TimelineKind.waiting, step, until=until.isoformat(), rules=[])
         self.row.step_id, self.row.arrived_at, self.row.due_at = step, self.at, until

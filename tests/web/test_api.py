@@ -1,4 +1,4 @@
-"""The events API: who may post, what is taken, and that a repeat is harmless."""
+"""The events API: its permission, its verdicts, and harmless repeats."""
 
 import pytest
 from sqlmodel import select
@@ -8,69 +8,69 @@ from distmark.partners.model import Role
 from distmark.partners.table import Partner
 from distmark.web.api.viewer import api_token
 from tests import factories as make
-from tests.web.conftest import World
+from tests.web.conftest import PartnerPair
 
 
 @pytest.fixture
-def bearer(world: World) -> dict[str, str]:
-    with world.db.writing() as session:
-        user = make.make_user(session, Role.partner, partner=world.here.partner)
-    return {"authorization": f"Bearer {api_token(world.app.state.site, user.id)}"}
+def bearer(pair: PartnerPair) -> dict[str, str]:
+    with pair.db.writing() as session:
+        user = make.make_user(session, Role.partner, partner=pair.here.partner)
+    return {"authorization": f"Bearer {api_token(pair.app.state.site, user.id)}"}
 
 
-def test_event_of_an_own_contact_is_recorded_without_cookie_or_origin(world: World, guest, bearer):
+def test_event_of_an_own_contact_is_recorded_without_cookie_or_origin(pair: PartnerPair, guest, bearer):
     del guest.headers["sec-fetch-site"]
 
-    answer = guest.post("/api/v1/events", json={"name": "appointment_booked", "email": world.here.contact.email}, headers=bearer)
+    answer = guest.post("/api/v1/events", json={"name": "appointment_booked", "email": pair.here.contact.email}, headers=bearer)
 
     assert answer.status_code == 201
-    assert answer.json()["contact_id"] == world.here.contact.id
+    assert answer.json()["contact_id"] == pair.here.contact.id
     assert answer.json()["repeated"] is False
 
 
-def test_same_key_is_recorded_once(world: World, guest, bearer):
-    body = {"name": "account_opened", "contact_id": world.here.contact.id, "key": "crm-17", "value": 100000}
+def test_same_key_is_recorded_once(pair: PartnerPair, guest, bearer):
+    body = {"name": "account_opened", "contact_id": pair.here.contact.id, "key": "crm-17", "value": 100000}
 
     first, second = (guest.post("/api/v1/events", json=body, headers=bearer) for _ in range(2))
 
     assert (first.status_code, second.status_code) == (201, 200)
     assert second.json()["repeated"] is True
-    with world.db.reading() as session:
+    with pair.db.reading() as session:
         assert len(session.exec(select(Event)).all()) == 1
 
 
-def test_another_partners_contact_is_not_known(world: World, guest, bearer):
-    answer = guest.post("/api/v1/events", json={"name": "x", "contact_id": world.there.contact.id}, headers=bearer)
+def test_another_partners_contact_is_not_known(pair: PartnerPair, guest, bearer):
+    answer = guest.post("/api/v1/events", json={"name": "x", "contact_id": pair.there.contact.id}, headers=bearer)
 
     assert answer.status_code == 404
 
 
 @pytest.mark.parametrize("header", [{}, {"authorization": "Bearer forged.token.here"}, {"authorization": "Basic abc"}])
-def test_without_a_valid_token_nothing_is_taken(guest, world: World, header):
-    answer = guest.post("/api/v1/events", json={"name": "x", "contact_id": world.here.contact.id}, headers=header)
+def test_without_a_valid_token_nothing_is_taken(guest, pair: PartnerPair, header):
+    answer = guest.post("/api/v1/events", json={"name": "x", "contact_id": pair.here.contact.id}, headers=header)
 
     assert answer.status_code == 401
-    with world.db.reading() as session:
+    with pair.db.reading() as session:
         assert session.exec(select(Event)).all() == []
 
 
-def test_session_cookie_opens_no_api(world: World):
-    assert world.as_().post("/api/v1/events", json={"name": "x", "contact_id": world.here.contact.id}).status_code == 401
+def test_session_cookie_opens_no_api(pair: PartnerPair):
+    assert pair.as_().post("/api/v1/events", json={"name": "x", "contact_id": pair.here.contact.id}).status_code == 401
 
 
-def test_token_of_a_partner_who_left_is_worthless(world: World, guest, bearer):
-    with world.db.writing() as session:
-        partner = session.get_one(Partner, world.here.partner.id)
+def test_token_of_a_partner_who_left_is_worthless(pair: PartnerPair, guest, bearer):
+    with pair.db.writing() as session:
+        partner = session.get_one(Partner, pair.here.partner.id)
         partner.active = False
         session.add(partner)
 
-    answer = guest.post("/api/v1/events", json={"name": "x", "contact_id": world.here.contact.id}, headers=bearer)
+    answer = guest.post("/api/v1/events", json={"name": "x", "contact_id": pair.here.contact.id}, headers=bearer)
 
     assert answer.status_code == 401
 
 
-def test_token_of_someone_who_left_is_worthless(world: World, guest, bearer):
-    with world.db.writing() as session:
+def test_token_of_someone_who_left_is_worthless(pair: PartnerPair, guest, bearer):
+    with pair.db.writing() as session:
         from distmark.partners.table import User
 
         for user in session.exec(select(User)):

@@ -1,4 +1,4 @@
-"""Pausing, resuming, stopping and draining by the REST API: who may, what is answered, and that a dry run changes nothing."""
+"""Pausing, resuming, stopping and draining by the REST API: permissions, answers, and dry runs that change nothing."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,7 +19,7 @@ from distmark.web.api import control
 from distmark.web.api.viewer import api_token
 from tests import factories as make
 from tests.factories import NOW
-from tests.web.conftest import World
+from tests.web.conftest import PartnerPair
 
 Post = Callable[..., Response]
 ACTS = ("pause", "resume", "stop", "drain")
@@ -27,42 +27,42 @@ DAYS = timedelta(days=5)
 
 
 @pytest.fixture
-def post(world: World, guest: TestClient) -> Post:
-    """Send a body to /api/v1/control/... with the token of somebody of this role, from no page of ours."""
+def post(pair: PartnerPair, guest: TestClient) -> Post:
+    """Return a function that posts a body to /api/v1/control/... with the token of a user of this role, from no page of ours."""
     del guest.headers["sec-fetch-site"]
 
     def send(act: str, body: Any, role: Role = Role.marketer) -> Response:
-        with world.db.writing() as session:
-            partner = session.merge(world.here.partner) if role is Role.partner else None
-            user = make.make_user(session, role, session.merge(world.brand), partner)
-        headers = {"authorization": f"Bearer {api_token(world.app.state.site, id_of(user))}"}
+        with pair.db.writing() as session:
+            partner = session.merge(pair.here.partner) if role is Role.partner else None
+            user = make.make_user(session, role, session.merge(pair.brand), partner)
+        headers = {"authorization": f"Bearer {api_token(pair.app.state.site, id_of(user))}"}
         return guest.post(f"/api/v1/control/{act}", json=body, headers=headers)
 
     return send
 
 
-def rows(world: World) -> list[Enrollment]:
-    with world.db.reading() as session:
-        return [session.get_one(Enrollment, side.enrollment.id) for side in (world.here, world.there)]
+def rows(pair: PartnerPair) -> list[Enrollment]:
+    with pair.db.reading() as session:
+        return [session.get_one(Enrollment, side.enrollment.id) for side in (pair.here, pair.there)]
 
 
-def state(world: World) -> tuple[list[str], int, int]:
-    """Return the statuses of both partners' people, how many restraints stand, and how many acts are in the trail."""
-    with world.db.reading() as session:
+def state(pair: PartnerPair) -> tuple[list[str], int, int]:
+    """Return the statuses of both partners' enrollments, the number of suspensions, and the number of acts in the audit trail."""
+    with pair.db.reading() as session:
         standing = session.exec(select(Suspension).where(col(Suspension.lifted_at).is_(None))).all()
-        return [str(row.status) for row in rows(world)], len(standing), len(session.exec(select(AuditEntry)).all())
+        return [str(row.status) for row in rows(pair)], len(standing), len(session.exec(select(AuditEntry)).all())
 
 
-def scopes(world: World) -> dict[str, tuple[dict[str, Any], int]]:
-    """Every way to say what is meant, and how many people it means."""
+def scopes(pair: PartnerPair) -> dict[str, tuple[dict[str, Any], int]]:
+    """Return each way to name a scope, with the number of enrollments in it."""
     return {
-        "journey": ({"journey": world.journey.key}, 2),
-        "version": ({"journey": world.journey.key, "version": 1}, 2),
-        "campaign": ({"campaign": world.campaign.key}, 2),
-        "partner": ({"partner": world.here.partner.key}, 1),
-        "both": ({"campaign": world.campaign.key, "partner": world.here.partner.key}, 1),
-        "contact": ({"contact": world.here.enrolled.id}, 1),
-        "enrollments": ({"enrollments": [world.here.enrollment.id]}, 1),
+        "journey": ({"journey": pair.journey.key}, 2),
+        "version": ({"journey": pair.journey.key, "version": 1}, 2),
+        "campaign": ({"campaign": pair.campaign.key}, 2),
+        "partner": ({"partner": pair.here.partner.key}, 1),
+        "both": ({"campaign": pair.campaign.key, "partner": pair.here.partner.key}, 1),
+        "contact": ({"contact": pair.here.enrolled.id}, 1),
+        "enrollments": ({"enrollments": [pair.here.enrollment.id]}, 1),
     }
 
 
@@ -70,12 +70,12 @@ NAMES = ("journey", "version", "campaign", "partner", "both", "contact", "enroll
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_scope_is_paused_goes_on_and_ends(world: World, post: Post, name: str):
+def test_each_scope_is_paused_goes_on_and_ends(pair: PartnerPair, post: Post, name: str):
     """L12"""
-    scope, number = scopes(world)[name]
+    scope, number = scopes(pair)[name]
 
     paused = post("pause", scope | {"reason": "wrong rate"}, Role.ops)
-    held = state(world)[0]
+    held = state(pair)[0]
     resumed = post("resume", scope, Role.ops)
     stopped = post("stop", scope | {"reason": "offer ended"}, Role.ops)
 
@@ -83,27 +83,27 @@ def test_each_scope_is_paused_goes_on_and_ends(world: World, post: Post, name: s
     assert held == ["paused", "paused" if number == 2 else "waiting"]
     assert (resumed.json()["count"], resumed.json()["at_once"], resumed.json()["kept"]) == (number, 0, 0)
     assert stopped.json() == {"count": number, "dry_run": False}
-    assert [(row.status, row.reason) for row in rows(world)] == [("ended", "offer ended")] * number + [("waiting", "")] * (2 - number)
+    assert [(row.status, row.reason) for row in rows(pair)] == [("ended", "offer ended")] * number + [("waiting", "")] * (2 - number)
 
 
 @pytest.mark.parametrize("act", ACTS)
-def test_dry_run_counts_and_changes_nothing(world: World, post: Post, act: str):
+def test_dry_run_counts_and_changes_nothing(pair: PartnerPair, post: Post, act: str):
     if act == "resume":
-        post("pause", {"campaign": world.campaign.key})
-    before = state(world)
+        post("pause", {"campaign": pair.campaign.key})
+    before = state(pair)
 
-    answer = post(act, {"campaign": world.campaign.key, "dry_run": True} | ({"reason": "x"} if act == "stop" else {}))
+    answer = post(act, {"campaign": pair.campaign.key, "dry_run": True} | ({"reason": "x"} if act == "stop" else {}))
 
     assert (answer.json()["count"], answer.json()["dry_run"]) == (2, True)
-    assert state(world) == before
+    assert state(pair) == before
 
 
-def test_drained_campaign_takes_nobody_and_lets_them_in_again(world: World, post: Post):
-    drained = post("drain", {"campaign": world.campaign.key})
-    stands = state(world)[:2]
-    post("resume", {"campaign": world.campaign.key})
+def test_drained_campaign_takes_nobody_and_lets_them_in_again(pair: PartnerPair, post: Post):
+    drained = post("drain", {"campaign": pair.campaign.key})
+    stands = state(pair)[:2]
+    post("resume", {"campaign": pair.campaign.key})
 
-    assert (drained.json(), stands, state(world)[1]) == ({"count": 2, "dry_run": False}, (["waiting", "waiting"], 1), 0)
+    assert (drained.json(), stands, state(pair)[1]) == ({"count": 2, "dry_run": False}, (["waiting", "waiting"], 1), 0)
 
 
 @pytest.mark.parametrize(
@@ -115,30 +115,30 @@ def test_drained_campaign_takes_nobody_and_lets_them_in_again(world: World, post
     ],
 )
 def test_resume_keeps_the_clock_spreads_or_extends(
-    world: World, post: Post, clock: FixedClock, body: dict[str, Any], at_once: int, first_due: timedelta, second_due: timedelta
+    pair: PartnerPair, post: Post, clock: FixedClock, body: dict[str, Any], at_once: int, first_due: timedelta, second_due: timedelta
 ):
-    post("pause", {"campaign": world.campaign.key})
+    post("pause", {"campaign": pair.campaign.key})
     clock.move(DAYS)
 
-    answer = post("resume", {"campaign": world.campaign.key} | body).json()
+    answer = post("resume", {"campaign": pair.campaign.key} | body).json()
 
     assert (answer["paused"], answer["count"], answer["at_once"], answer["steps"]) == (
         2, 2, at_once, {"time-to-read": 2} if at_once else {},
     )  # fmt: skip
     assert answer["extended"] is ("extend" in body)
     assert (answer["spread_until"] is not None) == ("spread_hours" in body)
-    assert [row.due_at for row in rows(world)] == [NOW + DAYS + first_due, NOW + DAYS + second_due]
+    assert [row.due_at for row in rows(pair)] == [NOW + DAYS + first_due, NOW + DAYS + second_due]
 
 
 @pytest.mark.parametrize("act", ACTS)
-def test_repeat_is_harmless(world: World, post: Post, act: str):
-    body = {"campaign": world.campaign.key} | ({"reason": "over"} if act == "stop" else {})
+def test_repeat_is_harmless(pair: PartnerPair, post: Post, act: str):
+    body = {"campaign": pair.campaign.key} | ({"reason": "over"} if act == "stop" else {})
     first = post(act, body)
-    after = state(world)[:2]
+    after = state(pair)[:2]
 
     second = post(act, body)
 
-    assert (first.status_code, second.status_code, state(world)[:2]) == (200, 200, after)
+    assert (first.status_code, second.status_code, state(pair)[:2]) == (200, 200, after)
     assert second.json()["count"] == (2 if act == "drain" else 0)
 
 
@@ -146,75 +146,75 @@ def test_repeat_is_harmless(world: World, post: Post, act: str):
 
 
 @pytest.mark.parametrize("act", ACTS)
-def test_partner_reaches_their_own_part_alone(world: World, post: Post, act: str):
+def test_partner_reaches_their_own_part_alone(pair: PartnerPair, post: Post, act: str):
     if act == "resume":
-        post("pause", {"campaign": world.campaign.key}, Role.partner)
-    body = {"campaign": world.campaign.key} | ({"reason": "x"} if act == "stop" else {})
+        post("pause", {"campaign": pair.campaign.key}, Role.partner)
+    body = {"campaign": pair.campaign.key} | ({"reason": "x"} if act == "stop" else {})
 
     answer = post(act, body, Role.partner)
 
     assert answer.json()["count"] == 1
-    assert rows(world)[1].status == "waiting"
+    assert rows(pair)[1].status == "waiting"
 
 
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("role", [Role.partner, Role.ops])
-def test_guessed_names_of_another_partner_or_brand_are_not_found(world: World, post: Post, act: str, role: Role):
+def test_guessed_names_of_another_partner_or_brand_are_not_found(pair: PartnerPair, post: Post, act: str, role: Role):
     """S5"""
-    with world.db.writing() as session:
+    with pair.db.writing() as session:
         from distmark.journeys.table import Journey
         from distmark.partners.table import Brand
 
-        brand = session.get_one(Brand, world.foreign.brand_id)
+        brand = session.get_one(Brand, pair.foreign.brand_id)
         foreign = make.make_enrollment(
-            session, make.make_member(session, session.merge(world.foreign), make.make_contact(session, make.make_partner(session, brand)))
+            session, make.make_member(session, session.merge(pair.foreign), make.make_contact(session, make.make_partner(session, brand)))
         )
-        journey_key = session.get_one(Journey, world.foreign.journey_id).key
+        journey_key = session.get_one(Journey, pair.foreign.journey_id).key
     guesses: list[dict[str, Any]] = [
         {"contact": foreign.contact_id},
         {"enrollments": [foreign.id]},
-        {"enrollments": [world.here.enrollment.id, foreign.id]},
+        {"enrollments": [pair.here.enrollment.id, foreign.id]},
         {"campaign": "nothing"},
         {"partner": "nothing"},
-        {"journey": world.journey.key, "version": 99},
+        {"journey": pair.journey.key, "version": 99},
     ]
-    if world.foreign.key != world.campaign.key:
-        guesses.append({"campaign": world.foreign.key})
-    if journey_key != world.journey.key:
+    if pair.foreign.key != pair.campaign.key:
+        guesses.append({"campaign": pair.foreign.key})
+    if journey_key != pair.journey.key:
         guesses.append({"journey": journey_key})
     if role is Role.partner:
         guesses += [
-            {"contact": world.there.enrolled.id},
-            {"enrollments": [world.there.enrollment.id]},
-            {"partner": world.there.partner.key},
-            {"campaign": world.campaign.key, "partner": world.there.partner.key},
+            {"contact": pair.there.enrolled.id},
+            {"enrollments": [pair.there.enrollment.id]},
+            {"partner": pair.there.partner.key},
+            {"campaign": pair.campaign.key, "partner": pair.there.partner.key},
         ]
-    before = state(world)
+    before = state(pair)
 
     for guess in guesses:
         answer = post(act, guess | ({"reason": "x"} if act == "stop" else {}), role)
         assert answer.status_code == 404, (guess, answer.text)
 
-    assert state(world) == before
-    with world.db.reading() as session:
+    assert state(pair) == before
+    with pair.db.reading() as session:
         assert session.get_one(Enrollment, foreign.id).status == "waiting"
 
 
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_approver_may_not(world: World, post: Post, act: str, dry_run: bool):
-    before = state(world)
+def test_approver_may_not(pair: PartnerPair, post: Post, act: str, dry_run: bool):
+    before = state(pair)
 
-    answer = post(act, {"campaign": world.campaign.key, "dry_run": dry_run} | ({"reason": "x"} if act == "stop" else {}), Role.approver)
+    answer = post(act, {"campaign": pair.campaign.key, "dry_run": dry_run} | ({"reason": "x"} if act == "stop" else {}), Role.approver)
 
-    assert (answer.status_code, state(world)) == (403, before)
+    assert (answer.status_code, state(pair)) == (403, before)
 
 
 @pytest.mark.parametrize("act", ACTS)
-def test_session_cookie_opens_nothing(world: World, act: str):
-    answer = world.as_(Role.ops).post(f"/api/v1/control/{act}", json={"campaign": world.campaign.key, "reason": "x"})
+def test_session_cookie_opens_nothing(pair: PartnerPair, act: str):
+    answer = pair.as_(Role.ops).post(f"/api/v1/control/{act}", json={"campaign": pair.campaign.key, "reason": "x"})
 
-    assert (answer.status_code, state(world)[0]) == (401, ["waiting", "waiting"])
+    assert (answer.status_code, state(pair)[0]) == (401, ["waiting", "waiting"])
 
 
 # --- what cannot be read ------------------------------------------------------------------------------------------------------------------
@@ -242,16 +242,16 @@ def test_session_cookie_opens_nothing(world: World, act: str):
         ("resume", [], "body"),
     ],
 )
-def test_what_cannot_be_read_is_answered_with_its_place(world: World, post: Post, act: str, body: Any, place: str):
+def test_what_cannot_be_read_is_answered_with_its_place(pair: PartnerPair, post: Post, act: str, body: Any, place: str):
     answer = post(act, body)
 
     assert (answer.status_code, answer.json()["problems"][0]["place"]) == (422, place)
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
-    assert state(world)[:2] == (["waiting", "waiting"], 0)
+    assert state(pair)[:2] == (["waiting", "waiting"], 0)
 
 
-def test_enrollments_inside_cannot_be_drained(world: World, post: Post):
-    answer = post("drain", {"enrollments": [world.here.enrollment.id]})
+def test_enrollments_inside_cannot_be_drained(pair: PartnerPair, post: Post):
+    answer = post("drain", {"enrollments": [pair.here.enrollment.id]})
 
     assert answer.status_code == 422
     assert "drain a journey" in answer.json()["detail"]

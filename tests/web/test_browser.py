@@ -1,4 +1,4 @@
-"""The pages in a real browser: one whole walk, no complaint of the browser, nothing unreadable for assistive technology, phone width."""
+"""The pages in a real browser: one walk through them without browser errors, accessibility, and the width of a phone."""
 
 import json
 import os
@@ -34,22 +34,24 @@ PICTURES = Path(os.environ.get("DISTMARK_SCREENSHOTS", ""))
 
 @dataclass
 class Live:
-    """The running application, and what the browser complained about."""
+    """The running application, and the errors and warnings of the browser."""
 
     url: str
     show: Showcase
     browser: Browser
-    complaints: list[str] = field(default_factory=list)
+    browser_errors: list[str] = field(default_factory=list)
     sessions: dict[str, list] = field(default_factory=dict)
 
     def open(self, who: str | None, *, size: dict[str, int] = WIDE, language: str = "ja", scheme: str = "light") -> Page:
-        """Return a page of a new browser context in which `who` is signed in."""
+        """Return a page of a new browser context in which the user `who` is signed in."""
         locale = {"ja": "ja-JP", "en": "en-US"}[language]
         context = self.browser.new_context(viewport=size, locale=locale, color_scheme=scheme, reduced_motion="reduce")
         self._sign_in(context, who, language)
         page = context.new_page()
-        page.on("console", lambda said: self.complaints.append(f"{page.url}: {said.text}") if said.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: self.complaints.append(f"{page.url}: {error}"))
+        page.on(
+            "console", lambda entry: self.browser_errors.append(f"{page.url}: {entry.text}") if entry.type in ("error", "warning") else None
+        )
+        page.on("pageerror", lambda error: self.browser_errors.append(f"{page.url}: {error}"))
         return page
 
     def _sign_in(self, context: BrowserContext, who: str | None, language: str) -> None:
@@ -60,10 +62,10 @@ class Live:
             self.sessions[who] = context.cookies()
         elif who:
             context.add_cookies(self.sessions[who])  # signing in is limited, and these are many pages
-        self.speak(context, language)
+        self.set_language(context, language)
 
-    def speak(self, context: BrowserContext, language: str) -> None:
-        """Let the pages of this context speak `language`, whoever is signed in."""
+    def set_language(self, context: BrowserContext, language: str) -> None:
+        """Set the language of this context's pages, with or without a signed-in user."""
         form = {"language": language, "next": "/healthz"}
         context.request.post(f"{self.url}/language", form=form, headers={"sec-fetch-site": "same-origin"})
 
@@ -144,8 +146,8 @@ def address(live: Live, path: str) -> str:
 
 @pytest.fixture
 def visiting(live: Live) -> Iterator[Callable[..., Page]]:
-    """Give pages that are closed after the test; whatever the browser complained about fails it."""
-    live.complaints.clear()
+    """Return a function that opens pages, closed after the test; an error or warning of the browser fails the test."""
+    live.browser_errors.clear()
     opened: list[Page] = []
 
     def visit(who: str | None, path: str, **options: object) -> Page:
@@ -157,8 +159,8 @@ def visiting(live: Live) -> Iterator[Callable[..., Page]]:
     yield visit
     for page in opened:
         page.context.close()
-    allowed = [line for line in live.complaints if "404 (Not Found)" in line and "/nothing-here" in line]
-    assert [line for line in live.complaints if line not in allowed] == []
+    allowed = [line for line in live.browser_errors if "404 (Not Found)" in line and "/nothing-here" in line]
+    assert [line for line in live.browser_errors if line not in allowed] == []
 
 
 @pytest.mark.parametrize("language", ["ja", "en"])
@@ -175,7 +177,7 @@ def test_page_is_readable_for_assistive_technology(visiting, who: str | None, pa
 
 
 def serious(page: Page) -> list[str]:
-    """What axe finds on the page that is serious or worse: the rule, the element, what to mend."""
+    """Return the serious and critical findings of axe on the page: the rule, the element and the remedy."""
     rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"], "resultTypes": ["violations"], "iframes": False}
     found = page.evaluate(f"axe.run(document, {json.dumps(rules)})")
     return [
@@ -201,7 +203,7 @@ def test_walk_from_signing_in_to_enrolling(visiting, live: Live):
     page.fill("#password", PASSWORD)
     page.click("button.main")
     page.wait_for_url("**/campaigns/*")
-    live.speak(page.context, "ja")  # whoever was here before may have chosen English
+    live.set_language(page.context, "ja")  # an earlier test may have chosen English
     page.reload()
 
     # The preview beside the work: another person, their words.
@@ -262,7 +264,7 @@ def test_everything_works_without_javascript(live: Live):
     page.fill("#email", "partner@mirai.example")
     page.fill("#password", PASSWORD)
     page.click("button.main")
-    live.speak(context, "ja")
+    live.set_language(context, "ja")
 
     page.goto(address(live, "/campaigns/{campaign}"))
     page.check("tr[data-contact] >> nth=3 >> input[type=checkbox]")

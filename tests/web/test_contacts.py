@@ -1,4 +1,4 @@
-"""Contacts: searching, changing, importing, consent, and one person's whole story."""
+"""Contacts: searching, changing, importing, consent, and a contact's timeline."""
 
 from datetime import timedelta
 
@@ -10,7 +10,7 @@ from distmark.enrollments.model import TimelineKind
 from distmark.enrollments.table import Enrollment, TimelineEntry
 from distmark.partners.model import Role
 from tests.factories import NOW, make_contact
-from tests.web.conftest import World
+from tests.web.conftest import PartnerPair
 
 CSV = "姓,名,メールアドレス,携帯\n新井,翼,arai@example.jp,090-1111-2222\n上田,恵,ueda@@example,\n"
 
@@ -23,33 +23,33 @@ def token_of(page: str) -> str:
     return page.partition('name="token" value="')[2].partition('"')[0]
 
 
-def names(world: World) -> set[str]:
-    with world.db.reading() as session:
-        return {row.last_name for row in session.exec(select(Contact).where(Contact.partner_id == world.here.partner.id))}
+def names(pair: PartnerPair) -> set[str]:
+    with pair.db.reading() as session:
+        return {row.last_name for row in session.exec(select(Contact).where(Contact.partner_id == pair.here.partner.id))}
 
 
-def test_import_shows_first_what_would_happen_and_writes_nothing(world: World):
-    answer = uploaded(world.as_())
+def test_import_shows_first_what_would_happen_and_writes_nothing(pair: PartnerPair):
+    answer = uploaded(pair.as_())
 
     assert answer.status_code == 200
     assert "新規 1 人" in answer.text
     assert "「ueda@@example」はメールアドレスではありません" in answer.text
-    assert "新井" not in names(world)
+    assert "新井" not in names(pair)
 
 
-def test_confirmed_import_writes_the_good_lines(world: World):
-    client = world.as_()
+def test_confirmed_import_writes_the_good_lines(pair: PartnerPair):
+    client = pair.as_()
 
     answer = client.post("/contacts/import", data={"token": token_of(uploaded(client).text)})
 
     assert answer.status_code == 303
-    assert "新井" in names(world)
-    assert "上田" not in names(world)
+    assert "新井" in names(pair)
+    assert "上田" not in names(pair)
     assert "新規 1 人" in client.get("/contacts").text
 
 
-def test_import_confirmed_twice_says_that_the_file_is_gone(world: World):
-    client = world.as_()
+def test_import_confirmed_twice_says_that_the_file_is_gone(pair: PartnerPair):
+    client = pair.as_()
     token = token_of(uploaded(client).text)
     client.post("/contacts/import", data={"token": token})
 
@@ -59,52 +59,52 @@ def test_import_confirmed_twice_says_that_the_file_is_gone(world: World):
     assert "もう一度選んでください" in again.text
 
 
-def test_somebody_elses_upload_cannot_be_imported(world: World):
-    token = token_of(uploaded(world.as_()).text)
+def test_somebody_elses_upload_cannot_be_imported(pair: PartnerPair):
+    token = token_of(uploaded(pair.as_()).text)
 
-    assert world.as_().post("/contacts/import", data={"token": token}).status_code == 422
-    assert "新井" not in names(world)
-
-
-def test_forged_upload_token_is_refused(world: World):
-    assert world.as_().post("/contacts/import", data={"token": "abc.def.ghi"}).status_code == 422
+    assert pair.as_().post("/contacts/import", data={"token": token}).status_code == 422
+    assert "新井" not in names(pair)
 
 
-def test_file_without_addresses_is_refused_in_words(world: World):
-    answer = uploaded(world.as_(), "趣味\n読書\n")
+def test_forged_upload_token_is_refused(pair: PartnerPair):
+    assert pair.as_().post("/contacts/import", data={"token": "abc.def.ghi"}).status_code == 422
+
+
+def test_file_without_addresses_is_refused_in_words(pair: PartnerPair):
+    answer = uploaded(pair.as_(), "趣味\n読書\n")
 
     assert answer.status_code == 422
     assert "アドレスの列がありません" in answer.text
 
 
-def test_import_never_subscribes_again(world: World):
-    """U8: who said no stays at no, whatever a file says."""
-    client = world.as_()
-    client.post(f"/contacts/{world.here.contact.id}/consent", data={"given": "no"})
-    text = f"姓,名,メールアドレス,同意\n鈴木,花子,{world.here.contact.email},はい\n"
+def test_import_never_subscribes_again(pair: PartnerPair):
+    """U8: a contact that refused stays unsubscribed, whatever a file says."""
+    client = pair.as_()
+    client.post(f"/contacts/{pair.here.contact.id}/consent", data={"given": "no"})
+    text = f"姓,名,メールアドレス,同意\n鈴木,花子,{pair.here.contact.email},はい\n"
 
     client.post("/contacts/import", data={"token": token_of(uploaded(client, text, ground="opt_in").text), "ground": "opt_in"})
 
-    with world.db.reading() as session:
-        newest = session.exec(select(Consent).where(Consent.contact_id == world.here.contact.id).order_by(Consent.id.desc())).first()
+    with pair.db.reading() as session:
+        newest = session.exec(select(Consent).where(Consent.contact_id == pair.here.contact.id).order_by(Consent.id.desc())).first()
     assert newest.given is False
 
 
-def test_search_finds_by_name_without_the_space(world: World):
-    page = world.as_().get("/contacts?q=鈴木花子").text
+def test_search_finds_by_name_without_the_space(pair: PartnerPair):
+    page = pair.as_().get("/contacts?q=鈴木花子").text
 
-    assert f'href="/contacts/{world.here.contact.id}"' in page
+    assert f'href="/contacts/{pair.here.contact.id}"' in page
 
 
-def test_contact_page_tells_the_whole_story(world: World):
-    with world.db.writing() as session:
+def test_contact_page_shows_the_whole_timeline(pair: PartnerPair):
+    with pair.db.writing() as session:
         until = (NOW + timedelta(days=3)).isoformat()
         detail = {"until": until, "rules": ["quiet_hours:21:00-08:00"]}
         session.add(
-            TimelineEntry(enrollment_id=world.here.enrollment.id, at=NOW, kind=TimelineKind.waiting, step_id="time-to-read", detail=detail)
+            TimelineEntry(enrollment_id=pair.here.enrollment.id, at=NOW, kind=TimelineKind.waiting, step_id="time-to-read", detail=detail)
         )
 
-    page = world.as_().get(f"/contacts/{world.here.enrolled.id}").text
+    page = pair.as_().get(f"/contacts/{pair.here.enrolled.id}").text
 
     assert "メール「資料のご案内」" in page
     assert "送信済み" in page
@@ -113,39 +113,39 @@ def test_contact_page_tells_the_whole_story(world: World):
     assert "伊藤さんに電話" in page
 
 
-def test_link_to_the_prefect_run_is_for_people_of_the_brand(world: World):
-    with world.db.writing() as session:
-        row = session.get_one(Enrollment, world.here.enrollment.id)
+def test_link_to_the_prefect_run_is_for_people_of_the_brand(pair: PartnerPair):
+    with pair.db.writing() as session:
+        row = session.get_one(Enrollment, pair.here.enrollment.id)
         row.flow_run_id = "0f0f"
         session.add(row)
 
-    assert "/runs/flow-run/0f0f" in world.as_(Role.ops).get(f"/contacts/{world.here.enrolled.id}").text
-    assert "flow-run" not in world.as_().get(f"/contacts/{world.here.enrolled.id}").text
+    assert "/runs/flow-run/0f0f" in pair.as_(Role.ops).get(f"/contacts/{pair.here.enrolled.id}").text
+    assert "flow-run" not in pair.as_().get(f"/contacts/{pair.here.enrolled.id}").text
 
 
 @pytest.mark.parametrize(("action", "status"), [("pause", "paused"), ("stop", "ended")])
-def test_partner_pauses_and_stops_one_persons_journey(world: World, action: str, status: str):
-    world.as_().post(f"/contacts/{world.here.enrolled.id}/stop", data={"enrollment": str(world.here.enrollment.id), "action": action})
+def test_partner_pauses_and_stops_one_persons_journey(pair: PartnerPair, action: str, status: str):
+    pair.as_().post(f"/contacts/{pair.here.enrolled.id}/stop", data={"enrollment": str(pair.here.enrollment.id), "action": action})
 
-    with world.db.reading() as session:
-        assert session.get_one(Enrollment, world.here.enrollment.id).status == status
-
-
-def test_paused_journey_goes_on_when_told(world: World):
-    client, data = world.as_(), {"enrollment": str(world.here.enrollment.id)}
-
-    client.post(f"/contacts/{world.here.enrolled.id}/stop", data=data | {"action": "pause"})
-    client.post(f"/contacts/{world.here.enrolled.id}/stop", data=data | {"action": "resume"})
-
-    with world.db.reading() as session:
-        assert session.get_one(Enrollment, world.here.enrollment.id).status == "waiting"
+    with pair.db.reading() as session:
+        assert session.get_one(Enrollment, pair.here.enrollment.id).status == status
 
 
-def test_finished_task_leaves_the_list_at_once(world: World):
-    client = world.as_()
+def test_paused_journey_goes_on_when_it_is_resumed(pair: PartnerPair):
+    client, data = pair.as_(), {"enrollment": str(pair.here.enrollment.id)}
+
+    client.post(f"/contacts/{pair.here.enrolled.id}/stop", data=data | {"action": "pause"})
+    client.post(f"/contacts/{pair.here.enrolled.id}/stop", data=data | {"action": "resume"})
+
+    with pair.db.reading() as session:
+        assert session.get_one(Enrollment, pair.here.enrollment.id).status == "waiting"
+
+
+def test_finished_task_leaves_the_list_at_once(pair: PartnerPair):
+    client = pair.as_()
     assert "伊藤さんに電話" in client.get("/").text
 
-    part = client.post(f"/tasks/{world.here.task.id}/done", headers={"hx-request": "true", "hx-target": "section#tasks"})
+    part = client.post(f"/tasks/{pair.here.task.id}/done", headers={"hx-request": "true", "hx-target": "section#tasks"})
 
     assert part.status_code == 200
     assert "<html" not in part.text
@@ -153,41 +153,41 @@ def test_finished_task_leaves_the_list_at_once(world: World):
     assert "伊藤さんに電話" not in client.get("/").text
 
 
-def test_changing_a_contact_leaves_consent_alone(world: World):
-    client = world.as_()
-    fields = {"last_name": "鈴木", "first_name": "華子", "email": world.here.contact.email, "city": "岡崎市", "language": "ja"}
+def test_changing_a_contact_leaves_consent_alone(pair: PartnerPair):
+    client = pair.as_()
+    fields = {"last_name": "鈴木", "first_name": "華子", "email": pair.here.contact.email, "city": "岡崎市", "language": "ja"}
 
-    client.post(f"/contacts/{world.here.contact.id}/edit", data=fields)
+    client.post(f"/contacts/{pair.here.contact.id}/edit", data=fields)
 
-    with world.db.reading() as session:
-        row = session.get_one(Contact, world.here.contact.id)
+    with pair.db.reading() as session:
+        row = session.get_one(Contact, pair.here.contact.id)
         consents = session.exec(select(Consent).where(Consent.contact_id == row.id)).all()
     assert (row.first_name, row.city) == ("華子", "岡崎市")
     assert len(consents) == 1
 
 
-def test_taken_mail_address_comes_back_with_the_reason(world: World):
-    fields = {"last_name": "別", "first_name": "人", "email": world.here.contact.email, "ground": "opt_in"}
+def test_taken_mail_address_comes_back_with_the_reason(pair: PartnerPair):
+    fields = {"last_name": "別", "first_name": "人", "email": pair.here.contact.email, "ground": "opt_in"}
 
-    answer = world.as_().post("/contacts/new", data=fields)
+    answer = pair.as_().post("/contacts/new", data=fields)
 
     assert answer.status_code == 422
     assert "はすでに登録されています" in answer.text
 
 
-def test_no_more_messages_is_recorded_with_who_was_told(world: World):
-    world.as_().post(f"/contacts/{world.here.contact.id}/consent", data={"given": "no"})
+def test_no_more_messages_is_recorded_with_the_partner_as_source(pair: PartnerPair):
+    pair.as_().post(f"/contacts/{pair.here.contact.id}/consent", data={"given": "no"})
 
-    with world.db.reading() as session:
-        rows = session.exec(select(Consent).where(Consent.contact_id == world.here.contact.id, Consent.given.is_(False))).all()
+    with pair.db.reading() as session:
+        rows = session.exec(select(Consent).where(Consent.contact_id == pair.here.contact.id, Consent.given.is_(False))).all()
     assert {row.channel for row in rows} == {"email", "sms"}
     assert all(row.by_user_id for row in rows)
 
 
-def test_names_are_written_in_the_readers_order(world: World):
-    with world.db.writing() as session:
-        make_contact(session, world.here.partner, last_name="Smith", first_name="Ann")
-    japanese, english = world.as_().get("/contacts").text, world.as_(language="en").get("/contacts").text
+def test_names_are_written_in_the_readers_order(pair: PartnerPair):
+    with pair.db.writing() as session:
+        make_contact(session, pair.here.partner, last_name="Smith", first_name="Ann")
+    japanese, english = pair.as_().get("/contacts").text, pair.as_(language="en").get("/contacts").text
 
     assert "鈴木 花子 様" in japanese
     assert "Smith Ann 様" in japanese
@@ -195,10 +195,10 @@ def test_names_are_written_in_the_readers_order(world: World):
     assert ">Ann Smith</a>" in english
 
 
-def test_brand_person_says_in_whose_book_a_contact_goes(world: World):
-    fields = {"last_name": "本", "first_name": "部", "email": "hq@example.jp", "ground": "opt_in", "partner": str(world.there.partner.id)}
+def test_brand_person_says_in_whose_book_a_contact_goes(pair: PartnerPair):
+    fields = {"last_name": "本", "first_name": "部", "email": "hq@example.jp", "ground": "opt_in", "partner": str(pair.there.partner.id)}
 
-    world.as_(Role.ops).post("/contacts/new", data=fields)
+    pair.as_(Role.ops).post("/contacts/new", data=fields)
 
-    with world.db.reading() as session:
-        assert session.exec(select(Contact).where(Contact.email == "hq@example.jp")).one().partner_id == world.there.partner.id
+    with pair.db.reading() as session:
+        assert session.exec(select(Contact).where(Contact.email == "hq@example.jp")).one().partner_id == pair.there.partner.id

@@ -1,4 +1,4 @@
-"""Pausing, resuming, draining and stopping on the web: what the pages say and do, for whom, and that a repeat is harmless."""
+"""Pausing, resuming, draining and stopping on the web: pages, acts and permissions of each scope, and harmless repeats."""
 
 import re
 from datetime import timedelta
@@ -18,19 +18,19 @@ from distmark.partners.model import Role
 from distmark.partners.table import SignIn
 from tests import factories as make
 from tests.factories import NOW
-from tests.web.conftest import Side, World
+from tests.web.conftest import PartnerPair, Side
 
 DAY = timedelta(days=1)
 ANEW = timedelta(days=3, hours=23)  # from 10:00 in Tokyo "for 3 days until 09:00": the fourth day's nine o'clock
 STOP = {"action": "stop", "reason": "利率の誤り"}
 
 
-def paths(world: World, side: Side | None = None) -> dict[str, str]:
-    side = side or world.here
+def paths(pair: PartnerPair, side: Side | None = None) -> dict[str, str]:
+    side = side or pair.here
     return {
-        "journey": f"/journeys/{world.journey.key}/control",
-        "version": f"/journeys/{world.journey.key}/1/control",
-        "campaign": f"/campaigns/{world.campaign.id}/control",
+        "journey": f"/journeys/{pair.journey.key}/control",
+        "version": f"/journeys/{pair.journey.key}/1/control",
+        "campaign": f"/campaigns/{pair.campaign.id}/control",
         "contact": f"/contacts/{side.enrolled.id}/control",
         "enrollment": f"/enrollments/{side.enrollment.id}/control",
         "partner": f"/partners/{side.partner.id}/control",
@@ -38,25 +38,25 @@ def paths(world: World, side: Side | None = None) -> dict[str, str]:
 
 
 LEVELS = ("journey", "version", "campaign", "contact", "enrollment", "partner")
-BOTH = ("journey", "version", "campaign")  # both partners have somebody in these
+BOTH = ("journey", "version", "campaign")  # both partners have a contact in these
 
 
-def enrollment(world: World, side: Side) -> Enrollment:
-    with world.db.reading() as session:
+def enrollment(pair: PartnerPair, side: Side) -> Enrollment:
+    with pair.db.reading() as session:
         return session.get_one(Enrollment, side.enrollment.id)
 
 
-def statuses(world: World) -> tuple[str, str]:
-    return str(enrollment(world, world.here).status), str(enrollment(world, world.there).status)
+def statuses(pair: PartnerPair) -> tuple[str, str]:
+    return str(enrollment(pair, pair.here).status), str(enrollment(pair, pair.there).status)
 
 
-def restraints(world: World) -> list[Suspension]:
-    with world.db.reading() as session:
+def suspensions_now(pair: PartnerPair) -> list[Suspension]:
+    with pair.db.reading() as session:
         return list(session.exec(select(Suspension).where(col(Suspension.lifted_at).is_(None)).order_by(col(Suspension.id))))
 
 
-def audited(world: World, action: str) -> list[dict[str, Any]]:
-    with world.db.reading() as session:
+def audited(pair: PartnerPair, action: str) -> list[dict[str, Any]]:
+    with pair.db.reading() as session:
         return list(session.exec(select(AuditEntry.detail).where(AuditEntry.action == action).order_by(col(AuditEntry.id))))
 
 
@@ -64,12 +64,12 @@ def audited(world: World, action: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_each_level_is_paused_says_so_and_goes_on(world: World, level: str):
+def test_each_level_is_paused_says_so_and_goes_on(pair: PartnerPair, level: str):
     """L12"""
-    client, path = world.as_(Role.ops, "en"), paths(world)[level]
+    client, path = pair.as_(Role.ops, "en"), paths(pair)[level]
 
     paused = client.post(path, data={"action": "pause", "reason": "wrong rate"})
-    held, page = statuses(world), client.get(path).text
+    held, page = statuses(pair), client.get(path).text
     resumed = client.post(path, data={"action": "resume", "clock": "keep", "spread": "0"})
 
     assert (paused.status_code, paused.headers["location"]) == (303, path)
@@ -77,44 +77,44 @@ def test_each_level_is_paused_says_so_and_goes_on(world: World, level: str):
     assert "Paused since" in page
     assert "Reason: wrong rate." in page
     assert resumed.status_code == 303
-    assert (statuses(world), restraints(world)) == (("waiting", "waiting"), [])
+    assert (statuses(pair), suspensions_now(pair)) == (("waiting", "waiting"), [])
     assert "Paused since" not in client.get(path).text
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_stop_shows_how_many_it_ends_before_it_does_and_ends_them_with_the_reason(world: World, level: str):
-    client, path = world.as_(Role.ops, "en"), paths(world)[level]
+def test_stop_shows_how_many_it_ends_before_it_does_and_ends_them_with_the_reason(pair: PartnerPair, level: str):
+    client, path = pair.as_(Role.ops, "en"), paths(pair)[level]
     number = 2 if level in BOTH else 1
 
-    asked = client.post(path, data=STOP)
-    before = statuses(world)
+    confirmation = client.post(path, data=STOP)
+    before = statuses(pair)
     client.post(path, data=STOP | {"sure": "yes"})
 
-    assert (asked.status_code, before) == (200, ("waiting", "waiting"))
-    assert f"<b>{number}</b> p" in asked.text
-    ended = enrollment(world, world.here)
+    assert (confirmation.status_code, before) == (200, ("waiting", "waiting"))
+    assert f"<b>{number}</b> p" in confirmation.text
+    ended = enrollment(pair, pair.here)
     assert (ended.status, ended.outcome, ended.reason) == (EnrollmentStatus.ended, "stopped", "利率の誤り")
-    assert (enrollment(world, world.there).status == "ended") == (level in BOTH)
-    assert [entry["count"] for entry in audited(world, "stopped")] == [number]
+    assert (enrollment(pair, pair.there).status == "ended") == (level in BOTH)
+    assert [entry["count"] for entry in audited(pair, "stopped")] == [number]
 
 
 @pytest.mark.parametrize("level", [level for level in LEVELS if level != "enrollment"])
-def test_drained_level_says_so_keeps_those_inside_and_lets_people_in_again(world: World, level: str):
-    client, path = world.as_(Role.ops, "en"), paths(world)[level]
+def test_drained_level_says_so_keeps_those_inside_and_lets_people_in_again(pair: PartnerPair, level: str):
+    client, path = pair.as_(Role.ops, "en"), paths(pair)[level]
 
     client.post(path, data={"action": "drain", "reason": "enough for now"})
     page = client.get(path).text
 
-    assert statuses(world) == ("waiting", "waiting")
-    assert [row.kind for row in restraints(world)] == ["draining"]
+    assert statuses(pair) == ("waiting", "waiting")
+    assert [row.kind for row in suspensions_now(pair)] == ["draining"]
     assert "nobody new is let in" in page
     assert "Let nobody new in" not in page
     client.post(path, data={"action": "resume"})
-    assert restraints(world) == []
+    assert suspensions_now(pair) == []
 
 
-def test_one_enrollment_offers_no_draining(world: World):
-    page = world.as_(Role.ops, "en").get(paths(world)["enrollment"]).text
+def test_one_enrollment_offers_no_draining(pair: PartnerPair):
+    page = pair.as_(Role.ops, "en").get(paths(pair)["enrollment"]).text
 
     assert "Let it run dry" not in page
     assert 'value="pause"' in page
@@ -123,71 +123,71 @@ def test_one_enrollment_offers_no_draining(world: World):
 # --- resuming -----------------------------------------------------------------------------------------------------------------------------
 
 
-def later(world: World, clock: FixedClock, time: timedelta) -> None:
-    """Let time go by, and keep everybody signed in."""
+def advance(pair: PartnerPair, clock: FixedClock, time: timedelta) -> None:
+    """Advance the clock, and keep all users signed in."""
     clock.move(time)
-    with world.db.writing() as session:
+    with pair.db.writing() as session:
         session.execute(update(SignIn).values(expires_at=clock.now() + DAY))
 
 
-def paused_over_the_due_time(world: World, clock: FixedClock, client: Any) -> None:
-    client.post(paths(world)["campaign"], data={"action": "pause"})
-    later(world, clock, 5 * DAY)  # both were due after 3
+def paused_over_the_due_time(pair: PartnerPair, clock: FixedClock, client: Any) -> None:
+    client.post(paths(pair)["campaign"], data={"action": "pause"})
+    advance(pair, clock, 5 * DAY)  # both were due after 3
 
 
 @pytest.mark.parametrize(("clock_choice", "due_after"), [("keep", timedelta(0)), ("extend", ANEW)])
-def test_choice_of_the_clock_decides_when_waits_end(world: World, clock: FixedClock, clock_choice: str, due_after: timedelta):
-    client = world.as_(Role.marketer, "en")
-    paused_over_the_due_time(world, clock, client)
+def test_choice_of_the_clock_decides_when_waits_end(pair: PartnerPair, clock: FixedClock, clock_choice: str, due_after: timedelta):
+    client = pair.as_(Role.marketer, "en")
+    paused_over_the_due_time(pair, clock, client)
 
-    client.post(paths(world)["campaign"], data={"action": "resume", "clock": clock_choice, "spread": "0"})
+    client.post(paths(pair)["campaign"], data={"action": "resume", "clock": clock_choice, "spread": "0"})
 
     # Arrived at NOW, paused from NOW on for 5 days: the wait is over by the clock, or begins again.
-    assert enrollment(world, world.here).due_at == clock.now() + due_after
+    assert enrollment(pair, pair.here).due_at == clock.now() + due_after
 
 
-def test_page_says_how_many_go_on_at_once_for_each_choice(world: World, clock: FixedClock):
-    client = world.as_(Role.marketer, "en")
-    paused_over_the_due_time(world, clock, client)
+def test_page_says_how_many_go_on_at_once_for_each_choice(pair: PartnerPair, clock: FixedClock):
+    client = pair.as_(Role.marketer, "en")
+    paused_over_the_due_time(pair, clock, client)
 
-    page = re.sub(r"\s+", " ", client.get(paths(world)["campaign"]).text)
+    page = re.sub(r"\s+", " ", client.get(paths(pair)["campaign"]).text)
 
     assert re.findall(r'name="clock" value="(\w+)".*?<b>(.*?)</b>', page) == [
         ("keep", "2 people go on at once."),
         ("extend", "0 people go on at once."),
     ]
     assert re.findall(r'<option value="(\d+)"( selected)?', page) == [("0", " selected"), ("1", ""), ("6", ""), ("24", "")]
-    assert statuses(world) == ("paused", "paused")
+    assert statuses(pair) == ("paused", "paused")
 
 
 @pytest.mark.parametrize(("least", "hours"), [(2, "6"), (3, "0")])
 def test_spreading_is_suggested_when_many_would_go_on_at_once(
-    world: World, clock: FixedClock, monkeypatch: pytest.MonkeyPatch, least: int, hours: str
+    pair: PartnerPair, clock: FixedClock, monkeypatch: pytest.MonkeyPatch, least: int, hours: str
 ):
     from distmark.web.pages import control
 
     monkeypatch.setattr(control, "SUGGESTED", ((least, 6),))
-    client = world.as_(Role.marketer, "en")
-    paused_over_the_due_time(world, clock, client)
+    client = pair.as_(Role.marketer, "en")
+    paused_over_the_due_time(pair, clock, client)
 
-    page = client.get(paths(world)["campaign"]).text
+    page = client.get(paths(pair)["campaign"]).text
 
     assert re.findall(r'<option value="(\d+)" selected', page) == [hours]
     assert ("in one wave" in page) == (hours != "0")
 
 
-def test_spread_spaces_those_who_go_on_at_once(world: World, clock: FixedClock):
-    client = world.as_(Role.marketer, "en")
-    paused_over_the_due_time(world, clock, client)
+def test_spread_spaces_those_who_go_on_at_once(pair: PartnerPair, clock: FixedClock):
+    client = pair.as_(Role.marketer, "en")
+    paused_over_the_due_time(pair, clock, client)
 
-    client.post(paths(world)["campaign"], data={"action": "resume", "clock": "keep", "spread": "6"})
+    client.post(paths(pair)["campaign"], data={"action": "resume", "clock": "keep", "spread": "6"})
 
     # 6 h for two people: at once, and after 3 h
-    assert [enrollment(world, side).due_at for side in (world.here, world.there)] == [clock.now(), clock.now() + timedelta(hours=3)]
+    assert [enrollment(pair, side).due_at for side in (pair.here, pair.there)] == [clock.now(), clock.now() + timedelta(hours=3)]
 
 
-def test_who_is_under_two_pauses_stays_and_the_page_says_where_the_other_is(world: World):
-    client, path = world.as_(Role.ops, "en"), paths(world)
+def test_who_is_under_two_pauses_stays_and_the_page_says_where_the_other_is(pair: PartnerPair):
+    client, path = pair.as_(Role.ops, "en"), paths(pair)
     client.post(path["campaign"], data={"action": "pause"})
     client.post(path["version"], data={"action": "pause"})
 
@@ -196,14 +196,14 @@ def test_who_is_under_two_pauses_stays_and_the_page_says_where_the_other_is(worl
     left = client.get(path["contact"]).text
 
     assert {f'href="{path[level]}"' in page for level in ("campaign", "version")} == {False}  # a contact may be in many journeys
-    assert statuses(world) == ("paused", "paused")
+    assert statuses(pair) == ("paused", "paused")
     assert f'href="{path["version"]}"' in client.get(path["enrollment"]).text
     assert f'href="{path["campaign"]}"' not in client.get(path["enrollment"]).text
     assert "1 of them stand still." in left
 
 
-def test_one_person_paused_beside_a_paused_campaign_stays_until_they_are_resumed_themselves(world: World):
-    client, path = world.as_(Role.ops, "en"), paths(world)
+def test_one_person_paused_beside_a_paused_campaign_stays_until_they_are_resumed_themselves(pair: PartnerPair):
+    client, path = pair.as_(Role.ops, "en"), paths(pair)
     client.post(path["campaign"], data={"action": "pause"})
     under = client.get(path["enrollment"]).text
     client.post(path["enrollment"], data={"action": "pause", "reason": "on holiday"})
@@ -215,87 +215,87 @@ def test_one_person_paused_beside_a_paused_campaign_stays_until_they_are_resumed
     assert [f'name="action" value="{action}"' in under for action in ("pause", "resume")] == [True, False]
     assert [f'name="action" value="{action}"' in page for action in ("pause", "resume")] == [False, True]
     assert "Paused since" in page
-    assert statuses(world) == ("waiting", "waiting")
+    assert statuses(pair) == ("waiting", "waiting")
 
 
 # --- repeats ------------------------------------------------------------------------------------------------------------------------------
 
 
-def test_pressing_twice_does_no_more_than_once(world: World, clock: FixedClock):
-    client, path = world.as_(Role.ops), paths(world)["campaign"]
+def test_pressing_twice_does_no_more_than_once(pair: PartnerPair, clock: FixedClock):
+    client, path = pair.as_(Role.ops), paths(pair)["campaign"]
 
     for _ in range(2):
         client.post(path, data={"action": "pause", "reason": "誤り"})
-    paused_at = enrollment(world, world.here).paused_at
-    later(world, clock, 5 * DAY)
-    assert (len(restraints(world)), paused_at) == (1, NOW)
+    paused_at = enrollment(pair, pair.here).paused_at
+    advance(pair, clock, 5 * DAY)
+    assert (len(suspensions_now(pair)), paused_at) == (1, NOW)
     for _ in range(2):
         client.post(path, data={"action": "resume", "clock": "extend"})
-        assert enrollment(world, world.here).due_at == clock.now() + ANEW
+        assert enrollment(pair, pair.here).due_at == clock.now() + ANEW
     for _ in range(2):
         assert client.post(path, data=STOP | {"sure": "yes"}).status_code == 303
-        later(world, clock, DAY)
+        advance(pair, clock, DAY)
 
-    assert enrollment(world, world.here).ended_at == clock.now() - 2 * DAY
-    assert [entry["count"] for entry in audited(world, "stopped")] == [2, 0]
+    assert enrollment(pair, pair.here).ended_at == clock.now() - 2 * DAY
+    assert [entry["count"] for entry in audited(pair, "stopped")] == [2, 0]
 
 
 # --- who ----------------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("level", ["campaign", "contact", "enrollment", "partner"])
-def test_partner_acts_on_their_own_part_alone(world: World, level: str):
-    client, path = world.as_(), paths(world)[level]
+def test_partner_acts_on_their_own_part_alone(pair: PartnerPair, level: str):
+    client, path = pair.as_(), paths(pair)[level]
 
     client.post(path, data={"action": "pause"})
-    held = statuses(world)
+    held = statuses(pair)
     client.post(path, data={"action": "resume"})
 
-    assert (held, statuses(world)) == (("paused", "waiting"), ("waiting", "waiting"))
+    assert (held, statuses(pair)) == (("paused", "waiting"), ("waiting", "waiting"))
 
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("action", ["pause", "resume", "drain", "stop"])
-def test_partner_changes_nothing_of_another_by_guessing(world: World, level: str, action: str):
+def test_partner_changes_nothing_of_another_by_guessing(pair: PartnerPair, level: str, action: str):
     """S5"""
-    path = paths(world, world.there)[level]
+    path = paths(pair, pair.there)[level]
     data = {"action": action, "reason": "x", "sure": "yes"}
 
-    answers = [world.as_().get(path).status_code, world.as_().post(path, data=data).status_code]
+    answers = [pair.as_().get(path).status_code, pair.as_().post(path, data=data).status_code]
 
     assert set(answers) <= ({403} if level in ("journey", "version") else {404} if level != "campaign" else {200, 303})
-    assert enrollment(world, world.there).status == "waiting"
+    assert enrollment(pair, pair.there).status == "waiting"
 
 
-def test_people_of_another_brand_find_nothing(world: World):
-    with world.db.writing() as session:
-        foreign = make.make_enrollment(session, make.make_member(session, session.merge(world.foreign), foreign_contact(session, world)))
-    client = world.as_(Role.ops)
+def test_people_of_another_brand_find_nothing(pair: PartnerPair):
+    with pair.db.writing() as session:
+        foreign = make.make_enrollment(session, make.make_member(session, session.merge(pair.foreign), foreign_contact(session, pair)))
+    client = pair.as_(Role.ops)
 
     for path in (
-        f"/campaigns/{world.foreign.id}/control",
+        f"/campaigns/{pair.foreign.id}/control",
         f"/contacts/{foreign.contact_id}/control",
         f"/enrollments/{foreign.id}/control",
         f"/partners/{foreign.partner_id}/control",
-        f"/campaigns/{world.campaign.id}/control?partner={foreign.partner_id}",
+        f"/campaigns/{pair.campaign.id}/control?partner={foreign.partner_id}",
     ):
         assert client.get(path).status_code == 404, path
         assert client.post(path, data={"action": "pause"}).status_code == 404, path
         assert client.post(path, data=STOP).status_code == 404, path
-    assert statuses(world) == ("waiting", "waiting")
+    assert statuses(pair) == ("waiting", "waiting")
 
 
-def foreign_contact(session: Any, world: World) -> Any:
+def foreign_contact(session: Any, pair: PartnerPair) -> Any:
     from distmark.partners.table import Brand
 
-    brand = session.get_one(Brand, world.foreign.brand_id)
+    brand = session.get_one(Brand, pair.foreign.brand_id)
     return make.make_contact(session, make.make_partner(session, brand))
 
 
 @pytest.mark.parametrize("level", ["campaign", "partner"])
 @pytest.mark.parametrize("action", ["pause", "resume", "drain", "stop"])
-def test_approver_sees_how_it_stands_and_changes_nothing(world: World, level: str, action: str):
-    client, path = world.as_(Role.approver, "en"), paths(world)[level]
+def test_approver_sees_the_control_page_and_changes_nothing(pair: PartnerPair, level: str, action: str):
+    client, path = pair.as_(Role.approver, "en"), paths(pair)[level]
 
     page = client.get(path)
 
@@ -303,13 +303,13 @@ def test_approver_sees_how_it_stands_and_changes_nothing(world: World, level: st
     assert '<button class="btn' not in page.text[page.text.index("<main") :]
     for sure in ("", "yes"):
         assert client.post(path, data={"action": action, "reason": "x", "sure": sure}).status_code == 403
-    assert (statuses(world), restraints(world)) == (("waiting", "waiting"), [])
+    assert (statuses(pair), suspensions_now(pair)) == (("waiting", "waiting"), [])
 
 
-def test_partner_sees_that_the_brand_paused_and_cannot_lift_it(world: World):
-    path = paths(world)["campaign"]
-    world.as_(Role.marketer).post(path, data={"action": "pause", "reason": "利率の誤り"})
-    client = world.as_(language="en")
+def test_partner_sees_that_the_brand_paused_and_cannot_lift_it(pair: PartnerPair):
+    path = paths(pair)["campaign"]
+    pair.as_(Role.marketer).post(path, data={"action": "pause", "reason": "利率の誤り"})
+    client = pair.as_(language="en")
 
     page = client.get(path).text
     client.post(path, data={"action": "resume"})
@@ -318,13 +318,13 @@ def test_partner_sees_that_the_brand_paused_and_cannot_lift_it(world: World):
     assert "利率の誤り" in page
     assert "Look there" not in page
     assert 'name="action" value="resume"' not in page
-    assert statuses(world) == ("paused", "paused")
+    assert statuses(pair) == ("paused", "paused")
 
 
-def test_brand_sees_what_a_partner_paused_and_lifts_it_there(world: World):
-    path = paths(world)["campaign"]
-    world.as_().post(path, data={"action": "pause"})
-    client = world.as_(Role.marketer, "en")
+def test_brand_sees_what_a_partner_paused_and_lifts_it_there(pair: PartnerPair):
+    path = paths(pair)["campaign"]
+    pair.as_().post(path, data={"action": "pause"})
+    client = pair.as_(Role.marketer, "en")
 
     page = client.get(path).text
     (there,) = re.findall(rf'href="({re.escape(path)}\?partner=\d+)"', page)
@@ -333,15 +333,15 @@ def test_brand_sees_what_a_partner_paused_and_lifts_it_there(world: World):
 
     assert "Parts of it that are held by themselves" in page
     assert "Paused since" in narrowed
-    assert f"only of {world.here.partner.name}" in narrowed
-    assert (statuses(world), restraints(world)) == (("waiting", "waiting"), [])
+    assert f"only of {pair.here.partner.name}" in narrowed
+    assert (statuses(pair), suspensions_now(pair)) == (("waiting", "waiting"), [])
 
 
 # --- mistakes and empty states ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "explanation"),
     [
         ({"action": "stop", "reason": " "}, "理由がありません"),
         ({"action": "stop", "reason": " ", "sure": "yes"}, "理由がありません"),
@@ -352,19 +352,19 @@ def test_brand_sees_what_a_partner_paused_and_lifts_it_there(world: World):
         ({}, "何をするかが選ばれていません"),
     ],
 )
-def test_mistake_is_told_in_words_and_changes_nothing(world: World, data: dict[str, str], said: str):
-    answer = world.as_(Role.ops).post(paths(world)["campaign"], data=data)
+def test_mistake_is_explained_and_changes_nothing(pair: PartnerPair, data: dict[str, str], explanation: str):
+    answer = pair.as_(Role.ops).post(paths(pair)["campaign"], data=data)
 
     assert answer.status_code == 422
-    assert said in answer.text
-    assert (statuses(world), restraints(world)) == (("waiting", "waiting"), [])
+    assert explanation in answer.text
+    assert (statuses(pair), suspensions_now(pair)) == (("waiting", "waiting"), [])
 
 
-def test_page_with_nobody_inside_says_so_and_offers_nothing_to_stop(world: World):
-    with world.db.writing() as session:
-        ops = make.make_viewer(session, Role.ops, session.merge(world.brand))
-        stop(session, ops, Scope(campaign_id=world.campaign.id), "over", NOW)
-    client, path = world.as_(Role.ops, "en"), paths(world)["campaign"]
+def test_page_with_nobody_inside_says_so_and_offers_nothing_to_stop(pair: PartnerPair):
+    with pair.db.writing() as session:
+        ops = make.make_viewer(session, Role.ops, session.merge(pair.brand))
+        stop(session, ops, Scope(campaign_id=pair.campaign.id), "over", NOW)
+    client, path = pair.as_(Role.ops, "en"), paths(pair)["campaign"]
 
     assert "Nobody is inside now." in client.get(path).text
     assert "See whom it ends" not in client.get(path).text
@@ -372,8 +372,8 @@ def test_page_with_nobody_inside_says_so_and_offers_nothing_to_stop(world: World
 
 
 @pytest.mark.parametrize("path", ["/journeys/{key}/9/control", "/journeys/nothing/control", "/partners/999999/control"])
-def test_what_is_not_there_is_not_found(world: World, path: str):
-    assert world.as_(Role.ops).get(path.format(key=world.journey.key)).status_code == 404
+def test_what_is_not_there_is_not_found(pair: PartnerPair, path: str):
+    assert pair.as_(Role.ops).get(path.format(key=pair.journey.key)).status_code == 404
 
 
 # --- on the other pages -------------------------------------------------------------------------------------------------------------------
@@ -390,14 +390,14 @@ def test_what_is_not_there_is_not_found(world: World, path: str):
         ("partner", Role.marketer, "/partners"),
     ],
 )
-def test_state_is_a_chip_beside_the_name(world: World, level: str, role: Role, page: str):
-    address = page.format(key=world.journey.key, campaign=world.campaign.id, contact=world.here.enrolled.id)
-    client, ops = world.as_(role, "en"), world.as_(Role.ops)
+def test_state_is_a_chip_beside_the_name(pair: PartnerPair, level: str, role: Role, page: str):
+    address = page.format(key=pair.journey.key, campaign=pair.campaign.id, contact=pair.here.enrolled.id)
+    client, ops = pair.as_(role, "en"), pair.as_(Role.ops)
     chips = ['<span class="chip warn">Takes nobody new</span>', '<span class="chip warn">Paused</span>']
 
     before = client.get(address).text
-    ops.post(paths(world)[level], data={"action": "drain"})
-    ops.post(paths(world)[level], data={"action": "pause"})
+    ops.post(paths(pair)[level], data={"action": "drain"})
+    ops.post(paths(pair)[level], data={"action": "pause"})
     after = client.get(address).text
 
     assert [chip in name_of(before, address) for chip in chips] == [False, False]
@@ -405,7 +405,7 @@ def test_state_is_a_chip_beside_the_name(world: World, level: str, role: Role, p
 
 
 def name_of(html: str, address: str) -> str:
-    """The heading, or on the list of partners all of it."""
+    """Return the heading of the page; for the list of partners the whole page."""
     return html if address == "/partners" else "".join(re.findall(r"<h1>.*?</h1>", html))
 
 
@@ -420,7 +420,7 @@ def name_of(html: str, address: str) -> str:
         (Role.partner, "/contacts/{contact}", "enrollment"),
     ],
 )
-def test_entry_is_where_people_look_for_it(world: World, role: Role, page: str, level: str):
-    address = page.format(key=world.journey.key, campaign=world.campaign.id, contact=world.here.enrolled.id)
+def test_entry_is_where_people_look_for_it(pair: PartnerPair, role: Role, page: str, level: str):
+    address = page.format(key=pair.journey.key, campaign=pair.campaign.id, contact=pair.here.enrolled.id)
 
-    assert f'href="{paths(world)[level]}"' in world.as_(role).get(address).text
+    assert f'href="{paths(pair)[level]}"' in pair.as_(role).get(address).text

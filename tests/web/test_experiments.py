@@ -1,4 +1,4 @@
-"""Tests on a journey's page: each arm with its numbers, how sure they are, and the button that chooses a winner."""
+"""Experiments on a journey's page: the arms with their numbers, the confidence, and the button that chooses a winner."""
 
 import pytest
 from sqlmodel import select
@@ -11,7 +11,7 @@ from distmark.metrics.rollup import roll_up
 from distmark.partners.model import Role
 from distmark.partners.table import Partner
 from tests import factories as make
-from tests.web.conftest import World
+from tests.web.conftest import PartnerPair
 
 STEPS = """steps:
   - id: subject
@@ -23,14 +23,14 @@ STEPS = """steps:
 """
 
 
-def with_test(world: World, winner: str = "auto", entered: tuple[int, int] = (4, 2), waiting: int = 1) -> Journey:
-    """A registered journey with a test that so many entered, and for whose winner so many wait."""
+def with_experiment(pair: PartnerPair, winner: str = "auto", entered: tuple[int, int] = (4, 2), waiting: int = 1) -> Journey:
+    """Return a registered journey with an experiment: `entered` contacts in each arm, and `waiting` ones that wait for the winner."""
     definition = make.JOURNEY.partition("steps:")[0] + STEPS.replace("WINNER", winner).replace("{", "{{").replace("}", "}}")
-    with world.db.writing() as session:
-        source = make.make_source("two-subjects", world.brand.key, journey=definition)
-        version = make.make_version(session, session.merge(world.brand), source=source)
+    with pair.db.writing() as session:
+        source = make.make_source("two-subjects", pair.brand.key, journey=definition)
+        version = make.make_version(session, session.merge(pair.brand), source=source)
         journey = session.get_one(Journey, version.journey_id)
-        partner = session.get_one(Partner, world.here.partner.id)
+        partner = session.get_one(Partner, pair.here.partner.id)
         for arm, many in (("plain", entered[0]), ("warm", entered[1]), ("", waiting)):
             for _number in range(many):
                 member = make.make_member(session, make.make_campaign(session, version), make.make_contact(session, partner))
@@ -43,18 +43,18 @@ def with_test(world: World, winner: str = "auto", entered: tuple[int, int] = (4,
                     row.awaits, row.why = "winner:subject", "test"
         session.flush()
         session.expunge(journey)
-    roll_up(world.db, make.NOW)
+    roll_up(pair.db, make.NOW)
     return journey
 
 
-def page_of(world: World, journey: Journey, role: Role = Role.marketer, language: str = "ja") -> str:
-    answer = world.as_(role, language).get(f"/journeys/{journey.key}")
+def page_of(pair: PartnerPair, journey: Journey, role: Role = Role.marketer, language: str = "ja") -> str:
+    answer = pair.as_(role, language).get(f"/journeys/{journey.key}")
     assert answer.status_code == 200
     return answer.text
 
 
-def run_of(world: World) -> Experiment:
-    with world.db.reading() as session:
+def experiment_of(pair: PartnerPair) -> Experiment:
+    with pair.db.reading() as session:
         return session.exec(select(Experiment)).one()
 
 
@@ -84,10 +84,10 @@ def run_of(world: World) -> Experiment:
         ),
     ],
 )
-def test_page_shows_each_test_with_its_arms_and_numbers(world: World, language: str, words: list[str]):
-    journey = with_test(world)
+def test_page_shows_each_experiment_with_its_arms_and_numbers(pair: PartnerPair, language: str, words: list[str]):
+    journey = with_experiment(pair)
 
-    page = page_of(world, journey, language=language)
+    page = page_of(pair, journey, language=language)
 
     for text in words:
         assert text in page
@@ -96,41 +96,41 @@ def test_page_shows_each_test_with_its_arms_and_numbers(world: World, language: 
     assert section.count("<button") == 2
 
 
-def test_marketer_chooses_an_arm_and_who_waits_is_woken(world: World):
-    journey = with_test(world, "manual")
+def test_marketer_chooses_an_arm_and_waiting_contacts_are_woken(pair: PartnerPair):
+    journey = with_experiment(pair, "manual")
 
-    answer = world.as_(Role.marketer).post(f"/journeys/{journey.key}/1/splits/subject", data={"arm": "warm"})
+    answer = pair.as_(Role.marketer).post(f"/journeys/{journey.key}/1/splits/subject", data={"arm": "warm"})
 
     assert answer.headers["location"] == f"/journeys/{journey.key}?v=1#test-subject"
-    run = run_of(world)
+    run = experiment_of(pair)
     assert (run.arm, run.decided_by_id is not None) == ("warm", True)
     assert run.numbers["arms"][0] == {"arm": "plain", "contacts": 4, "hits": 0, "money": 0.0, "squares": 0.0}
-    with world.db.reading() as session:
+    with pair.db.reading() as session:
         woken = session.exec(select(Enrollment.awaits).where(Enrollment.woken_at == make.NOW)).all()
     assert woken == ["winner:subject"]
 
 
-def test_decided_test_says_who_chose_and_offers_no_button(world: World):
-    journey = with_test(world)
-    world.as_(Role.marketer).post(f"/journeys/{journey.key}/1/splits/subject", data={"arm": "warm"})
+def test_decided_experiment_says_who_chose_and_offers_no_button(pair: PartnerPair):
+    journey = with_experiment(pair)
+    pair.as_(Role.marketer).post(f"/journeys/{journey.key}/1/splits/subject", data={"arm": "warm"})
 
-    section = page_of(world, journey).partition('id="test-subject"')[2].partition("</section>")[0]
+    section = page_of(pair, journey).partition('id="test-subject"')[2].partition("</section>")[0]
 
     assert "「warm」に決めました。そのとき比べられる結果はありませんでした。" in section
     assert "採用" in section
     assert "<button" not in section
 
 
-def test_choosing_twice_is_refused_in_the_readers_language(world: World):
-    journey = with_test(world)
-    client = world.as_(Role.marketer)
+def test_choosing_twice_is_refused_in_the_readers_language(pair: PartnerPair):
+    journey = with_experiment(pair)
+    client = pair.as_(Role.marketer)
     client.post(f"/journeys/{journey.key}/1/splits/subject", data={"arm": "warm"})
 
     answer = client.post(f"/journeys/{journey.key}/1/splits/subject", data={"arm": "plain"})
 
     assert answer.status_code == 409
     assert "すでに「warm」に決まっています" in answer.text
-    assert run_of(world).arm == "warm"
+    assert experiment_of(pair).arm == "warm"
 
 
 @pytest.mark.parametrize(
@@ -143,37 +143,37 @@ def test_choosing_twice_is_refused_in_the_readers_language(world: World):
         (Role.marketer, "subject", "", 422),
     ],
 )
-def test_nothing_is_chosen_by_others_or_by_mistake(world: World, role: Role, step: str, arm: str, status: int):
-    journey = with_test(world)
+def test_nothing_is_chosen_by_others_or_by_mistake(pair: PartnerPair, role: Role, step: str, arm: str, status: int):
+    journey = with_experiment(pair)
 
-    answer = world.as_(role).post(f"/journeys/{journey.key}/1/splits/{step}", data={"arm": arm})
+    answer = pair.as_(role).post(f"/journeys/{journey.key}/1/splits/{step}", data={"arm": arm})
 
     assert answer.status_code == status
-    assert run_of(world).arm is None
+    assert experiment_of(pair).arm is None
 
 
-def test_approver_sees_the_numbers_and_no_button(world: World):
-    section = page_of(world, with_test(world), Role.approver).partition('id="test-subject"')[2].partition("</section>")[0]
+def test_approver_sees_the_numbers_and_no_button(pair: PartnerPair):
+    section = page_of(pair, with_experiment(pair), Role.approver).partition('id="test-subject"')[2].partition("</section>")[0]
 
     assert "warm" in section
     assert "<button" not in section
 
 
-def test_test_that_nobody_entered_says_so(world: World):
-    page = page_of(world, with_test(world, entered=(0, 0), waiting=0), language="en")
+def test_experiment_that_nobody_entered_says_so(pair: PartnerPair):
+    page = page_of(pair, with_experiment(pair, entered=(0, 0), waiting=0), language="en")
 
     assert "Nobody has entered an arm yet." in page
     assert "Not begun" in page
 
 
-def test_whoever_waits_for_a_winner_is_said_to(world: World):
-    journey = with_test(world)
-    with world.db.reading() as session:
+def test_number_of_contacts_that_wait_for_a_winner_is_shown(pair: PartnerPair):
+    journey = with_experiment(pair)
+    with pair.db.reading() as session:
         row = session.exec(select(Enrollment).where(Enrollment.awaits == "winner:subject")).one()
         version = session.get_one(JourneyVersion, row.version_id)
         assert version.journey_id == journey.id
 
-    page = world.as_(Role.partner).get(f"/contacts/{row.contact_id}").text
+    page = pair.as_(Role.partner).get(f"/contacts/{row.contact_id}").text
 
     assert "「テストの決定」" in page
     assert "winner:" not in page

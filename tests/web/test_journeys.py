@@ -1,4 +1,4 @@
-"""Journeys: writing, checking, submitting, approving by four eyes, publishing; and every message to look at."""
+"""Journeys: writing, checking, submitting, approving by a second person, publishing, and looking at every message."""
 
 import pytest
 from sqlmodel import select
@@ -8,7 +8,7 @@ from distmark.journeys.source import Source
 from distmark.journeys.table import JourneyVersion, VersionStatus
 from distmark.partners.model import Role
 from tests import factories as make
-from tests.web.conftest import World
+from tests.web.conftest import PartnerPair
 
 
 def form_of(source: Source, action: str) -> dict[str, str]:
@@ -16,18 +16,18 @@ def form_of(source: Source, action: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def source(world: World) -> Source:
-    return make.make_source("autumn-greeting", world.brand.key)
+def source(pair: PartnerPair) -> Source:
+    return make.make_source("autumn-greeting", pair.brand.key)
 
 
-def drafted(world: World, source: Source, client) -> JourneyVersion:
+def drafted(pair: PartnerPair, source: Source, client) -> JourneyVersion:
     client.post("/journeys/new", data=form_of(source, "save"))
-    with world.db.reading() as session:
+    with pair.db.reading() as session:
         return session.exec(select(JourneyVersion).order_by(JourneyVersion.id.desc())).first()
 
 
-def test_saved_draft_has_its_own_page_with_the_picture_and_the_list(world: World, source: Source):
-    client = world.as_(Role.marketer)
+def test_saved_draft_has_its_own_page_with_the_picture_and_the_list(pair: PartnerPair, source: Source):
+    client = pair.as_(Role.marketer)
 
     answer = client.post("/journeys/new", data=form_of(source, "save"))
 
@@ -38,9 +38,9 @@ def test_saved_draft_has_its_own_page_with_the_picture_and_the_list(world: World
     assert "下書き" in page
 
 
-def test_check_shows_each_finding_beside_its_line_and_stores_nothing(world: World, source: Source):
+def test_check_shows_each_finding_beside_its_line_and_stores_nothing(pair: PartnerPair, source: Source):
     broken = Source(source.definition.replace("3 days", "3 moons"), source.templates)
-    client = world.as_(Role.marketer)
+    client = pair.as_(Role.marketer)
 
     answer = client.post("/journeys/new", data=form_of(broken, "check"))
 
@@ -50,39 +50,39 @@ def test_check_shows_each_finding_beside_its_line_and_stores_nothing(world: Worl
     assert client.get("/journeys/autumn-greeting").status_code == 404
 
 
-def test_unreadable_text_is_not_saved_and_not_lost(world: World, source: Source):
-    answer = world.as_(Role.marketer).post("/journeys/new", data=form_of(Source("key: [", source.templates), "save"))
+def test_unreadable_text_is_not_saved_and_not_lost(pair: PartnerPair, source: Source):
+    answer = pair.as_(Role.marketer).post("/journeys/new", data=form_of(Source("key: [", source.templates), "save"))
 
     assert answer.status_code == 422
     assert "key: [" in answer.text
 
 
-def test_uploaded_files_replace_those_of_the_same_name(world: World, source: Source):
+def test_uploaded_files_replace_those_of_the_same_name(pair: PartnerPair, source: Source):
     files = [
         ("files", ("journey.yaml", source.definition.encode(), "text/yaml")),
         ("files", ("welcome.ja.subject.txt", "新しい件名".encode(), "text/plain")),
     ]
 
-    answer = world.as_(Role.marketer).post("/journeys/new", data=form_of(source, "check"), files=files)
+    answer = pair.as_(Role.marketer).post("/journeys/new", data=form_of(source, "check"), files=files)
 
     assert "新しい件名" in answer.text
 
 
-def test_draft_with_errors_cannot_be_submitted_and_says_where_they_are(world: World, source: Source):
-    client = world.as_(Role.marketer)
-    version = drafted(world, Source(source.definition, {}), client)
+def test_draft_with_errors_cannot_be_submitted_and_says_where_they_are(pair: PartnerPair, source: Source):
+    client = pair.as_(Role.marketer)
+    version = drafted(pair, Source(source.definition, {}), client)
 
     answer = client.post(f"/journeys/versions/{version.id}/submit")
 
     assert answer.headers["location"] == "/journeys/autumn-greeting/edit?v=1"
     assert "先に、ここに示したエラーを修正してください" in client.get("/journeys/autumn-greeting/edit?v=1").text
-    with world.db.reading() as session:
+    with pair.db.reading() as session:
         assert session.get_one(JourneyVersion, version.id).status == VersionStatus.draft
 
 
-def test_the_way_from_draft_to_published_needs_two_people_and_prefect(world: World, source: Source, registered: list[int]):
-    marketer, approver = world.as_(Role.marketer), world.as_(Role.approver)
-    version = drafted(world, source, marketer)
+def test_the_way_from_draft_to_published_needs_two_people_and_prefect(pair: PartnerPair, source: Source, registered: list[int]):
+    marketer, approver = pair.as_(Role.marketer), pair.as_(Role.approver)
+    version = drafted(pair, source, marketer)
 
     marketer.post(f"/journeys/versions/{version.id}/submit")
     assert "autumn-greeting" in approver.get("/approvals").text or "資料のご案内" in approver.get("/approvals").text
@@ -91,13 +91,13 @@ def test_the_way_from_draft_to_published_needs_two_people_and_prefect(world: Wor
 
     assert answer.status_code == 303
     assert registered == [version.id]
-    with world.db.reading() as session:
+    with pair.db.reading() as session:
         assert session.get_one(JourneyVersion, version.id).status == VersionStatus.registered
 
 
-def test_nobody_approves_their_own_text(world: World, source: Source):
-    ops = world.as_(Role.ops)  # may write and approve
-    version = drafted(world, source, ops)
+def test_nobody_approves_their_own_text(pair: PartnerPair, source: Source):
+    ops = pair.as_(Role.ops)  # may write and approve
+    version = drafted(pair, source, ops)
     ops.post(f"/journeys/versions/{version.id}/submit")
 
     answer = ops.post(f"/approvals/{version.id}/approve")
@@ -107,9 +107,9 @@ def test_nobody_approves_their_own_text(world: World, source: Source):
     assert "内容で承認する" not in ops.get(f"/approvals/{version.id}").text
 
 
-def test_sending_back_needs_a_reason_and_shows_it_to_the_author(world: World, source: Source):
-    marketer, approver = world.as_(Role.marketer), world.as_(Role.approver)
-    version = drafted(world, source, marketer)
+def test_sending_back_needs_a_reason_and_shows_it_to_the_author(pair: PartnerPair, source: Source):
+    marketer, approver = pair.as_(Role.marketer), pair.as_(Role.approver)
+    version = drafted(pair, source, marketer)
     marketer.post(f"/journeys/versions/{version.id}/submit")
 
     without = approver.post(f"/approvals/{version.id}/send-back", data={"note": " "})
@@ -120,81 +120,81 @@ def test_sending_back_needs_a_reason_and_shows_it_to_the_author(world: World, so
     assert "件名を短く" in marketer.get("/journeys/autumn-greeting?v=1").text
 
 
-def test_approver_sees_exactly_what_changed(world: World):
+def test_approver_sees_exactly_what_changed(pair: PartnerPair):
     changed = make.make_source(
-        world.journey.key, world.brand.key, templates={"welcome.ja.subject.txt": "{{ contact.last_name }}様、年末のご挨拶"}
+        pair.journey.key, pair.brand.key, templates={"welcome.ja.subject.txt": "{{ contact.last_name }}様、年末のご挨拶"}
     )
-    marketer = world.as_(Role.marketer)
-    marketer.post(f"/journeys/{world.journey.key}/edit", data=form_of(changed, "save"))
-    with world.db.reading() as session:
+    marketer = pair.as_(Role.marketer)
+    marketer.post(f"/journeys/{pair.journey.key}/edit", data=form_of(changed, "save"))
+    with pair.db.reading() as session:
         version = session.exec(select(JourneyVersion).order_by(JourneyVersion.id.desc())).first()
     marketer.post(f"/journeys/versions/{version.id}/submit")
 
-    page = world.as_(Role.approver).get(f"/approvals/{version.id}").text
+    page = pair.as_(Role.approver).get(f"/approvals/{version.id}").text
 
     assert "v1 から v2 への変更は、これですべてです" in page
     assert "welcome.ja.subject.txt" in page
     assert "資料のご案内" in page
     assert "年末のご挨拶" in page
     assert "welcome.en.subject.txt" not in page
-    assert f"/journeys/{world.journey.key}/1/message.html" in page  # old and new beside each other
-    assert f"/journeys/{world.journey.key}/2/message.html" in page
+    assert f"/journeys/{pair.journey.key}/1/message.html" in page  # old and new beside each other
+    assert f"/journeys/{pair.journey.key}/2/message.html" in page
 
 
-def test_silent_prefect_changes_nothing_and_says_so(world: World, source: Source):
+def test_silent_prefect_changes_nothing_and_says_so(pair: PartnerPair, source: Source):
     def silent(version_id: int, viewer: object) -> str:
         raise Refused("Prefect did not answer, so nothing was changed; check that it runs and try again.")
 
-    world.app.state.site.register = silent
-    marketer = world.as_(Role.marketer)
-    version = drafted(world, source, marketer)
+    pair.app.state.site.register = silent
+    marketer = pair.as_(Role.marketer)
+    version = drafted(pair, source, marketer)
     marketer.post(f"/journeys/versions/{version.id}/submit")
-    world.as_(Role.approver).post(f"/approvals/{version.id}/approve")
+    pair.as_(Role.approver).post(f"/approvals/{version.id}/approve")
 
     answer = marketer.post(f"/journeys/versions/{version.id}/register")
 
     assert answer.status_code == 409
     assert "Prefect から応答がない" in answer.text
-    with world.db.reading() as session:
+    with pair.db.reading() as session:
         assert session.get_one(JourneyVersion, version.id).status == VersionStatus.approved
 
 
 @pytest.mark.parametrize("lang", ["ja", "en"])
-def test_each_message_is_shown_in_each_language_to_a_made_up_person(world: World, lang: str):
-    client = world.as_(Role.marketer)
+def test_each_message_is_shown_in_each_language_to_a_made_up_person(pair: PartnerPair, lang: str):
+    client = pair.as_(Role.marketer)
 
-    page = client.get(f"/journeys/{world.journey.key}/1/messages?message=welcome&lang={lang}").text
-    frame = client.get(f"/journeys/{world.journey.key}/1/message.html?message=welcome&lang={lang}").text
+    page = client.get(f"/journeys/{pair.journey.key}/1/messages?message=welcome&lang={lang}").text
+    frame = client.get(f"/journeys/{pair.journey.key}/1/message.html?message=welcome&lang={lang}").text
 
     assert {"ja": "見本様へ、資料のご案内", "en": "A short introduction for Hana"}[lang] in page
     assert f'lang="{lang}"' in frame
-    assert world.brand.legal_name in frame
+    assert pair.brand.legal_name in frame
 
 
-def test_retired_version_takes_nobody_any_more(world: World):
-    world.as_(Role.marketer).post(f"/journeys/versions/{world.version.id}/retire")
+def test_retired_version_takes_nobody_any_more(pair: PartnerPair):
+    pair.as_(Role.marketer).post(f"/journeys/versions/{pair.version.id}/retire")
 
-    with world.db.reading() as session:
-        assert session.get_one(JourneyVersion, world.version.id).status == VersionStatus.retired
-    assert "公開中の版がないため" in world.as_().get(f"/campaigns/{world.campaign.id}").text
+    with pair.db.reading() as session:
+        assert session.get_one(JourneyVersion, pair.version.id).status == VersionStatus.retired
+    assert "公開中の版がないため" in pair.as_().get(f"/campaigns/{pair.campaign.id}").text
 
 
-def test_journey_of_another_brand_is_not_there(world: World):
-    with world.db.writing() as session:
+def test_journey_of_another_brand_is_not_there(pair: PartnerPair):
+    with pair.db.writing() as session:
         foreign = make.make_version(session)
-        key = session.get_one(type(world.journey), foreign.journey_id).key
-    client = world.as_(Role.marketer)
+        key = session.get_one(type(pair.journey), foreign.journey_id).key
+    client = pair.as_(Role.marketer)
 
     assert client.get(f"/journeys/{key}").status_code == 404
     assert client.post(f"/journeys/versions/{foreign.id}/submit").status_code == 404
 
 
-def test_results_say_what_each_number_counts(world: World):
+def test_results_say_what_each_number_counts(pair: PartnerPair):
     from distmark.metrics.service import roll_up
 
-    roll_up(world.db, make.NOW)
+    roll_up(pair.db, make.NOW)
 
-    page = world.as_(Role.marketer).get(f"/results/{world.journey.key}").text
+    page = pair.as_(Role.marketer).get(f"/results/{pair.journey.key}").text
 
     assert "人がリンクを1回以上クリックした通数 ÷ 送信した通数" in page
     assert "<table" in page
@@ -202,19 +202,19 @@ def test_results_say_what_each_number_counts(world: World):
     assert "表で見る" in page
 
 
-def test_partner_sees_results_of_their_own_contacts_only(world: World):
+def test_partner_sees_results_of_their_own_contacts_only(pair: PartnerPair):
     from distmark.enrollments.model import TimelineKind
     from distmark.enrollments.table import TimelineEntry
     from distmark.metrics.service import roll_up
 
-    with world.db.writing() as session:
-        for side in (world.here, world.there, world.there):
+    with pair.db.writing() as session:
+        for side in (pair.here, pair.there, pair.there):
             session.add(TimelineEntry(enrollment_id=side.enrollment.id, at=make.NOW, kind=TimelineKind.entered))
-    roll_up(world.db, make.NOW)
+    roll_up(pair.db, make.NOW)
 
-    assert "1 人が開始しました" in world.as_().get(f"/results/{world.journey.key}").text
-    assert "3 人が開始しました" in world.as_(Role.marketer).get(f"/results/{world.journey.key}").text
+    assert "1 人が開始しました" in pair.as_().get(f"/results/{pair.journey.key}").text
+    assert "3 人が開始しました" in pair.as_(Role.marketer).get(f"/results/{pair.journey.key}").text
 
 
-def test_results_of_a_campaign_of_others_are_not_there(world: World):
-    assert world.as_().get(f"/results/{world.journey.key}?campaign={world.foreign.id}").status_code == 404
+def test_results_of_a_campaign_of_others_are_not_there(pair: PartnerPair):
+    assert pair.as_().get(f"/results/{pair.journey.key}?campaign={pair.foreign.id}").status_code == 404

@@ -1,4 +1,4 @@
-"""Every word a person sees exists in Japanese and English; dates, numbers and colours are written as they should be."""
+"""The texts of pages in Japanese and English, the forms of dates and numbers, and readable colours."""
 
 import ast
 import re
@@ -20,8 +20,8 @@ from distmark.messages.model import MessageStatus
 from distmark.partners.model import Role
 from distmark.web import brand, i18n
 from distmark.web import labels as tables
-from distmark.web.error_translations import errors, in_japanese
-from distmark.web.i18n import Tongue
+from distmark.web.error_translations import in_japanese, japanese_errors
+from distmark.web.i18n import Translator
 
 TOKYO = ZoneInfo("Asia/Tokyo")
 ROOMS = Path(a_room.__file__).parent.parent
@@ -31,7 +31,7 @@ KINDS = {"Refused", "InvalidInput", "NotAllowed", "PrefectUnreachable"}
 
 @pytest.mark.parametrize("language", i18n.LANGUAGES)
 def test_every_string_in_templates_and_code_is_translated(language: str):
-    words = i18n.words(language)
+    words = i18n.translations(language)
 
     missing = []
     for message in i18n.extracted():
@@ -46,7 +46,7 @@ def test_every_string_in_templates_and_code_is_translated(language: str):
 
 @pytest.mark.parametrize("language", i18n.LANGUAGES)
 def test_every_translation_has_the_places_of_its_original(language: str):
-    for message in i18n.words(language).catalogue:
+    for message in i18n.translations(language).catalogue:
         ids = [message.id] if isinstance(message.id, str) else list(message.id)
         places = set(re.findall(r"%\((\w+)\)s", ids[-1]))
         for string in [message.string] if isinstance(message.string, str) else message.string:
@@ -65,7 +65,7 @@ def test_no_template_holds_words_outside_a_translation():
 
 
 def raised() -> list[str]:
-    """Every text with which a room that pages reach refuses something; {} stands for what is filled in."""
+    """Return the text of every error of the rooms that pages call; {} stands for a filled-in value."""
     found = []
     for room in REACHED:
         for path in (ROOMS / room).rglob("*.py"):
@@ -85,7 +85,7 @@ def _text(node: ast.expr) -> list[str]:
 
 @pytest.mark.parametrize("text", raised())
 def test_every_refusal_exists_in_japanese(text: str):
-    assert text in errors(), "add it to locale/ja/LC_MESSAGES/errors.po"
+    assert text in japanese_errors(), "add it to locale/ja/LC_MESSAGES/errors.po"
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_every_value_of_a_closed_set_has_words(values: type[StrEnum], words: dic
 
 
 def test_refusal_keeps_what_was_filled_in():
-    said = in_japanese("The text is 320 characters long; at most 300 fit here. Shorten it by 20.")
+    translated = in_japanese("The text is 320 characters long; at most 300 fit here. Shorten it by 20.")
 
-    assert said == "320 字あります。ここに入るのは 300 字までです。20 字減らしてください。"
+    assert translated == "320 字あります。ここに入るのは 300 字までです。20 字減らしてください。"
 
 
 def test_unknown_refusal_is_shown_as_it_is():
@@ -124,7 +124,7 @@ TUESDAY = datetime(2026, 11, 24, 0, 30, tzinfo=UTC)  # 09:30 in Tokyo
     [("ja", "2026年11月24日（火）09:30（日本標準時）"), ("en", "Tue 24 Nov 2026 09:30 (Japan Standard Time)")],
 )
 def test_time_names_its_zone(language: str, written: str):
-    assert Tongue(language, TOKYO).when(TUESDAY) == written
+    assert Translator(language, TOKYO).when(TUESDAY) == written
 
 
 @pytest.mark.parametrize(
@@ -138,11 +138,11 @@ def test_time_names_its_zone(language: str, written: str):
     ],
 )
 def test_short_time_shows_the_year_only_when_it_is_not_this_years(language: str, at: datetime, written: str):
-    assert Tongue(language, TOKYO).short(at, TUESDAY) == written
+    assert Translator(language, TOKYO).short(at, TUESDAY) == written
 
 
 def test_day_and_numbers_are_written_as_the_language_writes_them():
-    ja, en = Tongue("ja", TOKYO), Tongue("en", TOKYO)
+    ja, en = Translator("ja", TOKYO), Translator("en", TOKYO)
 
     assert ja.day(date(2026, 11, 21)) == "2026年11月21日（土）"
     assert en.day(date(2026, 11, 21)) == "Sat 21 Nov 2026"
@@ -156,8 +156,8 @@ def test_day_and_numbers_are_written_as_the_language_writes_them():
     [(1, "1 件の作業が期限を過ぎています。", "1 task is late."), (3, "3 件の作業が期限を過ぎています。", "3 tasks are late.")],
 )
 def test_counts_take_the_plural_of_their_language(n: int, ja: str, en: str):
-    assert Tongue("ja", TOKYO).count("%(n)s task is late.", "%(n)s tasks are late.", n) == ja
-    assert Tongue("en", TOKYO).count("%(n)s task is late.", "%(n)s tasks are late.", n) == en
+    assert Translator("ja", TOKYO).ngettext("%(n)s task is late.", "%(n)s tasks are late.", n) == ja
+    assert Translator("en", TOKYO).ngettext("%(n)s task is late.", "%(n)s tasks are late.", n) == en
 
 
 @pytest.mark.parametrize("colour", ["#0b6e69", "#ffd400", "#111111", "#ff0000", "#ffffff", "#7fffd4"])

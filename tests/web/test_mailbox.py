@@ -1,4 +1,4 @@
-"""The demo's mailbox: what was caught, newest first, each readable and none able to do anything."""
+"""The demo's mailbox: the list of caught messages, newest first, and each message in its sandbox."""
 
 from datetime import timedelta
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The page of send rates: who may, what it shows, and what it says of mistakes."""
+"""The page of send rates: its permission, its rows, and the answers to mistakes."""
 
 import re
 from datetime import timedelta
@@ -14,17 +14,17 @@ from distmark.enrollments.table import Enrollment
 from distmark.partners.model import Role
 from tests import factories as make
 from tests.factories import NOW
-from tests.web.conftest import World
+from tests.web.conftest import PartnerPair
 
 
-def stored(world: World) -> list[tuple[str, str, int, int]]:
-    with world.db.reading() as session:
+def stored(pair: PartnerPair) -> list[tuple[str, str, int, int]]:
+    with pair.db.reading() as session:
         return [(str(row.scope), row.key, row.per_hour, row.burst) for (row,) in session.execute(select(SendRate).order_by(SendRate.id))]
 
 
 @pytest.mark.parametrize("role", [Role.partner, Role.marketer, Role.approver])
-def test_rates_are_for_operations_alone_and_not_in_the_menu_of_others(world: World, role: Role):
-    client = world.as_(role)
+def test_rates_are_for_operations_alone_and_not_in_the_menu_of_others(pair: PartnerPair, role: Role):
+    client = pair.as_(role)
 
     assert client.get("/rates").status_code == 403
     assert client.post("/rates", data={"scope": "partner", "per_hour": "5"}).status_code == 403
@@ -32,8 +32,8 @@ def test_rates_are_for_operations_alone_and_not_in_the_menu_of_others(world: Wor
     assert 'href="/rates"' not in client.get("/").text
 
 
-def test_page_without_a_rate_says_so_and_what_one_is_for(world: World):
-    page = world.as_(Role.ops, "en").get("/rates")
+def test_page_without_a_rate_says_so_and_what_one_is_for(pair: PartnerPair):
+    page = pair.as_(Role.ops, "en").get("/rates")
 
     assert "No rate is set: every message goes when it is due." in page.text
     assert 'href="/rates"' in page.text
@@ -50,58 +50,58 @@ def test_page_without_a_rate_says_so_and_what_one_is_for(world: World):
         ({"scope": "partner", "key": "", "per_hour": "1", "burst": ""}, ("partner", "*", 1, 1)),
     ],
 )
-def test_rate_is_stored_shown_and_recorded(world: World, form: dict[str, str], row: tuple[str, str, int, int]):
-    client = world.as_(Role.ops, "en")
+def test_rate_is_stored_shown_and_recorded(pair: PartnerPair, form: dict[str, str], row: tuple[str, str, int, int]):
+    client = pair.as_(Role.ops, "en")
 
     answer = client.post("/rates", data=form)
 
-    assert (answer.status_code, answer.headers["location"], stored(world)) == (303, "/rates", [row])
-    with world.db.reading() as session:
+    assert (answer.status_code, answer.headers["location"], stored(pair)) == (303, "/rates", [row])
+    with pair.db.reading() as session:
         kept = session.execute(select(SendRate)).scalars().one()
-        assert [entry.action for entry in audit_trail(session, make_viewer(world), "send_rate", kept.id)] == ["set_rate"]
+        assert [entry.action for entry in audit_trail(session, make_viewer(pair), "send_rate", kept.id)] == ["set_rate"]
 
 
-def make_viewer(world: World):
-    with world.db.writing() as session:
-        return make.make_viewer(session, Role.ops, session.merge(world.brand))
+def make_viewer(pair: PartnerPair):
+    with pair.db.writing() as session:
+        return make.make_viewer(session, Role.ops, session.merge(pair.brand))
 
 
-def test_page_shows_how_far_apart_messages_are_and_how_many_wait_until_when(world: World):
-    ops = make_viewer(world)
-    with world.db.writing() as session:
-        set_rate(session, ops, RateScope.partner, world.here.partner.key, 6, NOW)
+def test_page_shows_how_far_apart_messages_are_and_how_many_wait_until_when(pair: PartnerPair):
+    ops = make_viewer(pair)
+    with pair.db.writing() as session:
+        set_rate(session, ops, RateScope.partner, pair.here.partner.key, 6, NOW)
         set_rate(session, ops, RateScope.destination_domain, "*", 1800, NOW, burst=5)
         set_rate(session, ops, RateScope.destination_domain, "docomo.ne.jp", 7200, NOW)
         for rule, person in (
-            (f"throttle:partner:{world.here.partner.key}", world.here),
-            ("throttle:destination_domain:gmail.com", world.there),
+            (f"throttle:partner:{pair.here.partner.key}", pair.here),
+            ("throttle:destination_domain:gmail.com", pair.there),
         ):
             row = session.get_one(Enrollment, person.enrollment.id)
             row.why, row.rules, row.due_at = "held", [rule, "quiet_hours:21:00-08:00"], NOW + timedelta(hours=3)
             session.add(row)
 
-    page = world.as_(Role.ops, "en").get("/rates").text
+    page = pair.as_(Role.ops, "en").get("/rates").text
 
     assert "2 messages wait for their turn now." in page
     assert [each in page for each in ("one every 10 minutes", "one every 2 seconds", "2 a second")] == [True, True, True]
     assert re.findall(r"the last goes <time[^>]*>([^<]*)", page) == ["24 Nov, 13:00"] * 2  # three hours after 10:00 in Tokyo
-    assert world.here.partner.name in page
+    assert pair.here.partner.name in page
 
 
-def test_change_fills_the_form_and_remove_takes_the_rate_away(world: World):
-    client = world.as_(Role.ops)
-    client.post("/rates", data={"scope": "campaign", "key": world.campaign.key, "per_hour": "90", "burst": "9"})
+def test_change_fills_the_form_and_remove_takes_the_rate_away(pair: PartnerPair):
+    client = pair.as_(Role.ops)
+    client.post("/rates", data={"scope": "campaign", "key": pair.campaign.key, "per_hour": "90", "burst": "9"})
 
-    form = client.get("/rates", params={"scope": "campaign", "key": world.campaign.key}).text
-    client.post("/rates/remove", data={"scope": "campaign", "key": world.campaign.key})
+    form = client.get("/rates", params={"scope": "campaign", "key": pair.campaign.key}).text
+    client.post("/rates/remove", data={"scope": "campaign", "key": pair.campaign.key})
 
-    assert f'value="{world.campaign.key}"' in form
+    assert f'value="{pair.campaign.key}"' in form
     assert 'value="90"' in form
-    assert stored(world) == []
+    assert stored(pair) == []
 
 
 @pytest.mark.parametrize(
-    ("form", "said"),
+    ("form", "explanation"),
     [
         ({"scope": "partner", "key": "nobody", "per_hour": "5"}, "「nobody」という短い名前の担当者はありません"),
         ({"scope": "campaign", "key": "nothing", "per_hour": "5"}, "「nothing」という短い名前のキャンペーンはありません"),
@@ -112,36 +112,36 @@ def test_change_fills_the_form_and_remove_takes_the_rate_away(world: World):
         ({"scope": "planet", "key": "", "per_hour": "5"}, "何の速度かが選ばれていません"),
     ],
 )
-def test_mistake_is_told_in_words_beside_what_was_written(world: World, form: dict[str, str], said: str):
-    answer = world.as_(Role.ops).post("/rates", data=form)
+def test_mistake_is_explained_beside_the_values_that_were_typed(pair: PartnerPair, form: dict[str, str], explanation: str):
+    answer = pair.as_(Role.ops).post("/rates", data=form)
 
     assert answer.status_code == 422
-    assert said in answer.text
+    assert explanation in answer.text
     assert f'value="{form["per_hour"]}"' in answer.text
-    assert stored(world) == []
+    assert stored(pair) == []
 
 
-def test_rates_of_another_brand_are_neither_shown_nor_removed(world: World):
-    with world.db.writing() as session:
+def test_rates_of_another_brand_are_neither_shown_nor_removed(pair: PartnerPair):
+    with pair.db.writing() as session:
         foreign = make.make_viewer(session, Role.ops, make.make_brand(session, key="elsewhere"))
         set_rate(session, foreign, RateScope.destination_domain, "docomo.ne.jp", 5, NOW)
-    client = world.as_(Role.ops)
+    client = pair.as_(Role.ops)
 
     page = client.get("/rates").text
     removed = client.post("/rates/remove", data={"scope": "destination_domain", "key": "docomo.ne.jp"})
 
     assert "docomo.ne.jp" not in page
-    assert (removed.status_code, len(stored(world))) == (404, 1)
+    assert (removed.status_code, len(stored(pair))) == (404, 1)
 
 
-def test_journey_page_shows_how_many_sends_are_held_at_which_step_and_why(world: World):
-    with world.db.writing() as session:
-        for side, rules in ((world.here, ["cap_week:3"]), (world.there, ["cap_week:3", "quiet_hours:21:00-08:00"])):
+def test_journey_page_shows_how_many_sends_are_held_at_which_step_and_why(pair: PartnerPair):
+    with pair.db.writing() as session:
+        for side, rules in ((pair.here, ["cap_week:3"]), (pair.there, ["cap_week:3", "quiet_hours:21:00-08:00"])):
             row = session.get_one(Enrollment, side.enrollment.id)
             row.why, row.rules, row.step_id = "held", rules, "welcome"
             session.add(row)
 
-    page = world.as_(Role.marketer, "en").get(f"/journeys/{world.journey.key}").text
+    page = pair.as_(Role.marketer, "en").get(f"/journeys/{pair.journey.key}").text
 
     held = page[page.index('id="held-title"') : page.index('id="versions-title"')]
     assert "enough messages for one week (at most 3)" in held

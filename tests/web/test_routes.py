@@ -1,4 +1,4 @@
-"""Facts about every route: its permission, its headers, whose rows it shows, and that looking changes nothing."""
+"""Every route: its permission, its headers, rows of its viewer alone, and GET requests that change nothing."""
 
 import re
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from sqlmodel import SQLModel
 from distmark.partners.model import PERMISSIONS, Permission, Role
 from distmark.web.api.viewer import ApiViewer
 from distmark.web.pages import PAGES, mailbox
-from distmark.web.pages.recipient import Recipient
+from distmark.web.pages.recipient import ForRecipients
 from distmark.web.permissions import Anyone, Needs
-from tests.web.conftest import World
+from tests.web.conftest import PartnerPair
 
 PUBLIC = {
     "sign_in_page", "sign_in", "sign_out", "choose_language", "brand_css", "healthz", "readyz",
@@ -27,7 +27,7 @@ def routes() -> list[APIRoute]:
 
 
 def declared(route: APIRoute) -> list[object]:
-    return [each.call for each in route.dependant.dependencies if isinstance(each.call, Needs | Anyone | ApiViewer | Recipient)]
+    return [each.call for each in route.dependant.dependencies if isinstance(each.call, Needs | Anyone | ApiViewer | ForRecipients)]
 
 
 @pytest.mark.parametrize("route", routes(), ids=lambda route: route.name)
@@ -35,7 +35,7 @@ def test_every_route_declares_its_permission(route: APIRoute):
     found = declared(route)
 
     assert len(found) == 1, f"{route.path} must declare exactly one of needs(...), signed_in, anyone or api_viewer"
-    assert isinstance(found[0], Anyone | Recipient) == (route.name in PUBLIC)
+    assert isinstance(found[0], Anyone | ForRecipients) == (route.name in PUBLIC)
 
 
 def test_no_two_routes_share_a_name():
@@ -44,17 +44,17 @@ def test_no_two_routes_share_a_name():
     assert sorted(set(names)) == sorted(names)
 
 
-def addresses(world: World, of_other: bool) -> Iterator[tuple[APIRoute, str]]:
-    """Every route that has an id in its address, filled with rows of another partner (or of the partner's own)."""
-    side = world.there if of_other else world.here
+def addresses(pair: PartnerPair, of_other: bool) -> Iterator[tuple[APIRoute, str]]:
+    """Yield every route with an id in its address, filled in with ids of the partner's own rows, or of another partner's."""
+    side = pair.there if of_other else pair.here
     ids = {
-        "campaign_id": world.foreign.id if of_other else world.campaign.id,
+        "campaign_id": pair.foreign.id if of_other else pair.campaign.id,
         "contact_id": side.contact.id,
         "task_id": side.task.id,
         "partner_id": side.partner.id,
         "enrollment_id": side.enrollment.id,
-        "version_id": world.version.id,
-        "key": world.journey.key,
+        "version_id": pair.version.id,
+        "key": pair.journey.key,
         "number": 1,
     }
     for route in routes():
@@ -63,13 +63,13 @@ def addresses(world: World, of_other: bool) -> Iterator[tuple[APIRoute, str]]:
             yield route, re.sub(r"{(\w+)}", lambda match: str(ids[match[1]]), route.path)
 
 
-def test_partner_finds_nothing_of_another_partner_or_brand_at_any_address(world: World):
+def test_partner_finds_nothing_of_another_partner_or_brand_at_any_address(pair: PartnerPair):
     """S5: ids guessed in every address are answered as if there were nothing."""
-    client = world.as_()
-    missing = {"contact": world.there.contact.id, "step": "welcome", "message": "welcome", "lang": "ja", "old": 1, "new": 1}
+    client = pair.as_()
+    missing = {"contact": pair.there.contact.id, "step": "welcome", "message": "welcome", "lang": "ja", "old": 1, "new": 1}
 
     answers = {}
-    for route, address in addresses(world, of_other=True):
+    for route, address in addresses(pair, of_other=True):
         for method in route.methods:
             answers[f"{method} {route.path}"] = client.request(method, address, params=missing if method == "GET" else None).status_code
 
@@ -89,54 +89,54 @@ def test_partner_finds_nothing_of_another_partner_or_brand_at_any_address(world:
         ("POST", "/contacts/{own}/stop", {"enrollment": "{enrollment}", "action": "stop"}),
     ],
 )
-def test_partner_cannot_name_another_partners_rows_in_a_form(world: World, method, path, data):
+def test_partner_cannot_name_another_partners_rows_in_a_form(pair: PartnerPair, method, path, data):
     ids = {
-        "campaign": world.campaign.id,
-        "contact": world.there.contact.id,
-        "own": world.here.enrolled.id,
-        "enrollment": world.there.enrollment.id,
+        "campaign": pair.campaign.id,
+        "contact": pair.there.contact.id,
+        "own": pair.here.enrolled.id,
+        "enrollment": pair.there.enrollment.id,
     }
-    client = world.as_()
+    client = pair.as_()
 
     fields = {name: value.format(**ids) for name, value in (data or {}).items()}
     answer = client.request(method, path.format(**ids), data=fields or None)
 
     assert answer.status_code == 404
-    with world.db.reading() as session:
-        assert session.get_one(type(world.there.enrollment), world.there.enrollment.id).status == "waiting"
-        assert session.get_one(type(world.there.member), world.there.member.id).blocks == {}
+    with pair.db.reading() as session:
+        assert session.get_one(type(pair.there.enrollment), pair.there.enrollment.id).status == "waiting"
+        assert session.get_one(type(pair.there.member), pair.there.member.id).blocks == {}
 
 
-def test_deciding_about_another_partners_member_changes_nothing(world: World):
-    world.as_().post(f"/campaigns/{world.campaign.id}/decide", data={"member": str(world.there.member.id), "action": "reject"})
+def test_deciding_about_another_partners_member_changes_nothing(pair: PartnerPair):
+    pair.as_().post(f"/campaigns/{pair.campaign.id}/decide", data={"member": str(pair.there.member.id), "action": "reject"})
 
-    with world.db.reading() as session:
-        assert session.get_one(type(world.there.member), world.there.member.id).status == "pending"
+    with pair.db.reading() as session:
+        assert session.get_one(type(pair.there.member), pair.there.member.id).status == "pending"
 
 
-def test_lists_hold_only_the_partners_own(world: World):
-    with world.db.writing() as session:
-        stranger = session.get_one(type(world.there.contact), world.there.contact.id)
+def test_lists_hold_only_the_partners_own(pair: PartnerPair):
+    with pair.db.writing() as session:
+        stranger = session.get_one(type(pair.there.contact), pair.there.contact.id)
         stranger.last_name = "よその人"
         session.add(stranger)
-    client = world.as_()
+    client = pair.as_()
 
     for path in (
         "/",
         "/contacts",
-        f"/campaigns/{world.campaign.id}",
-        f"/campaigns/{world.campaign.id}/people",
-        f"/campaigns/{world.campaign.id}/send",
+        f"/campaigns/{pair.campaign.id}",
+        f"/campaigns/{pair.campaign.id}/people",
+        f"/campaigns/{pair.campaign.id}/send",
     ):
         assert "よその人" not in client.get(path).text, path
 
 
 @pytest.mark.parametrize("role", list(Role))
-def test_each_role_reaches_exactly_the_pages_of_its_permissions(world: World, role: Role):
-    client = world.as_(role)
-    params = {"contact": world.here.contact.id, "step": "welcome", "message": "welcome", "lang": "ja", "old": 1, "new": 1}
+def test_each_role_reaches_exactly_the_pages_of_its_permissions(pair: PartnerPair, role: Role):
+    client = pair.as_(role)
+    params = {"contact": pair.here.contact.id, "step": "welcome", "message": "welcome", "lang": "ja", "old": 1, "new": 1}
 
-    for route, address in addresses(world, of_other=False):
+    for route, address in addresses(pair, of_other=False):
         needed = declared(route)[0]
         if "GET" not in route.methods or not isinstance(needed, Needs):
             continue
@@ -146,31 +146,31 @@ def test_each_role_reaches_exactly_the_pages_of_its_permissions(world: World, ro
         assert status in (200, 403), f"{role} {route.path}: {status}"
 
 
-def test_looking_at_every_page_changes_nothing(world: World):
+def test_looking_at_every_page_changes_nothing(pair: PartnerPair):
     """U1: a GET never changes state; only opens and clicks are recorded, at their own addresses."""
-    before = _rows(world)
+    before = _rows(pair)
 
     for role in Role:
-        client = world.as_(role)
-        for route, address in addresses(world, of_other=False):
+        client = pair.as_(role)
+        for route, address in addresses(pair, of_other=False):
             if "GET" in route.methods:
                 client.get(
                     address,
-                    params={"contact": world.here.contact.id, "step": "welcome", "message": "welcome", "lang": "ja", "old": 1, "new": 1},
+                    params={"contact": pair.here.contact.id, "step": "welcome", "message": "welcome", "lang": "ja", "old": 1, "new": 1},
                 )
 
-    after = _rows(world)
-    assert {name for name in before if before[name] != after[name]} <= {"user_account", "sign_in"}  # those of this test
+    after = _rows(pair)
+    assert {name for name in before if before[name] != after[name]} <= {"user_account", "sign_in"}  # the clients of this test
 
 
-def _rows(world: World) -> dict[str, list[object]]:
-    with world.db.reading() as session:
+def _rows(pair: PartnerPair) -> dict[str, list[object]]:
+    with pair.db.reading() as session:
         return {name: sorted(map(repr, session.execute(select(table)).all())) for name, table in SQLModel.metadata.tables.items()}
 
 
 @pytest.mark.parametrize("path", ["/", "/sign-in", "/campaigns/{campaign}", "/u/nothing", "/nothing"])
-def test_every_page_carries_the_security_headers(world: World, path):
-    answer = world.as_().get(path.format(campaign=world.campaign.id))
+def test_every_page_carries_the_security_headers(pair: PartnerPair, path):
+    answer = pair.as_().get(path.format(campaign=pair.campaign.id))
 
     policy = answer.headers["content-security-policy"]
     assert "unsafe" not in policy
@@ -181,17 +181,17 @@ def test_every_page_carries_the_security_headers(world: World, path):
     assert len(answer.headers["x-request-id"]) == 16
 
 
-def test_no_page_holds_inline_style_or_script(world: World):
-    client = world.as_(Role.ops)
+def test_no_page_holds_inline_style_or_script(pair: PartnerPair):
+    client = pair.as_(Role.ops)
 
-    for route, address in addresses(world, of_other=False):
+    for route, address in addresses(pair, of_other=False):
         if "GET" in route.methods and not route.path.endswith(".html"):
             html = client.get(address, params={"old": 1, "new": 1}).text
             assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*src=)|javascript:", html), route.path
 
 
-def test_mail_preview_is_a_sandboxed_document_that_only_our_pages_may_frame(world: World):
-    answer = world.as_().get(f"/campaigns/{world.campaign.id}/preview.html?contact={world.here.contact.id}&step=welcome")
+def test_mail_preview_is_a_sandboxed_document_that_only_our_pages_may_frame(pair: PartnerPair):
+    answer = pair.as_().get(f"/campaigns/{pair.campaign.id}/preview.html?contact={pair.here.contact.id}&step=welcome")
 
     policy = answer.headers["content-security-policy"]
     assert answer.status_code == 200
@@ -202,49 +202,49 @@ def test_mail_preview_is_a_sandboxed_document_that_only_our_pages_may_frame(worl
     assert "img-src 'self' data:;" in policy  # remote images only by choice
 
 
-def test_remote_images_are_shown_only_when_asked_for(world: World):
-    address = f"/campaigns/{world.campaign.id}/preview.html?contact={world.here.contact.id}&step=welcome&images=true"
+def test_remote_images_are_shown_only_when_asked_for(pair: PartnerPair):
+    address = f"/campaigns/{pair.campaign.id}/preview.html?contact={pair.here.contact.id}&step=welcome&images=true"
 
-    assert "img-src data: https: http:" in world.as_().get(address).headers["content-security-policy"]
+    assert "img-src data: https: http:" in pair.as_().get(address).headers["content-security-policy"]
 
 
 @pytest.mark.parametrize(("language", "words"), [("ja", "ページが見つかりません"), ("en", "There is nothing here")])
-def test_missing_page_says_what_to_do_in_the_readers_language(world: World, language, words):
-    answer = world.as_(language=language).get("/nowhere")
+def test_missing_page_says_what_to_do_in_the_readers_language(pair: PartnerPair, language, words):
+    answer = pair.as_(language=language).get("/nowhere")
 
     assert answer.status_code == 404
     assert words in answer.text
     assert answer.headers["x-request-id"] in answer.text
 
 
-def test_fault_of_ours_shows_its_number_and_no_detail(world: World, monkeypatch):
+def test_fault_of_ours_shows_its_number_and_no_detail(pair: PartnerPair, monkeypatch):
     from distmark.web.pages import campaigns
 
     monkeypatch.setattr(campaigns.campaigns, "list_campaigns", lambda *_: 1 / 0)
 
-    answer = world.as_().get("/campaigns")
+    answer = pair.as_().get("/campaigns")
 
     assert answer.status_code == 500
     assert "ZeroDivisionError" not in answer.text
     assert "システム側で問題が起きました" in answer.text
 
 
-def test_refused_htmx_request_becomes_a_notice_instead_of_a_page_in_a_page(world: World):
-    answer = world.as_().get("/contacts/999999", headers={"hx-request": "true", "hx-target": "section#members"})
+def test_refused_htmx_request_becomes_a_notice_instead_of_a_page_in_a_page(pair: PartnerPair):
+    answer = pair.as_().get("/contacts/999999", headers={"hx-request": "true", "hx-target": "section#members"})
 
     assert answer.status_code == 404
     assert "<html" not in answer.text
     assert answer.headers["hx-retarget"] == "#notices"
 
 
-def test_too_large_a_body_is_refused_before_it_is_read(world: World):
-    answer = world.as_().post("/contacts/import", content=b"x", headers={"content-length": str(64 * 1024 * 1024)})
+def test_too_large_a_body_is_refused_before_it_is_read(pair: PartnerPair):
+    answer = pair.as_().post("/contacts/import", content=b"x", headers={"content-length": str(64 * 1024 * 1024)})
 
     assert answer.status_code == 413
 
 
-def test_mailbox_exists_only_in_a_demo(world: World):
-    assert world.as_().get("/mailbox").status_code == 404
+def test_mailbox_exists_only_in_a_demo(pair: PartnerPair):
+    assert pair.as_().get("/mailbox").status_code == 404
 
 
 def test_vendored_files_are_what_their_list_says():
@@ -252,11 +252,11 @@ def test_vendored_files_are_what_their_list_says():
     from pathlib import Path
 
     static = Path(mailbox.__file__).parent.parent / "static"
-    said = (static / "VENDORED.md").read_text(encoding="utf-8")
+    listed = (static / "VENDORED.md").read_text(encoding="utf-8")
     axe = Path(__file__).parent / "vendor" / "axe.min.js"
 
-    assert hashlib.sha256((static / "htmx.min.js").read_bytes()).hexdigest() in said
-    assert hashlib.sha256(axe.read_bytes()).hexdigest() in said
+    assert hashlib.sha256((static / "htmx.min.js").read_bytes()).hexdigest() in listed
+    assert hashlib.sha256(axe.read_bytes()).hexdigest() in listed
 
 
 def test_ready_says_whether_the_database_answers(guest, app: FastAPI, monkeypatch):
@@ -272,7 +272,7 @@ def test_ready_says_whether_the_database_answers(guest, app: FastAPI, monkeypatc
     assert guest.get("/healthz").status_code == 200
 
 
-def test_permissions_cover_every_write(world: World):
+def test_permissions_cover_every_write(pair: PartnerPair):
     for route in routes():
         needed = declared(route)[0]
         if route.methods & {"POST", "PUT", "DELETE"} and isinstance(needed, Needs):

@@ -1,11 +1,11 @@
-"""Signing in and out, languages, and who may send an unsafe request."""
+"""Signing in and out, languages, and the refusal of cross-site requests."""
 
 import pytest
 from fastapi.testclient import TestClient
 
 from distmark.partners.model import Role
 from tests.factories import PASSWORD, make_user
-from tests.web.conftest import World
+from tests.web.conftest import PartnerPair
 
 
 def sign_in(client: TestClient, email: str, password: str, **fields: str):
@@ -70,8 +70,8 @@ def test_page_asks_a_stranger_to_sign_in_and_remembers_where_they_wanted_to_go(g
     assert answer.headers["location"] == "/sign-in?next=%2Fcampaigns%2F1%3Fq%3Da"
 
 
-def test_signing_out_ends_the_session_on_the_server(world: World):
-    client = world.as_()
+def test_signing_out_ends_the_session_on_the_server(pair: PartnerPair):
+    client = pair.as_()
     token = client.cookies["distmark"]
 
     client.post("/sign-out")
@@ -92,24 +92,24 @@ def test_signing_out_ends_the_session_on_the_server(world: World):
         ({}, 403),
     ],
 )
-def test_unsafe_request_must_come_from_our_own_pages(world: World, headers, status):
-    client = world.as_()
+def test_unsafe_request_must_come_from_our_own_pages(pair: PartnerPair, headers, status):
+    client = pair.as_()
     del client.headers["sec-fetch-site"]
 
-    assert client.post(f"/tasks/{world.here.task.id}/done", headers=headers).status_code == status
+    assert client.post(f"/tasks/{pair.here.task.id}/done", headers=headers).status_code == status
 
 
-def test_cross_site_request_changes_nothing(world: World):
-    client = world.as_()
+def test_cross_site_request_changes_nothing(pair: PartnerPair):
+    client = pair.as_()
 
-    client.post(f"/tasks/{world.here.task.id}/done", headers={"sec-fetch-site": "cross-site"})
+    client.post(f"/tasks/{pair.here.task.id}/done", headers={"sec-fetch-site": "cross-site"})
 
-    with world.db.reading() as session:
-        assert session.get_one(type(world.here.task), world.here.task.id).done_at is None
+    with pair.db.reading() as session:
+        assert session.get_one(type(pair.here.task), pair.here.task.id).done_at is None
 
 
-def test_language_switch_keeps_the_page_and_is_remembered(world: World):
-    client = world.as_()
+def test_language_switch_keeps_the_page_and_is_remembered(pair: PartnerPair):
+    client = pair.as_()
 
     answer = client.post("/language", data={"language": "en", "next": "/campaigns?q=1"})
 

@@ -1,4 +1,4 @@
-"""Why something is held or tried again, in words that say what is so."""
+"""The reasons of held sends and retries, in words."""
 
 from zoneinfo import ZoneInfo
 
@@ -7,10 +7,10 @@ import pytest
 from distmark.delivery.throttle import RateScope, throttle_rule
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.field_types import PERIODS
-from distmark.web.i18n import Tongue
-from distmark.web.status_text import retry_words, rule_words, waiting_for
+from distmark.web.i18n import Translator
+from distmark.web.status_text import retry_text, rule_text, waiting_text
 
-JA, EN = Tongue("ja", ZoneInfo("Asia/Tokyo")), Tongue("en", ZoneInfo("Asia/Tokyo"))
+JA, EN = Translator("ja", ZoneInfo("Asia/Tokyo")), Translator("en", ZoneInfo("Asia/Tokyo"))
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ JA, EN = Tongue("ja", ZoneInfo("Asia/Tokyo")), Tongue("en", ZoneInfo("Asia/Tokyo
     ],
 )
 def test_rule_that_holds_a_send_reads_as_a_sentence(rule: str, en: str, ja: str):
-    assert (rule_words(rule, EN), rule_words(rule, JA)) == (en, ja)
+    assert (rule_text(rule, EN), rule_text(rule, JA)) == (en, ja)
 
 
 @pytest.mark.parametrize(
@@ -51,29 +51,29 @@ def test_rule_that_holds_a_send_reads_as_a_sentence(rule: str, en: str, ja: str)
     ],
 )
 def test_reason_of_another_try_names_who_did_not_answer(code: str, en: str, ja: str):
-    assert (retry_words(code, EN), retry_words(code, JA)) == (en, ja)
+    assert (retry_text(code, EN), retry_text(code, JA)) == (en, ja)
 
 
 @pytest.mark.parametrize("language", ["ja", "en"])
 def test_every_rule_of_sending_has_words_of_its_own(language: str):
-    tongue = Tongue(language, ZoneInfo("Asia/Tokyo"))
+    translator = Translator(language, ZoneInfo("Asia/Tokyo"))
     rules = [f"cap_{period}:3" for period in PERIODS] + [throttle_rule(scope, "x.jp") for scope in RateScope]
     rules += ["throttle", "priority:vip", "waits_longer:vip", "not_approved"]
 
-    said = [rule_words(rule, tongue) for rule in rules]
+    texts = [rule_text(rule, translator) for rule in rules]
 
-    assert len(set(said)) == len(rules)
-    assert not [words for rule, words in zip(rules, said, strict=True) if rule in words or "%(" in words]
+    assert len(set(texts)) == len(rules)
+    assert not [words for rule, words in zip(rules, texts, strict=True) if rule in words or "%(" in words]
 
 
 @pytest.mark.parametrize(
-    ("rules", "told"),
+    ("rules", "expected"),
     [
         (["status_503"], "because: the other system answered with error 503 and is asked again"),
         ([], "because: an error came up, and it is tried again"),
     ],
 )
-def test_enrollment_that_tries_a_webhook_again_blames_no_mail_server(rules: list[str], told: str):
+def test_enrollment_that_tries_a_webhook_again_blames_no_mail_server(rules: list[str], expected: str):
     row = Enrollment(why="retry", rules=rules, step_id="call")
 
-    assert waiting_for(row, EN) == told
+    assert waiting_text(row, EN) == expected

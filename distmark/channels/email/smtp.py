@@ -115,10 +115,10 @@ class SmtpChannel:
             reused = await self._reusable(pool)
             if reused is not None:
                 try:
-                    return await self._hand_over(pool, reused, envelope)
+                    return await self._submit(pool, reused, envelope)
                 except _Stale:
                     pass  # closed while it was idle; nothing was handed over, so a fresh one may try
-            return await self._hand_over(pool, await self._fresh(), envelope)
+            return await self._submit(pool, await self._fresh(), envelope)
 
     async def ping(self) -> Receipt:
         """Return the server's reply to NOOP over a fresh connection, logged in as for a message. Errors: TemporaryDeliveryError."""
@@ -193,7 +193,7 @@ class SmtpChannel:
             code=code,
         ) from error
 
-    async def _hand_over(self, pool: _Pool, connection: _Connection, envelope: _Envelope) -> Receipt:
+    async def _submit(self, pool: _Pool, connection: _Connection, envelope: _Envelope) -> Receipt:
         reused = connection.used_count > 0
         connection.used_count += 1
         try:

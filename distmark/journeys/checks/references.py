@@ -11,8 +11,8 @@ from distmark.journeys.expressions import (
     FUNCTIONS,
     NAMES,
     STEP_FUNCTIONS,
-    Call,
     Expression,
+    FunctionCall,
     Text,
     Uses,
 )
@@ -108,7 +108,7 @@ def _unknown_attribute(checked: Checked, step: str | None, place: Place, root: s
     return checked.finding("unknown-attribute", step, place, suggestion=suggestion, name=f"{root}.{attribute}", where=where)
 
 
-def _call(checked: Checked, step: str | None, place: Place, call: Call) -> Iterator[Finding]:
+def _call(checked: Checked, step: str | None, place: Place, call: FunctionCall) -> Iterator[Finding]:
     given = arguments(call)
     if given is None:
         yield checked.finding("bad-arguments", step, place, form=FUNCTIONS[call.name].form)
@@ -125,7 +125,7 @@ def _call(checked: Checked, step: str | None, place: Place, call: Call) -> Itera
         yield checked.finding("bad-choice", step, place, suggestion=closest(by, BY), value=by, allowed=", ".join(BY))
 
 
-def arguments(call: Call) -> Mapping[str, object] | None:
+def arguments(call: FunctionCall) -> Mapping[str, object] | None:
     """Return the arguments of `call` by name, or None when it is not written as the function asks."""
     form = FUNCTIONS[call.name]
     names = (*form.needs, *form.takes)

@@ -5,12 +5,12 @@ from typing import ClassVar, Self
 from pydantic import model_validator
 
 from distmark.journeys.field_types import Name
-from distmark.journeys.fields import Part, problem
-from distmark.journeys.model import Act, ChangeAudience, Decision, Visit
+from distmark.journeys.fields import DefinitionPart, problem
+from distmark.journeys.model import Act, ChangeAudience, Decision, StepVisit
 from distmark.journeys.steps.base import Step, StepKind
 
 
-class Audience(Part):
+class AudienceField(DefinitionPart):
     """Exactly one of `add` and `remove`."""
 
     add: Name | None = None
@@ -28,10 +28,10 @@ class AudienceStep(Step):
 
     kind: ClassVar[str] = "audience"
 
-    audience: Audience
+    audience: AudienceField
 
 
-def decide(step: AudienceStep, visit: Visit) -> Decision:
+def decide(step: AudienceStep, visit: StepVisit) -> Decision:
     """Return the change."""
     action = "add" if step.audience.add else "remove"
     return Act(ChangeAudience(step.id, action, step.audience.add or step.audience.remove or ""))

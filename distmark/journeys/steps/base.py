@@ -9,9 +9,9 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 from distmark.journeys.expressions import Expression, Text, Texts
 from distmark.journeys.field_types import Name, Words
-from distmark.journeys.fields import Part, problem, reference
+from distmark.journeys.fields import DefinitionPart, problem, reference
 from distmark.journeys.findings import closest
-from distmark.journeys.model import Decision, IfHeld, Visit
+from distmark.journeys.model import Decision, IfHeld, StepVisit
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Defaults:
     if_held: IfHeld = IfHeld.hold
 
 
-class Step(Part):
+class Step(DefinitionPart):
     """A step of any kind. `pauses` is whether a visit always takes time, so that a loop through it comes to rest."""
 
     kind: ClassVar[str] = ""
@@ -78,7 +78,7 @@ class StepKind:
 
     key: str
     model: type[Step]
-    decide: Callable[[Any, Visit], Decision]
+    decide: Callable[[Any, StepVisit], Decision]
     describe: Callable[[Any, str], tuple[str, str]]
     label: Mapping[str, str]
     icon: str

@@ -9,8 +9,8 @@ from pydantic import Field, PlainValidator, TypeAdapter, WithJsonSchema, model_v
 
 from distmark.journeys.expressions import ENGAGEMENT_FUNCTIONS, Expression, namespace
 from distmark.journeys.field_types import Identifier, Name, Percent, Words
-from distmark.journeys.fields import Part, problem, reference
-from distmark.journeys.model import Decision, Go, Sleep, Visit, Why
+from distmark.journeys.fields import DefinitionPart, problem, reference
+from distmark.journeys.model import Decision, Go, Sleep, StepVisit, Why
 from distmark.journeys.steps.base import Path, Step, StepKind, Steps
 from distmark.journeys.times import Duration, add
 from distmark.journeys.wording import listed
@@ -31,7 +31,7 @@ METRICS = {
 }
 
 
-class Condition(Part):
+class Condition(DefinitionPart):
     """An arm taken when `when` is true, or by all who are left."""
 
     when: Expression | None = None
@@ -56,7 +56,7 @@ class Condition(Part):
         return self.name or (OTHERWISE if self.otherwise else None)
 
 
-class Arm(Part):
+class Arm(DefinitionPart):
     """An arm taken by a share of the contacts; equal shares when none says one."""
 
     name: Name
@@ -64,7 +64,7 @@ class Arm(Part):
     steps: Steps = ()
 
 
-class Random(Part):
+class Random(DefinitionPart):
     """Arms by chance; a contact's arm never changes."""
 
     random: tuple[Arm, ...]
@@ -75,7 +75,7 @@ class Random(Part):
         return self
 
 
-class SplitTest(Part):
+class SplitTest(DefinitionPart):
     """What decides a test: the metric, how many wait for the result, and when it is read."""
 
     metric: Literal["click", "conversion", "revenue", "open"] = Field(description="What the winner has most of, per contact.")
@@ -98,7 +98,7 @@ class SplitTest(Part):
         return self
 
 
-class SplitTestOf(Part):
+class SplitTestOf(DefinitionPart):
     """A test; its arms stand beside it in the step."""
 
     test: SplitTest
@@ -228,7 +228,7 @@ def draw(random_key: str, salt: str) -> float:
     return int.from_bytes(sha256(f"{random_key}{salt}".encode()).digest()[:7]) / 2**56
 
 
-def decide(step: BranchStep, visit: Visit) -> Decision:
+def decide(step: BranchStep, visit: StepVisit) -> Decision:
     """Return the way into the arm, or the sleep of a contact held out of a test."""
     if isinstance(step.branch, tuple):
         return _by_condition(step.branch, visit)
@@ -237,7 +237,7 @@ def decide(step: BranchStep, visit: Visit) -> Decision:
     return _into(_drawn(step.split, visit))
 
 
-def _by_condition(conditions: Conditions, visit: Visit) -> Decision:
+def _by_condition(conditions: Conditions, visit: StepVisit) -> Decision:
     names = namespace(visit.facts, visit.now, visit.zone)
     for condition in conditions:
         if condition.when is None or condition.when.holds(names):
@@ -245,7 +245,7 @@ def _by_condition(conditions: Conditions, visit: Visit) -> Decision:
     return Go(detail={"arm": "none"})
 
 
-def _drawn(arms: Sequence[Arm], visit: Visit) -> Arm:
+def _drawn(arms: Sequence[Arm], visit: StepVisit) -> Arm:
     point, reached = draw(visit.facts.random_key, visit.step_id), 0.0
     taken = [(arm, share) for arm, share in zip(arms, shares_of(arms), strict=True) if share > 0]
     for arm, share in taken:
@@ -259,7 +259,7 @@ def _into(arm: Arm, **detail: object) -> Go:
     return Go(arm.steps[0].id if arm.steps else None, {"arm": arm.name, **detail})
 
 
-def _by_test(step: BranchStep, test: SplitTest, visit: Visit) -> Decision:
+def _by_test(step: BranchStep, test: SplitTest, visit: StepVisit) -> Decision:
     if winner := next((arm for arm in step.arms if arm.name == visit.facts.winners.get(step.id)), None):
         return _into(winner, winner=True)
     if draw(visit.facts.random_key, f"{step.id}:hold_out") >= test.hold_out.rate:

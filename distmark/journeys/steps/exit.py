@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PlainValidator, WithJsonSchema
 
 from distmark.journeys.field_types import Words
-from distmark.journeys.model import Decision, End, Outcome, Visit
+from distmark.journeys.model import Decision, End, Outcome, StepVisit
 from distmark.journeys.steps.base import Step, StepKind
 
 OUTCOMES = {"exit": {"ja": "離脱", "en": "exit"}, "completed": {"ja": "完了", "en": "completed"}, "goal": {"ja": "目標", "en": "goal"}}
@@ -34,7 +34,7 @@ class ExitStep(Step):
         return ()
 
 
-def decide(step: ExitStep, visit: Visit) -> Decision:
+def decide(step: ExitStep, visit: StepVisit) -> Decision:
     """Return the end."""
     return End(Outcome(step.outcome), str(step.exit))
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from distmark.journeys.field_types import Name
-from distmark.journeys.model import Decision, Go, Visit
+from distmark.journeys.model import Decision, Go, StepVisit
 from distmark.journeys.steps.base import Step, StepKind
 
 
@@ -24,7 +24,7 @@ class GotoStep(Step):
         return (("goto", self.goto),)
 
 
-def decide(step: GotoStep, visit: Visit) -> Decision:
+def decide(step: GotoStep, visit: StepVisit) -> Decision:
     """Return the way to the named step, or on when it was gone often enough."""
     return Go(step.goto) if step.at_most is None or visit.number <= step.at_most else Go()
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from distmark.journeys.expressions import namespace
 from distmark.journeys.field_types import Identifier, Name
-from distmark.journeys.model import Act, Decision, EnterJourney, Visit
+from distmark.journeys.model import Act, Decision, EnterJourney, StepVisit
 from distmark.journeys.steps.base import Step, StepKind
 from distmark.journeys.steps.update import Value, filled
 
@@ -20,7 +20,7 @@ class JourneyStep(Step):
     data: dict[Identifier, Value] = Field(default_factory=dict, description="Data frozen at entry.")
 
 
-def decide(step: JourneyStep, visit: Visit) -> Decision:
+def decide(step: JourneyStep, visit: StepVisit) -> Decision:
     """Return the entry with its data filled."""
     names = namespace(visit.facts, visit.now, visit.zone)
     return Act(EnterJourney(step.id, step.journey, {field: filled(value, names) for field, value in step.data.items()}))

@@ -9,7 +9,7 @@ from distmark.channels.registry import CHANNELS
 from distmark.journeys.field_types import Identifier, Name
 from distmark.journeys.fields import problem
 from distmark.journeys.findings import closest
-from distmark.journeys.model import Act, Decision, IfHeld, SendMessage, Visit
+from distmark.journeys.model import Act, Decision, IfHeld, SendMessage, StepVisit
 from distmark.journeys.steps.base import Defaults, Step, StepKind
 from distmark.journeys.wording import listed
 
@@ -55,7 +55,7 @@ class SendStep(Step):
         return self.model_copy(update={"purpose": purpose, "if_held": self.if_held or defaults.if_held})
 
 
-def decide(step: SendStep, visit: Visit) -> Decision:
+def decide(step: SendStep, visit: StepVisit) -> Decision:
     """Return the message to send."""
     return Act(SendMessage(step.id, step.send, step.message, step.editable, step.if_held, step.purpose == "transactional"))
 

@@ -5,8 +5,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from distmark.journeys.expressions import Texts, namespace
-from distmark.journeys.fields import Part
-from distmark.journeys.model import Act, CreateTask, Decision, Visit
+from distmark.journeys.fields import DefinitionPart
+from distmark.journeys.model import Act, CreateTask, Decision, StepVisit
 from distmark.journeys.steps.base import Step, StepKind
 from distmark.journeys.times import Duration, add
 from distmark.journeys.wording import duration_words, without_slots
@@ -14,7 +14,7 @@ from distmark.journeys.wording import duration_words, without_slots
 WHO = {"partner": {"ja": "担当者", "en": "partner"}, "marketer": {"ja": "本部", "en": "marketer"}}
 
 
-class Task(Part):
+class TaskField(DefinitionPart):
     """Who does what until when."""
 
     for_: Literal["partner", "marketer"] = Field("partner", alias="for", description="Whose task it is.")
@@ -28,10 +28,10 @@ class TaskStep(Step):
 
     kind: ClassVar[str] = "task"
 
-    task: Task
+    task: TaskField
 
 
-def decide(step: TaskStep, visit: Visit) -> Decision:
+def decide(step: TaskStep, visit: StepVisit) -> Decision:
     """Return the task, worded in the partner's language."""
     task, names = step.task, namespace(visit.facts, visit.now, visit.zone)
     lang = str(visit.facts.partner.get("language") or "")

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 from distmark.journeys.expressions import Names, Text, namespace
 from distmark.journeys.field_types import Identifier
 from distmark.journeys.fields import problem
-from distmark.journeys.model import Act, Decision, UpdateContact, Visit
+from distmark.journeys.model import Act, Decision, StepVisit, UpdateContact
 from distmark.journeys.steps.base import Step, StepKind
 
 Scalar = str | int | float | bool | None
@@ -46,7 +46,7 @@ def filled(value: Text | Scalar, names: Names) -> object:
     return value.value(names) if isinstance(value, Text) else value
 
 
-def decide(step: UpdateStep, visit: Visit) -> Decision:
+def decide(step: UpdateStep, visit: StepVisit) -> Decision:
     """Return the changes with their slots filled."""
     names = namespace(visit.facts, visit.now, visit.zone)
     return Act(UpdateContact(step.id, {field: filled(value, names) for field, value in step.update.items()}))

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from distmark.journeys.expressions import Expression, namespace
 from distmark.journeys.field_types import DateOf
-from distmark.journeys.model import Decision, End, EventFact, Go, Outcome, SentFact, Sleep, Visit, Why
+from distmark.journeys.model import Decision, End, EventFact, Go, Outcome, SentFact, Sleep, StepVisit, Why
 from distmark.journeys.steps.base import Step, StepKind
 from distmark.journeys.times import Duration, Offset, TimeOfDay, add, as_date, next_allowed, next_day, next_time, resolve, shift, yearly
 from distmark.journeys.waits import Wait
@@ -44,7 +44,7 @@ class WaitStep(Step):
         return (("wait.on_timeout", self.wait.on_timeout),) if self.wait.on_timeout else ()
 
 
-def decide(step: WaitStep, visit: Visit) -> Decision:
+def decide(step: WaitStep, visit: StepVisit) -> Decision:
     """Return where to go when the wait is over, else until when to sleep. The same for the same visit however often it is asked."""
     wait = step.wait
     if wait.event is not None:
@@ -59,7 +59,7 @@ def decide(step: WaitStep, visit: Visit) -> Decision:
     return Sleep(due, Why.time, rules)
 
 
-def due_at(wait: Wait, visit: Visit) -> Due:
+def due_at(wait: Wait, visit: StepVisit) -> Due:
     """Return when a wait for time ends (aware UTC), and the rules that moved it. The date of an `on` must be known."""
     if wait.on is not None:
         return _date_due(wait, wait.on, visit)
@@ -73,7 +73,7 @@ def due_at(wait: Wait, visit: Visit) -> Due:
     return next_day(start, visit.zone, wait.days, wait.holidays)
 
 
-def date_of(on: DateOf, visit: Visit) -> date | None:
+def date_of(on: DateOf, visit: StepVisit) -> date | None:
     """Return the day that `on` means for this contact, or None when the contact has none."""
     if on.day is not None:
         return on.day
@@ -87,7 +87,7 @@ def _decide_without_date(wait: Wait, on: DateOf) -> Decision:
     return End(Outcome.exit, f"{on} is missing")
 
 
-def _date_due(wait: Wait, on: DateOf, visit: Visit) -> Due:
+def _date_due(wait: Wait, on: DateOf, visit: StepVisit) -> Due:
     day = date_of(on, visit)
     assert day is not None, "asked only for a contact with that date"
     if wait.every is None:
@@ -101,20 +101,20 @@ def _date_due(wait: Wait, on: DateOf, visit: Visit) -> Due:
     raise AssertionError("an anniversary comes every year")
 
 
-def _at_date(day: date, wait: Wait, visit: Visit) -> Due:
+def _at_date(day: date, wait: Wait, visit: StepVisit) -> Due:
     offset = wait.offset or Offset()
     wall = shift(datetime.combine(day, (wait.at or MIDNIGHT).at), offset)
     return next_day(resolve(wall, visit.zone) + timedelta(minutes=offset.minutes), visit.zone, wait.days, wait.holidays)
 
 
-def _is_new(wait: Wait, happened_at: datetime, visit: Visit) -> bool:
+def _is_new(wait: Wait, happened_at: datetime, visit: StepVisit) -> bool:
     # Who comes round again arrives at the moment of the event that let her through: that one is spent.
     if visit.number > 1:
         return happened_at > visit.arrived_at
     return wait.since == "entry" or happened_at >= visit.arrived_at
 
 
-def _decide_event(wait: Wait, name: str, visit: Visit) -> Decision:
+def _decide_event(wait: Wait, name: str, visit: StepVisit) -> Decision:
     due = add(visit.arrived_at, wait.timeout, visit.zone) if wait.timeout is not None else None
     happened_at = _engaged_at(wait, visit) if wait.of is not None else _happened_at(wait, name, visit)
     if happened_at is not None and _is_new(wait, happened_at, visit) and (due is None or happened_at <= due):
@@ -122,18 +122,18 @@ def _decide_event(wait: Wait, name: str, visit: Visit) -> Decision:
     return _until_timeout(wait, due, visit, name)
 
 
-def _happened_at(wait: Wait, name: str, visit: Visit) -> datetime | None:
+def _happened_at(wait: Wait, name: str, visit: StepVisit) -> datetime | None:
     for event in visit.facts.events:
         if event.name == name and _is_new(wait, event.at, visit) and _counts(wait.where, event, visit):
             return event.at
     return None
 
 
-def _counts(where: Expression | None, event: EventFact, visit: Visit) -> bool:
+def _counts(where: Expression | None, event: EventFact, visit: StepVisit) -> bool:
     return where is None or where.holds(namespace(visit.facts, visit.now, visit.zone, event))
 
 
-def _engaged_at(wait: Wait, visit: Visit) -> datetime | None:
+def _engaged_at(wait: Wait, visit: StepVisit) -> datetime | None:
     fact = visit.facts.sent.get(wait.of or "")
     if fact is None:
         return None
@@ -147,14 +147,14 @@ def _clicked_at(fact: SentFact, link: str | None) -> datetime | None:
     return min(times, default=None)
 
 
-def _decide_condition(wait: Wait, when: Expression, visit: Visit) -> Decision:
+def _decide_condition(wait: Wait, when: Expression, visit: StepVisit) -> Decision:
     if when.holds(namespace(visit.facts, visit.now, visit.zone)):
         return Go(detail={"event": "when"})
     due = add(visit.arrived_at, wait.timeout, visit.zone) if wait.timeout is not None else None
     return _until_timeout(wait, due, visit, ANY_NEWS)
 
 
-def _until_timeout(wait: Wait, due: datetime | None, visit: Visit, event: str) -> Decision:
+def _until_timeout(wait: Wait, due: datetime | None, visit: StepVisit, event: str) -> Decision:
     if due is not None and visit.now >= due:
         return Go(wait.on_timeout, {"timeout": str(wait.timeout)}, due)
     return Sleep(due, Why.event, (), event)
@@ -178,7 +178,7 @@ def _hours_of(best_hours: Mapping[str, Any]) -> _Hours | None:
     return next((_Hours(best_hours[whose], whose) for whose in ("contact", "segment", "default") if best_hours.get(whose)), None)
 
 
-def _best_hour(within: Duration, visit: Visit) -> Due:
+def _best_hour(within: Duration, visit: StepVisit) -> Due:
     hours = _hours_of(visit.facts.best_hours)
     latest = add(visit.arrived_at, within, visit.zone)
     # Who comes round again within the hour has already been let through in it.
@@ -195,7 +195,7 @@ def _best_hour(within: Duration, visit: Visit) -> Due:
     return best, (f"best_time:{hours.whose}",)
 
 
-def _next_hour(at: datetime, visit: Visit) -> datetime:
+def _next_hour(at: datetime, visit: StepVisit) -> datetime:
     local = at.astimezone(visit.zone)
     into_hour = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
     return at.astimezone(UTC) - into_hour + timedelta(hours=1)

@@ -7,8 +7,8 @@ from pydantic import AfterValidator, Field
 
 from distmark.journeys.expressions import Text, namespace
 from distmark.journeys.field_types import Name
-from distmark.journeys.fields import Part, problem
-from distmark.journeys.model import Act, CallWebhook, Decision, Visit
+from distmark.journeys.fields import DefinitionPart, problem
+from distmark.journeys.model import Act, CallWebhook, Decision, StepVisit
 from distmark.journeys.steps.base import Step, StepKind
 from distmark.journeys.steps.update import Value, filled
 
@@ -21,7 +21,7 @@ def _has_fixed_host(url: Text) -> Text:
     return url
 
 
-class Webhook(Part):
+class Webhook(DefinitionPart):
     """What to call and how."""
 
     url: Annotated[Text, AfterValidator(_has_fixed_host)] = Field(description="http(s) address; slots may fill path and query.")
@@ -41,7 +41,7 @@ class WebhookStep(Step):
     webhook: Webhook
 
 
-def decide(step: WebhookStep, visit: Visit) -> Decision:
+def decide(step: WebhookStep, visit: StepVisit) -> Decision:
     """Return the call with its slots filled."""
     hook, names = step.webhook, namespace(visit.facts, visit.now, visit.zone)
     headers = {name: text.render(names) for name, text in hook.headers.items()}

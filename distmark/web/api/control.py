@@ -1,4 +1,4 @@
-"""The REST API: pausing, resuming, stopping and draining a journey, a version of it, a campaign, a partner, a contact, or enrollments."""
+"""REST routes that pause, resume, stop and drain a scope: a journey, a version, a campaign, a partner, a contact, or enrollments."""
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -16,10 +16,12 @@ from distmark.enrollments.suspensions import Scope
 from distmark.entries.api_calls import InvalidCall
 from distmark.errors import NotFound
 from distmark.journeys.service import get_journey, versions_of
+from distmark.journeys.table import Journey
 from distmark.partners.model import Viewer
 from distmark.partners.scope import visible
 from distmark.partners.table import Partner
-from distmark.web.api.entries import Id, body_of, problems_of, read_json, unreadable
+from distmark.sql import id_of
+from distmark.web.api.bodies import Id, problems_of, problems_response, raw_body, read_json
 from distmark.web.api.viewer import api_viewer
 from distmark.web.visit import Site
 
@@ -29,11 +31,11 @@ LONGEST_REASON = 300
 MOST_HOURS = 24 * 30
 Key = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00]+$")]
 Reason = Annotated[str, Field(max_length=LONGEST_REASON, pattern=r"^[^\x00-\x1f]*$")]
-Keyed = TypeVar("Keyed", Campaign, Partner)
+KeyedRow = TypeVar("KeyedRow", Campaign, Partner)
 
 
-class ScopeAsked(BaseModel):
-    """What is meant: everything that is given must fit, or a list of enrollments alone. A `version` is of the `journey`."""
+class ScopeRequest(BaseModel):
+    """The scope of a request: every given field narrows it, or it is a list of enrollments alone. `version` is a number of `journey`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -46,7 +48,7 @@ class ScopeAsked(BaseModel):
     dry_run: bool = False
 
     @model_validator(mode="after")
-    def _names_something(self) -> Self:
+    def _has_scope(self) -> Self:
         parts = (self.journey, self.campaign, self.partner, self.contact)
         if self.version is not None and self.journey is None:
             raise ValueError("A version is of a journey; give journey with version.")
@@ -55,31 +57,31 @@ class ScopeAsked(BaseModel):
         return self
 
 
-class HoldAsked(ScopeAsked):
-    """What is paused or drained, and why."""
+class SuspendRequest(ScopeRequest):
+    """A scope to pause or to drain, with the reason."""
 
     reason: Reason = ""
 
 
-class StopAsked(ScopeAsked):
-    """What ends for everybody who is inside, and why: the reason is required."""
+class StopRequest(ScopeRequest):
+    """A scope to stop, with the reason, which is required."""
 
     reason: Annotated[str, Field(min_length=1, max_length=LONGEST_REASON, pattern=r"^[^\x00-\x1f]*\S[^\x00-\x1f]*$")]
 
 
-class ResumeAsked(ScopeAsked):
-    """What goes on: with waits made longer by the pause (`extend`), and those due at once spread evenly over so many hours."""
+class ResumeRequest(ScopeRequest):
+    """A scope to resume: `extend` makes waits longer by the pause, `spread_hours` spreads the enrollments due at once evenly."""
 
     extend: bool = False
     spread_hours: Annotated[float, Field(ge=0, le=MOST_HOURS, allow_inf_nan=False)] = 0
 
 
-Asked = TypeVar("Asked", bound=ScopeAsked)
-Act = Callable[[Session, Viewer, Scope, Any], Mapping[str, Any]]
+AnyScopeRequest = TypeVar("AnyScopeRequest", bound=ScopeRequest)
+ControlAct = Callable[[Session, Viewer, Scope, Any], Mapping[str, Any]]
 
 
-def _described(model: type[ScopeAsked], answer: Mapping[str, str]) -> dict[str, Any]:
-    """Return what OpenAPI says of a route: its body, and what it answers."""
+def _openapi_of(model: type[ScopeRequest], answer: Mapping[str, str]) -> dict[str, Any]:
+    """Return the OpenAPI description of a route: its body and the fields of its answer."""
     properties = {name: {"type": kind} for name, kind in answer.items()}
     schema = {"type": "object", "properties": properties, "required": list(properties)}
     return {
@@ -92,70 +94,70 @@ COUNTED = {"count": "integer", "dry_run": "boolean"}
 RESUMED = COUNTED | {"paused": "integer", "kept": "integer", "at_once": "integer", "steps": "object", "extended": "boolean"}
 
 
-@router.post("/pause", openapi_extra=_described(HoldAsked, COUNTED))
-def post_pause(request: Request, body: bytes = body_of, viewer: Viewer = api_viewer) -> Response:
-    """Freeze everybody in the scope where they are; `count` were moving. Who enters it meanwhile starts paused. A repeat is harmless."""
+@router.post("/pause", openapi_extra=_openapi_of(SuspendRequest, COUNTED))
+def post_pause(request: Request, body: bytes = raw_body, viewer: Viewer = api_viewer) -> Response:
+    """Pause the enrollments of the scope; `count` of them were not paused before. Later enrollments start paused. A repeat is harmless."""
     site: Site = request.app.state.site
 
-    def act(session: Session, viewer: Viewer, scope: Scope, asked: HoldAsked) -> dict[str, Any]:
-        return {"count": control.pause(session, viewer, scope, site.clock.now(), asked.reason)}
+    def act(session: Session, viewer: Viewer, scope: Scope, scope_request: SuspendRequest) -> dict[str, Any]:
+        return {"count": control.pause(session, viewer, scope, site.clock.now(), scope_request.reason)}
 
-    return _answered(request, viewer, body, HoldAsked, act)
+    return _answer(request, viewer, body, SuspendRequest, act)
 
 
-@router.post("/resume", openapi_extra=_described(ResumeAsked, RESUMED))
-def post_resume(request: Request, body: bytes = body_of, viewer: Viewer = api_viewer) -> Response:
-    """Let the scope go on; of `paused`, `count` do and `kept` stay, under another pause. `at_once` of them do something now, or spread."""
+@router.post("/resume", openapi_extra=_openapi_of(ResumeRequest, RESUMED))
+def post_resume(request: Request, body: bytes = raw_body, viewer: Viewer = api_viewer) -> Response:
+    """Resume the scope: of `paused` enrollments `count` go on and `kept` stay under another pause; `at_once` are due now or spread."""
     site: Site = request.app.state.site
 
-    def act(session: Session, viewer: Viewer, scope: Scope, asked: ResumeAsked) -> dict[str, Any]:
-        spread = timedelta(hours=asked.spread_hours) or None
-        do = control.plan_resume if asked.dry_run else control.resume
-        return _told(do(session, viewer, scope, site.clock.now(), extend=asked.extend, spread=spread))
+    def act(session: Session, viewer: Viewer, scope: Scope, scope_request: ResumeRequest) -> dict[str, Any]:
+        spread = timedelta(hours=scope_request.spread_hours) or None
+        do = control.plan_resume if scope_request.dry_run else control.resume
+        return _plan_json(do(session, viewer, scope, site.clock.now(), extend=scope_request.extend, spread=spread))
 
-    return _answered(request, viewer, body, ResumeAsked, act)
+    return _answer(request, viewer, body, ResumeRequest, act)
 
 
-@router.post("/stop", openapi_extra=_described(StopAsked, COUNTED))
-def post_stop(request: Request, body: bytes = body_of, viewer: Viewer = api_viewer) -> Response:
-    """End the journey for everybody who is inside, for good; they were `count`. To keep others from entering, drain first."""
+@router.post("/stop", openapi_extra=_openapi_of(StopRequest, COUNTED))
+def post_stop(request: Request, body: bytes = raw_body, viewer: Viewer = api_viewer) -> Response:
+    """End the `count` live enrollments of the scope for good. Contacts can still enter afterwards, unless the scope is drained first."""
     site: Site = request.app.state.site
 
-    def act(session: Session, viewer: Viewer, scope: Scope, asked: StopAsked) -> dict[str, Any]:
-        if asked.dry_run:
+    def act(session: Session, viewer: Viewer, scope: Scope, scope_request: StopRequest) -> dict[str, Any]:
+        if scope_request.dry_run:
             return {"count": control.plan_stop(session, viewer, scope)}
-        return {"count": control.stop(session, viewer, scope, asked.reason.strip(), site.clock.now())}
+        return {"count": control.stop(session, viewer, scope, scope_request.reason.strip(), site.clock.now())}
 
-    return _answered(request, viewer, body, StopAsked, act)
+    return _answer(request, viewer, body, StopRequest, act)
 
 
-@router.post("/drain", openapi_extra=_described(HoldAsked, COUNTED))
-def post_drain(request: Request, body: bytes = body_of, viewer: Viewer = api_viewer) -> Response:
-    """Let nobody enter the scope until it is resumed; `count` are inside and finish."""
+@router.post("/drain", openapi_extra=_openapi_of(SuspendRequest, COUNTED))
+def post_drain(request: Request, body: bytes = raw_body, viewer: Viewer = api_viewer) -> Response:
+    """Let no contact enter the scope until it is resumed; the `count` live enrollments go on to their end."""
     site: Site = request.app.state.site
 
-    def act(session: Session, viewer: Viewer, scope: Scope, asked: HoldAsked) -> dict[str, Any]:
-        return {"count": control.drain(session, viewer, scope, site.clock.now(), asked.reason)}
+    def act(session: Session, viewer: Viewer, scope: Scope, scope_request: SuspendRequest) -> dict[str, Any]:
+        return {"count": control.drain(session, viewer, scope, site.clock.now(), scope_request.reason)}
 
-    return _answered(request, viewer, body, HoldAsked, act)
+    return _answer(request, viewer, body, SuspendRequest, act)
 
 
-def _answered(request: Request, viewer: Viewer, body: bytes, model: type[Asked], act: Callable[..., dict[str, Any]]) -> Response:
+def _answer(request: Request, viewer: Viewer, body: bytes, model: type[AnyScopeRequest], act: Callable[..., dict[str, Any]]) -> Response:
     site: Site = request.app.state.site
     try:
-        asked = TypeAdapter(model).validate_python(read_json(body))
+        scope_request = TypeAdapter(model).validate_python(read_json(body))
     except ValidationError as error:
-        return unreadable(request, problems_of(error))
+        return problems_response(request, problems_of(error))
     except InvalidCall as error:
-        return unreadable(request, error.problems)
+        return problems_response(request, error.problems)
     with site.db.writing() as session:
-        done = act(session, viewer, _meant(session, viewer, asked), asked)
-        if asked.dry_run:  # what it counts is exact: what was done is taken back
+        done = act(session, viewer, _scope_of(session, viewer, scope_request), scope_request)
+        if scope_request.dry_run:  # the counts of a dry run are exact: the act is done and rolled back
             session.rollback()
-    return JSONResponse(done | {"dry_run": asked.dry_run})
+    return JSONResponse(done | {"dry_run": scope_request.dry_run})
 
 
-def _told(plan: ResumePlan) -> dict[str, Any]:
+def _plan_json(plan: ResumePlan) -> dict[str, Any]:
     return {
         "count": plan.resumed,
         "paused": plan.paused,
@@ -167,31 +169,32 @@ def _told(plan: ResumePlan) -> dict[str, Any]:
     }
 
 
-# --- names --------------------------------------------------------------------------------------------------------------------------------
+# --- scopes -------------------------------------------------------------------------------------------------------------------------------
 
 
-def _meant(session: Session, viewer: Viewer, asked: ScopeAsked) -> Scope:
-    """Return the scope that is named, among the viewer's rows. NotFound for what is not theirs."""
-    if asked.enrollments:
-        return Scope.listed(asked.enrollments)
-    journey_id = get_journey(session, viewer, asked.journey).id if asked.journey else None
+def _scope_of(session: Session, viewer: Viewer, scope_request: ScopeRequest) -> Scope:
+    """Return the scope that the request names; NotFound when a named row is not among the viewer's."""
+    if scope_request.enrollments:
+        return Scope.listed(scope_request.enrollments)
+    journey = get_journey(session, viewer, scope_request.journey) if scope_request.journey else None
+    version_id = _version_id(session, journey, scope_request.version) if journey and scope_request.version is not None else None
     return Scope(
-        journey_id=journey_id if asked.version is None else None,
-        version_id=_version_id(session, journey_id or 0, asked) if asked.version is not None else None,
-        campaign_id=_keyed(session, viewer, Campaign, asked.campaign).id if asked.campaign else None,
-        partner_id=_keyed(session, viewer, Partner, asked.partner).id if asked.partner else None,
-        contact_id=asked.contact,
+        journey_id=id_of(journey) if journey and version_id is None else None,
+        version_id=version_id,
+        campaign_id=_row_by_key(session, viewer, Campaign, scope_request.campaign).id if scope_request.campaign else None,
+        partner_id=_row_by_key(session, viewer, Partner, scope_request.partner).id if scope_request.partner else None,
+        contact_id=scope_request.contact,
     )
 
 
-def _version_id(session: Session, journey_id: int, asked: ScopeAsked) -> int | None:
-    found = next((version.id for version in versions_of(session, journey_id) if version.number == asked.version), None)
+def _version_id(session: Session, journey: Journey, number: int) -> int:
+    found = next((version for version in versions_of(session, id_of(journey)) if version.number == number), None)
     if found is None:
-        raise NotFound(f"Journey {asked.journey} has no version {asked.version}.")
-    return found
+        raise NotFound(f"Journey {journey.key} has no version {number}.")
+    return id_of(found)
 
 
-def _keyed(session: Session, viewer: Viewer, table: type[Keyed], key: str) -> Keyed:
+def _row_by_key(session: Session, viewer: Viewer, table: type[KeyedRow], key: str) -> KeyedRow:
     found = session.exec(visible(select(table), table, viewer).where(col(table.key) == key)).first()
     if found is None:
         raise NotFound(f"There is no {table.__name__.lower()} {key} among yours.")

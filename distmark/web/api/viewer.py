@@ -1,4 +1,4 @@
-"""Who a request to the REST API acts for: the person who made the bearer token that it carries."""
+"""The viewer of a request to the REST API: the user who made its bearer token."""
 
 from typing import Any
 
@@ -18,15 +18,15 @@ TOKEN_SECONDS = 366 * 24 * 3600
 
 
 class ApiViewer:
-    """Whose rows a request may touch: those of who made its bearer token, or was given one that this installation signed."""
+    """The dependency that gives a route the viewer of the request's bearer token: a stored token, or one that this installation signed."""
 
     def __call__(self, request: Request) -> Viewer:
         site: Site = request.app.state.site
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         token = token.strip() if scheme.lower() == "bearer" else ""
         if token.startswith(PREFIX):
-            return _holder(site, token)
-        user_id = _signed_for(site, token) if token else None
+            return _token_holder(site, token)
+        user_id = _signed_user_id(site, token) if token else None
         with site.db.reading() as session:
             user = session.get(User, user_id) if user_id is not None else None
             viewer = active_viewer(session, user) if user is not None else None
@@ -35,7 +35,7 @@ class ApiViewer:
         return viewer
 
 
-def _holder(site: Site, token: str) -> Viewer:
+def _token_holder(site: Site, token: str) -> Viewer:
     now = site.clock.now()
     with site.db.reading() as session:
         found = viewer_of_token(session, token)
@@ -48,7 +48,7 @@ def _holder(site: Site, token: str) -> Viewer:
     return viewer
 
 
-def _signed_for(site: Site, token: str) -> int | None:
+def _signed_user_id(site: Site, token: str) -> int | None:
     try:
         user_id = site.signer("api").loads(token, max_age=TOKEN_SECONDS)
     except BadSignature:
@@ -57,7 +57,7 @@ def _signed_for(site: Site, token: str) -> int | None:
 
 
 def api_token(site: Site, user_id: int) -> str:
-    """Return a signed bearer token, good for a year, with which requests act as this person: it cannot be revoked alone."""
+    """Return a signed bearer token of this user, valid for a year. A single signed token cannot be revoked."""
     return str(site.signer("api").dumps(user_id))
 
 

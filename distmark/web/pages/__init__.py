@@ -1,4 +1,4 @@
-"""One module of function views per page."""
+"""The pages: one module of views for each page. `PAGES` lists their routers, and those of the REST API."""
 
 from distmark.web.api import control as api_control
 from distmark.web.api import entries as api_entries

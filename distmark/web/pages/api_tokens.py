@@ -1,4 +1,4 @@
-"""Keys for programs that use the REST API: made, shown once, listed with their last use, revoked."""
+"""Bearer tokens of the REST API: making one, which is shown once, listing them with their last use, and revoking one."""
 
 from fastapi import APIRouter
 from fastapi.responses import Response
@@ -10,7 +10,7 @@ from distmark.partners.model import Permission
 from distmark.partners.tokens import tokens_of
 from distmark.sql import id_of
 from distmark.web import errors
-from distmark.web.forms import text, the_form
+from distmark.web.forms import posted_form, text
 from distmark.web.i18n import N_
 from distmark.web.permissions import needs
 from distmark.web.visit import Visit
@@ -24,13 +24,13 @@ SAMPLE = """curl -X POST {base}/api/v1/events \\
 
 @router.get("/access")
 def access_page(visit: Visit = needs(Permission.use_api)) -> Response:
-    """The person's keys, and how one is used."""
+    """Show the user's tokens, and a sample call with one."""
     return _page(visit)
 
 
 @router.post("/access")
-def create_access(visit: Visit = needs(Permission.use_api), form: FormData = the_form) -> Response:
-    """Make a key. It stands on this answer alone: nothing keeps it."""
+def create_access(visit: Visit = needs(Permission.use_api), form: FormData = posted_form) -> Response:
+    """Make a token and show it. Only its hash is stored, so it is never shown again."""
     name = text(form, "name")
     try:
         with visit.writing() as session:
@@ -43,7 +43,7 @@ def create_access(visit: Visit = needs(Permission.use_api), form: FormData = the
 
 @router.post("/access/{token_id}/revoke")
 def revoke_access(token_id: int, visit: Visit = needs(Permission.use_api)) -> Response:
-    """Let a key open nothing any more."""
+    """Revoke a token."""
     with visit.writing() as session:
         name = revoke_token(session, visit.viewer, token_id, visit.now).name
     return visit.go("/access", N_("“%(name)s” opens nothing any more."), name=name)

@@ -1,4 +1,4 @@
-"""Approvals: exactly what changed and what will be sent; approve, or send back with a reason. Never one's own text."""
+"""Approvals: the changes and messages of a submitted version, and approving it or sending it back. Authors never approve their own."""
 
 from collections.abc import Mapping
 
@@ -11,12 +11,13 @@ from distmark.compliance import service as compliance
 from distmark.errors import DistmarkError, InvalidInput
 from distmark.journeys import service as journeys
 from distmark.journeys.definition import JourneyDefinition, parse
-from distmark.journeys.service import source_of
+from distmark.journeys.service import journeys_by_id, source_of
 from distmark.journeys.table import JourneyVersion, VersionStatus
 from distmark.partners.model import Permission
+from distmark.partners.service import names_of_users
 from distmark.sql import id_of
-from distmark.web import errors, queries
-from distmark.web.forms import text, the_form
+from distmark.web import errors
+from distmark.web.forms import posted_form, text
 from distmark.web.i18n import N_
 from distmark.web.pages.journeys import changes_between
 from distmark.web.permissions import needs
@@ -28,28 +29,28 @@ router = APIRouter()
 
 @router.get("/approvals")
 def approval_list(visit: Visit = needs(Permission.approve_journeys)) -> Response:
-    """What waits, the longest waiting first."""
+    """List the versions that wait for approval, the longest waiting first."""
     with visit.reading() as session:
         waiting = compliance.waiting_approvals(session, visit.viewer)
-        known = queries.journeys_by_id(session, visit.viewer)
-        names = queries.names_of_users(session, visit.viewer, [row.author_id for row in waiting])
+        known = journeys_by_id(session, visit.viewer)
+        names = names_of_users(session, visit.viewer, [row.author_id for row in waiting])
     return visit.page("approvals/list.html", waiting=waiting, journeys=known, names=names)
 
 
 @router.get("/approvals/{version_id}")
 def approval_page(version_id: int, visit: Visit = needs(Permission.approve_journeys)) -> Response:
-    """The version against the one that people enter now: what changed, and every message old and new."""
+    """Show the version beside the one that contacts enter now: the changes, and every message old and new."""
     return _page(visit, version_id)
 
 
 def _page(visit: Visit, version_id: int, *, wrong: str = "", note: str = "", status: int = 200) -> Response:
     with visit.reading() as session:
         version = journeys.get_version(session, visit.viewer, version_id)
-        journey = queries.journeys_by_id(session, visit.viewer)[version.journey_id]
+        journey = journeys_by_id(session, visit.viewer)[version.journey_id]
         before = _before(session, version)
         definition = journeys.program_of(session, id_of(version)).definition
         changes = changes_between(session, visit, before, version) if before else None
-        names = queries.names_of_users(session, visit.viewer, [version.author_id, version.decided_by_id])
+        names = names_of_users(session, visit.viewer, [version.author_id, version.decided_by_id])
         trail = compliance.audit_trail(session, visit.viewer, "journey_version", version_id)
     return visit.page(
         "approvals/page.html",
@@ -70,7 +71,7 @@ def _page(visit: Visit, version_id: int, *, wrong: str = "", note: str = "", sta
 
 
 def _before(session: Session, version: JourneyVersion) -> JourneyVersion | None:
-    """Return what people get now: the newest published version before this one, else the one before it."""
+    """Return the version to compare with: the newest published version before this one, else the version before it."""
     older = [row for row in journeys.versions_of(session, version.journey_id) if row.number < version.number]
     return next((row for row in older if row.status is VersionStatus.registered), older[0] if older else None)
 
@@ -78,7 +79,7 @@ def _before(session: Session, version: JourneyVersion) -> JourneyVersion | None:
 def _pairs(
     visit: Visit, definition: JourneyDefinition, version: JourneyVersion, before: JourneyVersion | None, changes: object
 ) -> list[Mapping[str, object]]:
-    """Return each message and language with its subjects old and new and whether its templates changed, the changed ones first."""
+    """Return one item per message and language, the changed ones first: its old and new subject, and whether its templates changed."""
     touched = {tuple(change.name.split(".")[:2]) for change in getattr(changes, "templates", ())}
     pairs: list[Mapping[str, object]] = [
         {
@@ -95,7 +96,7 @@ def _pairs(
 
 
 def _subject(visit: Visit, version: JourneyVersion | None, message: str, lang: str) -> str:
-    """Return the message's subject for a made-up person; "" where this version has no such message, or none that can be made."""
+    """Return the message's subject for a made-up contact; "" when the version has no such message, or one that cannot be rendered."""
     if version is None or visit.brand is None:
         return ""
     try:
@@ -106,16 +107,16 @@ def _subject(visit: Visit, version: JourneyVersion | None, message: str, lang: s
 
 
 @router.post("/approvals/{version_id}/approve")
-def approve(version_id: int, visit: Visit = needs(Permission.approve_journeys), form: FormData = the_form) -> Response:
-    """Agree to exactly this text."""
+def approve(version_id: int, visit: Visit = needs(Permission.approve_journeys), form: FormData = posted_form) -> Response:
+    """Approve this version."""
     with visit.writing() as session:
         compliance.approve(session, visit.viewer, version_id, text(form, "note"), visit.now)
     return visit.go("/approvals", N_("Approved. A marketer can publish it now."))
 
 
 @router.post("/approvals/{version_id}/send-back")
-def send_back(version_id: int, visit: Visit = needs(Permission.approve_journeys), form: FormData = the_form) -> Response:
-    """Return the text to its author with the reason."""
+def send_back(version_id: int, visit: Visit = needs(Permission.approve_journeys), form: FormData = posted_form) -> Response:
+    """Send the version back to its author with a reason."""
     try:
         with visit.writing() as session:
             compliance.send_back(session, visit.viewer, version_id, text(form, "note"), visit.now)

@@ -1,4 +1,4 @@
-"""The brand's stylesheet, and whether this process lives and is ready."""
+"""The stylesheet of a brand, and the probes of this process: is it alive, and is it ready."""
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
@@ -15,7 +15,7 @@ router = APIRouter()
 
 @router.get("/brand.css")
 def brand_css(guest: Guest = anyone, brand: str = "") -> Response:
-    """The colours of the brand asked for, else of the reader's; the product's own for an unknown one."""
+    """Return the colours of the brand with this key, else of the reader's brand; the product's own colours for an unknown key."""
     found = guest.brand if not brand or (guest.brand and guest.brand.key == brand) else _brand(guest, brand)
     css = colours.stylesheet(found.tokens if found else {})
     return Response(css, media_type="text/css", headers={"cache-control": "private, max-age=300"})
@@ -28,16 +28,16 @@ def _brand(guest: Guest, key: str) -> Brand | None:
 
 @router.get("/healthz")
 def healthz(guest: Guest = anyone) -> Response:
-    """Say that this process answers."""
+    """Answer ok: this process is alive."""
     return JSONResponse({"status": "ok"})
 
 
 @router.get("/readyz")
 def readyz(guest: Guest = anyone) -> Response:
-    """Say whether the database answers."""
+    """Answer ok when the database answers, else 503."""
     try:
         with guest.reading() as session:
             session.execute(sql("SELECT 1"))
-    except Exception as error:  # whatever is wrong with it, the answer is the same: not ready
+    except Exception as error:  # every error of the database means the same to the probe: not ready
         return JSONResponse({"status": "not ready", "database": type(error).__name__}, status_code=503)
     return JSONResponse({"status": "ok", "database": "ok"})

@@ -1,4 +1,4 @@
-"""Choosing who joins a campaign: many of one's own contacts, or somebody new right after a call."""
+"""Adding members to a campaign: many contacts of one's own, or a new contact right after a call."""
 
 from collections.abc import Mapping
 
@@ -13,10 +13,10 @@ from distmark.errors import InvalidInput, Refused
 from distmark.partners.model import Permission
 from distmark.sql import id_of
 from distmark.web import errors
-from distmark.web.forms import numbers, text, the_form
+from distmark.web.forms import numbers, posted_form, text
 from distmark.web.i18n import N_
-from distmark.web.pages.campaigns import desk_of
-from distmark.web.pages.contacts import FIELDS, agree
+from distmark.web.pages.campaigns import campaign_context
+from distmark.web.pages.contacts import FIELDS, record_agreement
 from distmark.web.permissions import needs
 from distmark.web.visit import Visit
 
@@ -26,7 +26,7 @@ ROWS = 50
 
 @router.get("/campaigns/{campaign_id}/people")
 def people_page(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), q: str = "", after: int | None = None) -> Response:
-    """The person's contacts who are not in the campaign yet, and a form for somebody new."""
+    """Show the viewer's contacts that are not in the campaign yet, and a form for a new contact."""
     return _page(visit, campaign_id, q=q, after=after)
 
 
@@ -41,14 +41,14 @@ def _page(
     status: int = 200,
 ) -> Response:
     with visit.reading() as session:
-        desk = desk_of(session, visit, campaign_id)
+        context = campaign_context(session, visit, campaign_id)
         found = contacts.find_contacts(session, visit.viewer, q, after, ROWS, exclude_campaign_id=campaign_id)
     empty = dict.fromkeys((*FIELDS, "ground"), "")
     return visit.page(
         "campaigns/people.html",
         status=status,
-        desk=desk,
-        campaign=desk.campaign,
+        context=context,
+        campaign=context.campaign,
         base_path=f"/campaigns/{campaign_id}",
         found=found,
         q=q,
@@ -58,8 +58,8 @@ def _page(
 
 
 @router.post("/campaigns/{campaign_id}/people")
-def add_people(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = the_form) -> Response:
-    """Put the ticked contacts in the campaign; nothing is sent yet."""
+def add_people(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
+    """Add the ticked contacts to the campaign; nothing is sent yet."""
     chosen = numbers(form, "contact")
     with visit.writing() as session:
         count = campaigns.add_members(session, visit.viewer, campaign_id, chosen, visit.now)
@@ -68,14 +68,14 @@ def add_people(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts)
 
 
 @router.post("/campaigns/{campaign_id}/people/new")
-def add_new(campaign_id: int, visit: Visit = needs(Permission.write_contacts), form: FormData = the_form) -> Response:
-    """Write a new person down with the ground for writing to them, and put them in the campaign."""
+def add_new(campaign_id: int, visit: Visit = needs(Permission.write_contacts), form: FormData = posted_form) -> Response:
+    """Create a contact with the ground for writing to it, and add it to the campaign."""
     values = {name: text(form, name) for name in (*FIELDS, "ground")}
     try:
         with visit.writing() as session:
             written = read_contact({name: values[name] for name in FIELDS if values[name]})
             contact = contacts.create_contact(session, visit.viewer, written, visit.now)
-            agree(session, visit, contact, values["ground"])
+            record_agreement(session, visit, contact, values["ground"])
             campaigns.add_members(session, visit.viewer, campaign_id, [id_of(contact)], visit.now)
     except (InvalidInput, Refused) as error:
         return _page(visit, campaign_id, values=values, wrong=errors.explain(error, visit.language), status=422)

@@ -1,12 +1,13 @@
-"""Everything that happened to one contact, put in one line of time."""
+"""The timeline of a contact: its enrollments' timeline entries, messages and events, as lines in one order."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlmodel import Session
 
 from distmark.engagement.model import Verdict
+from distmark.engagement.reactions import events_of
 from distmark.engagement.table import Event
 from distmark.enrollments import service as enrollments
 from distmark.enrollments.model import TimelineKind
@@ -16,15 +17,14 @@ from distmark.journeys.program import Program
 from distmark.messages import service as messages
 from distmark.messages.table import Message
 from distmark.sql import id_of
-from distmark.web import queries
-from distmark.web.i18n import N_, Tongue
+from distmark.web.i18n import N_, Translator
 from distmark.web.labels import EVENT, MESSAGE, OUTCOME
-from distmark.web.status_text import event_name, retry_words, rule_words, step_name
+from distmark.web.status_text import event_name, retry_text, rule_text, step_name
 from distmark.web.visit import Visit
 
-SHOWN = 120
-# Kind of move -> its sentence. Sends tell their own story from the ledger, which knows more.
-MOVES: Mapping[TimelineKind, str] = {
+MOST_LINES = 120
+# Kind of entry -> its sentence. Sends are left out: the lines of messages come from the ledger, which knows more.
+SENTENCES: Mapping[TimelineKind, str] = {
     TimelineKind.entered: N_("Began the journey"),
     TimelineKind.waiting: N_("Waits: %(step)s"),
     TimelineKind.held: N_("Held back: %(step)s"),
@@ -41,8 +41,8 @@ MOVES: Mapping[TimelineKind, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """One thing that happened: when, its colour, what, and more about it."""
+class TimelineLine:
+    """One line of a timeline: its time, its colour (`kind`), its text, more about it (`detail`), and its chip."""
 
     at: datetime
     kind: str
@@ -51,73 +51,76 @@ class Told:
     chip: object = None
 
 
-def story_of(session: Session, visit: Visit, contact_id: int, rows: Sequence[Enrollment], programs: Mapping[int, Program]) -> list[Told]:
-    """Return everything the viewer may know of this contact, newest first."""
-    told: list[Told] = []
+def timeline_of(
+    session: Session, visit: Visit, contact_id: int, rows: Sequence[Enrollment], programs: Mapping[int, Program]
+) -> list[TimelineLine]:
+    """Return the lines of this contact that the viewer may see, newest first, at most `MOST_LINES`."""
+    lines: list[TimelineLine] = []
     for row in rows:
-        for move in enrollments.timeline(session, visit.viewer, id_of(row)):
-            told.extend(_of_move(move, programs[row.version_id], visit.tongue))
+        for entry in enrollments.timeline(session, visit.viewer, id_of(row)):
+            lines.extend(_lines_of_entry(entry, programs[row.version_id], visit.translator))
     for message in messages.messages_of(session, visit.viewer, contact_id=contact_id):
-        told.append(of_message(message, visit.tongue))
-    for event in queries.events_of(session, visit.viewer, contact_id):
-        told.append(_of_event(event, programs, visit.tongue))
-    return sorted(told, key=lambda item: item.at, reverse=True)[:SHOWN]
+        lines.append(line_of_message(message, visit.translator))
+    for event in events_of(session, visit.viewer, contact_id):
+        lines.append(line_of_event(event, programs.values(), visit.translator))
+    return sorted(lines, key=lambda item: item.at, reverse=True)[:MOST_LINES]
 
 
-def _of_move(move: TimelineEntry, program: Program, tongue: Tongue) -> Iterator[Told]:
-    if move.kind not in MOVES:
+def _lines_of_entry(entry: TimelineEntry, program: Program, translator: Translator) -> Iterator[TimelineLine]:
+    if entry.kind not in SENTENCES:
         return
-    step = program.steps.get(move.step_id)
-    name = step_name(step, tongue) if step else move.step_id
+    step = program.steps.get(entry.step_id)
+    name = step_name(step, translator) if step else entry.step_id
     detail = ""
-    if move.kind is TimelineKind.ended:
-        outcome = str(move.detail.get("outcome", ""))
-        name = tongue.say(OUTCOME[outcome].words) if outcome in OUTCOME else outcome
-        detail = str(move.detail.get("reason") or "")
-    elif move.kind in (TimelineKind.waiting, TimelineKind.held):
-        detail = until_when(move, program, tongue)
-    elif move.kind is TimelineKind.branched:
-        detail = str(move.detail.get("arm") or move.detail.get("label") or "")
+    if entry.kind is TimelineKind.ended:
+        outcome = str(entry.detail.get("outcome", ""))
+        name = translator.gettext(OUTCOME[outcome].text) if outcome in OUTCOME else outcome
+        detail = str(entry.detail.get("reason") or "")
+    elif entry.kind in (TimelineKind.waiting, TimelineKind.held):
+        detail = waiting_detail(entry, program, translator)
+    elif entry.kind is TimelineKind.branched:
+        detail = str(entry.detail.get("arm") or entry.detail.get("label") or "")
     colour = {TimelineKind.ended: "good", TimelineKind.error: "bad", TimelineKind.task: "brand", TimelineKind.entered: "brand"}.get(
-        move.kind, ""
+        entry.kind, ""
     )
-    yield Told(move.at, colour, tongue.say(MOVES[move.kind], step=name), detail)
+    yield TimelineLine(entry.at, colour, translator.gettext(SENTENCES[entry.kind], step=name), detail)
 
 
-def until_when(move: TimelineEntry, program: Program, tongue: Tongue) -> str:
-    """Return until when somebody waits or is held, for which event, and why."""
+def waiting_detail(entry: TimelineEntry, program: Program, translator: Translator) -> str:
+    """Return the detail of a waiting or held entry: until when, for which event, and why."""
     parts = []
-    until = move.detail.get("until") or move.detail.get("due_at")
+    until = entry.detail.get("until") or entry.detail.get("due_at")
     if isinstance(until, str):
-        parts.append(tongue.say(N_("until %(time)s"), time=tongue.short(datetime.fromisoformat(until))))
-    event = move.detail.get("event")
+        parts.append(translator.gettext(N_("until %(time)s"), time=translator.short(datetime.fromisoformat(until))))
+    event = entry.detail.get("event")
     if isinstance(event, str) and event not in ("", "*"):
-        parts.append(tongue.say(N_("waits for “%(event)s”"), event=event_name(event, tongue, program)))
-    rules = move.detail.get("rules") or ([move.detail["reason"]] if move.detail.get("reason") else [])
+        parts.append(translator.gettext(N_("waits for “%(event)s”"), event=event_name(event, translator, program)))
+    rules = entry.detail.get("rules") or ([entry.detail["reason"]] if entry.detail.get("reason") else [])
     if isinstance(rules, list) and rules:
-        worded = retry_words if move.detail.get("why") == Why.retry else rule_words
-        said = ("、" if tongue.language == "ja" else ", ").join(worded(str(rule), tongue) for rule in rules)
-        parts.append(tongue.say(N_("because: %(rules)s"), rules=said))
-    return ("・" if tongue.language == "ja" else " ").join(parts)
+        worded = retry_text if entry.detail.get("why") == Why.retry else rule_text
+        reasons = ("、" if translator.language == "ja" else ", ").join(worded(str(rule), translator) for rule in rules)
+        parts.append(translator.gettext(N_("because: %(rules)s"), rules=reasons))
+    return ("・" if translator.language == "ja" else " ").join(parts)
 
 
-def of_message(message: Message, tongue: Tongue) -> Told:
-    """Return what became of a message: what it was, its state, and when it was opened and clicked."""
-    said = MESSAGE[message.status]
+def line_of_message(message: Message, translator: Translator) -> TimelineLine:
+    """Return the line of a message: its subject, its status, and when it was opened and clicked."""
+    label = MESSAGE[message.status]
     what = N_("Mail “%(subject)s”") if message.channel == "email" else N_("Text message “%(subject)s”")
     parts = [f"{message.code} {message.detail}".strip()] if message.code or message.detail else []
     if message.opened_at:
-        parts.append(tongue.say(N_("opened %(time)s"), time=tongue.short(message.opened_at)))
+        parts.append(translator.gettext(N_("opened %(time)s"), time=translator.short(message.opened_at)))
     if message.clicked_at:
-        parts.append(tongue.say(N_("clicked %(time)s"), time=tongue.short(message.clicked_at)))
+        parts.append(translator.gettext(N_("clicked %(time)s"), time=translator.short(message.clicked_at)))
     at = message.sent_at or message.sending_at or message.created_at
-    text = tongue.say(what, subject=message.subject or message.name)
-    return Told(at, "bad" if said.chip == "bad" else "brand", text, " · ".join(parts), said)
+    text = translator.gettext(what, subject=message.subject or message.name)
+    return TimelineLine(at, "bad" if label.chip == "bad" else "brand", text, " · ".join(parts), label)
 
 
-def _of_event(event: Event, programs: Mapping[int, Program], tongue: Tongue) -> Told:
-    name = event_name(event.name, tongue, *programs.values()) if event.name else event.link
-    text = tongue.say(EVENT[event.kind]) + (f": {name}" if name else "")
-    machine = tongue.say(N_("by a machine, not counted")) if event.verdict is Verdict.machine else ""
-    implied = tongue.say(N_("known from the click")) if event.data.get("implied") else ""
-    return Told(event.at, "good" if not machine else "", text, machine or implied)
+def line_of_event(event: Event, programs: Iterable[Program], translator: Translator) -> TimelineLine:
+    """Return the line of an engagement event; `programs` may name the event."""
+    name = event_name(event.name, translator, *programs) if event.name else event.link
+    text = translator.gettext(EVENT[event.kind]) + (f": {name}" if name else "")
+    machine = translator.gettext(N_("by a machine, not counted")) if event.verdict is Verdict.machine else ""
+    implied = translator.gettext(N_("known from the click")) if event.data.get("implied") else ""
+    return TimelineLine(event.at, "good" if not machine else "", text, machine or implied)

@@ -1,4 +1,4 @@
-"""Contacts: the book, one person's whole story, and importing many."""
+"""Contacts: the list, one contact with its timeline, and importing a file."""
 
 import secrets
 from collections.abc import Mapping
@@ -12,9 +12,11 @@ from itsdangerous import BadSignature
 from sqlmodel import Session
 from starlette.datastructures import FormData
 
+from distmark.campaigns.service import campaigns_by_id
 from distmark.channels.registry import CHANNELS
 from distmark.contacts import consents, imports
 from distmark.contacts import service as contacts
+from distmark.contacts.consents import suppressions_of
 from distmark.contacts.fields import read_contact
 from distmark.contacts.imports import ImportReport
 from distmark.contacts.model import address_hash
@@ -24,17 +26,18 @@ from distmark.enrollments import service as enrollments
 from distmark.enrollments.suspensions import Scope
 from distmark.errors import InvalidInput, NotFound, Refused
 from distmark.journeys import service as journeys
+from distmark.journeys.service import journeys_by_id
 from distmark.partners.model import Permission
-from distmark.partners.service import get_partner, partners_of
+from distmark.partners.service import get_partner, names_of_users, partners_of
 from distmark.sql import id_of
 from distmark.tasks import service
-from distmark.web import errors, queries
-from distmark.web.forms import numbers, text, the_form, upload
+from distmark.web import errors
+from distmark.web.forms import numbers, posted_form, text, upload
 from distmark.web.i18n import N_
 from distmark.web.labels import GROUND
-from distmark.web.pages.contact_timeline import story_of
+from distmark.web.pages.contact_timeline import timeline_of
 from distmark.web.permissions import needs
-from distmark.web.status_text import standing
+from distmark.web.status_text import status_of
 from distmark.web.visit import Visit
 
 router = APIRouter()
@@ -46,16 +49,16 @@ UPLOAD_SECONDS = 3600
 
 @router.get("/contacts")
 def contact_list(visit: Visit = needs(Permission.see_contacts), q: str = "", after: int | None = None) -> Response:
-    """The person's contacts, newest first."""
+    """List the viewer's contacts, newest first."""
     with visit.reading() as session:
         found = contacts.find_contacts(session, visit.viewer, q, after, ROWS)
         agreed = consents.consent_state(session, [id_of(row) for row in found.rows], "email")
-        stopped = _stopped(session, visit, found.rows)
+        stopped = _suppressed_ids(session, visit, found.rows)
     return visit.page("contacts/list.html", found=found, agreed=agreed, stopped=stopped, q=q, after=after)
 
 
-def _stopped(session: Session, visit: Visit, rows: list[Contact]) -> set[int]:
-    """Return the ids of those whose address is never written to."""
+def _suppressed_ids(session: Session, visit: Visit, rows: list[Contact]) -> set[int]:
+    """Return the ids of the contacts whose mail address is suppressed."""
     hashes = {id_of(row): address_hash(row.brand_id, row.email) for row in rows if row.email}
     found = consents.suppressed(session, visit.viewer.brand_id, "email", [row.email for row in rows if row.email], True)
     return {contact_id for contact_id, hashed in hashes.items() if hashed in found}
@@ -63,20 +66,20 @@ def _stopped(session: Session, visit: Visit, rows: list[Contact]) -> set[int]:
 
 @router.get("/contacts/new")
 def new_contact(visit: Visit = needs(Permission.write_contacts)) -> Response:
-    """The form for one person."""
+    """Show the form for a new contact."""
     return _form(visit, dict.fromkeys((*FIELDS, "ground", "partner"), ""), "")
 
 
 @router.post("/contacts/new")
-def create_contact(visit: Visit = needs(Permission.write_contacts), form: FormData = the_form) -> Response:
-    """Write a person down, with the ground for writing to them."""
+def create_contact(visit: Visit = needs(Permission.write_contacts), form: FormData = posted_form) -> Response:
+    """Create a contact, with the ground for writing to it."""
     values = {name: text(form, name) for name in (*FIELDS, "ground", "partner")}
     try:
         with visit.writing() as session:
             written = read_contact({name: values[name] for name in FIELDS if values[name]})
             partner_id = int(values["partner"]) if values["partner"].isdigit() else None
             contact = contacts.create_contact(session, visit.viewer, written, visit.now, partner_id)
-            agree(session, visit, contact, values["ground"])
+            record_agreement(session, visit, contact, values["ground"])
             contact_id = contact.id
     except (InvalidInput, Refused) as error:
         return _form(visit, values, errors.explain(error, visit.language), status=422)
@@ -89,11 +92,11 @@ def _form(visit: Visit, values: Mapping[str, str], wrong: str, status: int = 200
     return visit.page("contacts/new.html", status=status, values=values, wrong=wrong, partners=partners)
 
 
-def agree(session: Session, visit: Visit, contact: Contact, ground: str, source: str = "phone call") -> None:
-    """Record the ground on which this person may be written to, on each channel they have an address for."""
+def record_agreement(session: Session, visit: Visit, contact: Contact, ground: str, source: str = "phone call") -> None:
+    """Record the contact's consent, with its ground, on each channel for which the contact has an address."""
     if ground not in GROUND:
         raise InvalidInput("No ground for writing to this person was chosen; choose one.")
-    wording = visit.say(GROUND[ground])
+    wording = visit.gettext(GROUND[ground])
     for channel, address in ((kind.consent, kind.address(contact)) for kind in CHANNELS.values()):
         if address:
             consents.record_consent(
@@ -111,7 +114,7 @@ def agree(session: Session, visit: Visit, contact: Contact, ground: str, source:
 
 @router.get("/contacts/import")
 def import_page(visit: Visit = needs(Permission.write_contacts)) -> Response:
-    """Choose a file; nothing is written before its lines have been shown."""
+    """Show the form that takes a file; nothing is stored before the lines of the file have been shown."""
     return _import_page(visit)
 
 
@@ -143,8 +146,8 @@ def _import_page(
 
 
 @router.post("/contacts/import")
-def import_file(visit: Visit = needs(Permission.write_contacts), form: FormData = the_form) -> Response:
-    """Read the file and show what would become of each line; with a token from that page, import it."""
+def import_file(visit: Visit = needs(Permission.write_contacts), form: FormData = posted_form) -> Response:
+    """Show what importing the file would do with each line; with the token from that page, import the file."""
     partner, ground = text(form, "partner"), text(form, "ground")
     partner_id = visit.viewer.partner_id or (int(partner) if partner.isdigit() else 0)
     try:
@@ -160,11 +163,11 @@ def import_file(visit: Visit = needs(Permission.write_contacts), form: FormData 
             )
     except (InvalidInput, Refused) as error:
         return _import_page(visit, wrong=errors.explain(error, visit.language), partner=partner, status=422)
-    return _import_page(visit, report=report, token=_keep(visit, filename, data), filename=filename, partner=partner, ground=ground)
+    return _import_page(visit, report=report, token=_store_upload(visit, filename, data), filename=filename, partner=partner, ground=ground)
 
 
 def _import_now(visit: Visit, token: str, partner_id: int, ground: str) -> Response:
-    filename, path = _kept(visit, token)
+    filename, path = _stored_upload(visit, token)
     with visit.writing() as session:
         report = imports.import_contacts(session, visit.viewer, partner_id, path.read_bytes(), filename, visit.now, ground=ground or None)
     path.unlink(missing_ok=True)
@@ -179,8 +182,8 @@ def _uploads(visit: Visit) -> Path:
     return folder
 
 
-def _keep(visit: Visit, filename: str, data: bytes) -> str:
-    """Keep an uploaded file for an hour, for this person alone, and return the token that fetches it."""
+def _store_upload(visit: Visit, filename: str, data: bytes) -> str:
+    """Store an uploaded file for an hour and return its token, which only this user can redeem."""
     folder = _uploads(visit)
     oldest = datetime.now(tz=visit.now.tzinfo) - timedelta(seconds=UPLOAD_SECONDS)  # file times are of the wall clock
     for path in folder.glob("*.upload"):
@@ -191,21 +194,21 @@ def _keep(visit: Visit, filename: str, data: bytes) -> str:
     return str(visit.site.signer("upload").dumps([visit.viewer.user_id, name, filename]))
 
 
-def _kept(visit: Visit, token: str) -> tuple[str, Path]:
-    gone = InvalidInput("The file is no longer here; choose it again.")
+def _stored_upload(visit: Visit, token: str) -> tuple[str, Path]:
+    expired = InvalidInput("The file is no longer here; choose it again.")
     try:
         user_id, name, filename = visit.site.signer("upload").loads(token, max_age=UPLOAD_SECONDS)
     except BadSignature as error:
-        raise gone from error
+        raise expired from error
     path = _uploads(visit) / f"{name}.upload"
     if user_id != visit.viewer.user_id or not path.is_file():
-        raise gone
+        raise expired
     return str(filename), path
 
 
 @router.get("/contacts/{contact_id}")
 def contact_page(contact_id: int, visit: Visit = needs(Permission.see_contacts)) -> Response:
-    """Who this is, whether they may be written to, where they stand, and everything that happened."""
+    """Show the contact: its consents and suppressions, its enrollments with their status, its tasks and its timeline."""
     with visit.reading() as session:
         contact = contacts.get_contact(session, visit.viewer, contact_id)
         rows = enrollments.enrollments_of_contact(session, visit.viewer, contact_id)
@@ -215,22 +218,22 @@ def contact_page(contact_id: int, visit: Visit = needs(Permission.see_contacts))
         page: dict[str, Any] = {
             "contact": contact,
             "consents": agreements,
-            "suppressions": queries.suppressions_of(session, contact.brand_id, hashes),
+            "suppressions": suppressions_of(session, contact.brand_id, hashes),
             "email_agreed": consents.consent_state(session, [contact_id], "email")[contact_id],
-            "enrollments": [(row, standing(row, programs[row.version_id], visit.tongue)) for row in rows],
-            "journeys": queries.journeys_by_id(session, visit.viewer),
-            "campaigns": queries.campaigns_by_id(session, visit.viewer),
-            "story": story_of(session, visit, contact_id, rows, programs),
+            "enrollments": [(row, status_of(row, programs[row.version_id], visit.translator)) for row in rows],
+            "journeys": journeys_by_id(session, visit.viewer),
+            "campaigns": campaigns_by_id(session, visit.viewer),
+            "timeline": timeline_of(session, visit, contact_id, rows, programs),
             "tasks": service.tasks_of(session, visit.viewer, contact_id=contact_id),
-            "restrained": control.suspension_kinds(session, visit.viewer, Scope(contact_id=contact_id)),
-            "names": queries.names_of_users(session, visit.viewer, [row.by_user_id for row in agreements]),
+            "suspension_kinds": control.suspension_kinds(session, visit.viewer, Scope(contact_id=contact_id)),
+            "names": names_of_users(session, visit.viewer, [row.by_user_id for row in agreements]),
         }
     return visit.page("contacts/page.html", **page)
 
 
 @router.get("/contacts/{contact_id}/edit")
 def edit_page(contact_id: int, visit: Visit = needs(Permission.write_contacts)) -> Response:
-    """The form with what is known."""
+    """Show the form with the contact's present fields."""
     with visit.reading() as session:
         contact = contacts.get_contact(session, visit.viewer, contact_id)
     values = {name: str(getattr(contact, name) or "") for name in FIELDS}
@@ -238,8 +241,8 @@ def edit_page(contact_id: int, visit: Visit = needs(Permission.write_contacts)) 
 
 
 @router.post("/contacts/{contact_id}/edit")
-def edit_contact(contact_id: int, visit: Visit = needs(Permission.write_contacts), form: FormData = the_form) -> Response:
-    """Change what is known; what the person agreed to or refused stays as it is."""
+def edit_contact(contact_id: int, visit: Visit = needs(Permission.write_contacts), form: FormData = posted_form) -> Response:
+    """Change the contact's fields; its consents stay as they are."""
     values = {name: text(form, name) for name in FIELDS}
     try:
         with visit.writing() as session:
@@ -252,8 +255,8 @@ def edit_contact(contact_id: int, visit: Visit = needs(Permission.write_contacts
 
 
 @router.post("/contacts/{contact_id}/consent")
-def record_consent(contact_id: int, visit: Visit = needs(Permission.write_contacts), form: FormData = the_form) -> Response:
-    """Record that the person agreed, or that they want no more messages."""
+def record_consent(contact_id: int, visit: Visit = needs(Permission.write_contacts), form: FormData = posted_form) -> Response:
+    """Record the contact's consent, or its refusal of further messages."""
     with visit.writing() as session:
         contact = contacts.get_contact(session, visit.viewer, contact_id)
         if text(form, "given") == "no":
@@ -263,13 +266,13 @@ def record_consent(contact_id: int, visit: Visit = needs(Permission.write_contac
                 )
             enrollments.wake_person(session, contact.brand_id, contact.person_key, visit.now)
         else:
-            agree(session, visit, contact, text(form, "ground"), source="told the partner")
+            record_agreement(session, visit, contact, text(form, "ground"), source="told the partner")
     return visit.go(f"/contacts/{contact_id}", N_("Recorded."))
 
 
 @router.post("/contacts/{contact_id}/stop")
-def stop_journeys(contact_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = the_form) -> Response:
-    """Stop, pause or resume the chosen enrollments of this person."""
+def stop_journeys(contact_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
+    """Stop, pause or resume the chosen enrollments of this contact."""
     action, chosen = text(form, "action"), numbers(form, "enrollment")
     with visit.writing() as session:
         contacts.get_contact(session, visit.viewer, contact_id)

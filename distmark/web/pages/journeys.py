@@ -1,4 +1,4 @@
-"""Journeys for those who write them: the picture with people on it, the versions, the text with its findings, and every message."""
+"""Journeys for their authors: the diagram with numbers, the versions, the editor with its findings, and the messages of a version."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from distmark.compliance import service as compliance
 from distmark.compliance.service import CheckFailed
 from distmark.enrollments import control
 from distmark.enrollments import service as enrollments
+from distmark.enrollments.live_counts import live_by_journey, partners_using
 from distmark.enrollments.suspensions import Scope
 from distmark.errors import DistmarkError, InvalidInput, NotFound, Refused
 from distmark.journeys import service as journeys
@@ -24,23 +25,24 @@ from distmark.journeys.describe import describe_policy
 from distmark.journeys.diagram import StepCounts, diagram, outline
 from distmark.journeys.findings import DefinitionError, Finding
 from distmark.journeys.program import Program
-from distmark.journeys.service import source_of
+from distmark.journeys.service import newest_by_journey, source_of
 from distmark.journeys.source import DEFINITION_FILE, Source
 from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
 from distmark.metrics import service as metrics
 from distmark.metrics.model import Metric, Results, rate
 from distmark.operations.held_sends import Held, held_sends
 from distmark.partners.model import Permission
+from distmark.partners.service import names_of_users
 from distmark.sql import id_of
-from distmark.web import charts, errors, queries
-from distmark.web.forms import text, the_form
+from distmark.web import charts, errors
+from distmark.web.forms import posted_form, text
 from distmark.web.i18n import N_
 from distmark.web.mail_frame import mail_document
 from distmark.web.pages import experiments
 from distmark.web.pages.results import left_of, sentence_of, step_rows, worst_of
 from distmark.web.permissions import needs
 from distmark.web.sample_preview import render_sample, samples_of
-from distmark.web.status_text import rule_words, step_name
+from distmark.web.status_text import rule_text, step_name
 from distmark.web.visit import Visit
 
 router = APIRouter()
@@ -48,12 +50,12 @@ router.include_router(experiments.router)
 CONTEXT = 2
 MOST_FILES = 200
 MOST_FILE_BYTES = 200_000
-OPEN = (VersionStatus.draft, VersionStatus.sent_back)
+OPEN_STATUSES = (VersionStatus.draft, VersionStatus.sent_back)
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A finding with the lines around it, for showing beside them."""
+class FindingExcerpt:
+    """A finding with its text, its hint and the numbered lines around it."""
 
     finding: Finding
     words: str
@@ -63,35 +65,35 @@ class Shown:
 
 @router.get("/journeys")
 def journey_list(visit: Visit = needs(Permission.see_journeys)) -> Response:
-    """Every journey of the brand with its newest and its published version."""
+    """List the journeys of the brand, each with its newest and its published version."""
     with visit.reading() as session:
         found = journeys.list_journeys(session, visit.viewer)
-        newest = queries.newest_by_journey(session, visit.viewer, tuple(VersionStatus))
-        published = queries.newest_by_journey(session, visit.viewer, (VersionStatus.registered,))
-        live = queries.live_by_journey(session, visit.viewer)
+        newest = newest_by_journey(session, visit.viewer, tuple(VersionStatus))
+        published = newest_by_journey(session, visit.viewer, (VersionStatus.registered,))
+        live = live_by_journey(session, visit.viewer)
     return visit.page("journeys/list.html", journeys=found, newest=newest, published=published, live=live)
 
 
 @router.get("/journeys/new")
 def new_journey(visit: Visit = needs(Permission.write_journeys)) -> Response:
-    """An empty text to begin with, or files to upload."""
+    """Show the editor with a starter definition."""
     brand = visit.brand.key if visit.brand else ""
     return _editor(visit, Source(STARTER.format(brand=brand), dict(STARTER_TEMPLATES)), None, checked=False)
 
 
 @router.post("/journeys/new")
-def store_new(visit: Visit = needs(Permission.write_journeys), form: FormData = the_form) -> Response:
-    """Check the text, or keep it as a draft."""
+def store_new(visit: Visit = needs(Permission.write_journeys), form: FormData = posted_form) -> Response:
+    """Check the posted definition, or save it as a draft."""
     return _store(visit, form, None)
 
 
 @router.get("/journeys/{key}")
 def journey_page(key: str, visit: Visit = needs(Permission.see_journeys), v: int | None = None) -> Response:
-    """Where people are and where they leave, in the published version or the one asked for."""
+    """Show the journey: its diagram with numbers, its results, and its versions; `v` chooses a version other than the published one."""
     with visit.reading() as session:
         journey = journeys.get_journey(session, visit.viewer, key)
         versions = journeys.versions_of(session, id_of(journey))
-        version = _chosen(versions, v)
+        version = _version_of(versions, v)
         source = source_of(version)
         findings = check(source, now=visit.now, lacking=lacking(visit.site.settings))
         program = None if has_errors(findings) else journeys.program_of(session, id_of(version))
@@ -99,13 +101,15 @@ def journey_page(key: str, visit: Visit = needs(Permission.see_journeys), v: int
         found = metrics.results(session, visit.viewer, key, version=version.number) if program and version.registered_at else None
         rows = step_rows(visit, found, program, here) if found else []
         page: dict[str, Any] = {
-            "numbers": queries.partners_using(session, visit.viewer, id_of(journey), visit.now - timedelta(days=30)),
-            "restrained": control.suspension_kinds(session, visit.viewer, Scope(version_id=version.id)) if version.registered_at else [],
-            "splits": experiments.splits_shown(session, visit, id_of(version)) if found else [],
+            "numbers": partners_using(session, visit.viewer, id_of(journey), visit.now - timedelta(days=30)),
+            "suspension_kinds": control.suspension_kinds(session, visit.viewer, Scope(version_id=version.id))
+            if version.registered_at
+            else [],
+            "experiments": experiments.experiment_cards(session, visit, id_of(version)) if found else [],
             "bar": charts.bar,
-            "held": [_hold(visit, each, program) for each in held_sends(session, visit.viewer, version.id)],
+            "held": [_held_row(visit, each, program) for each in held_sends(session, visit.viewer, version.id)],
             "policy": describe_policy(program.definition.send_policy, visit.language) if program else "",
-            "names": queries.names_of_users(session, visit.viewer, [who for row in versions for who in (row.author_id, row.decided_by_id)]),
+            "names": names_of_users(session, visit.viewer, [who for row in versions for who in (row.author_id, row.decided_by_id)]),
         }
     counts = people_at(found, here) if found else None
     return visit.page(
@@ -117,31 +121,31 @@ def journey_page(key: str, visit: Visit = needs(Permission.see_journeys), v: int
         definition_of=program.definition if program else None,
         picture=Markup(diagram(program, visit.language, counts)) if program else None,  # noqa: S704  (its maker escapes every text)
         outline=outline(program, visit.language, counts) if program else (),
-        findings=_shown(findings, source, visit.language),
+        findings=_excerpts(findings, source, visit.language),
         has_errors=has_errors(findings),
         results=found,
         converted=rate(found.totals, Metric.converted, Metric.entered) if found else None,
         sentence=sentence_of(visit, found, program) if found and program else "",
         worst=worst_of(rows),
-        open_statuses=OPEN,
+        open_statuses=OPEN_STATUSES,
         can_register=visit.site.register is not None,
         **page,
     )
 
 
-def _hold(visit: Visit, held: Held, program: Program | None) -> tuple[str, str, Held]:
-    """Return the step's name and the rule's words of what is held, with its numbers."""
+def _held_row(visit: Visit, held: Held, program: Program | None) -> tuple[str, str, Held]:
+    """Return the step's name and the rule's text of held sends, with their numbers."""
     step = program.steps.get(held.step_id) if program else None
-    return step_name(step, visit.tongue) if step else held.step_id, rule_words(held.rule, visit.tongue), held
+    return step_name(step, visit.translator) if step else held.step_id, rule_text(held.rule, visit.translator), held
 
 
 def people_at(found: Results, here: Mapping[str, int]) -> dict[str, StepCounts]:
-    """Return for each step how many ever came, are there now, and went on."""
+    """Return for each step how many enrollments arrived, are there now, and went on."""
     counted = [(step.step_id, left_of(step), here.get(step.step_id, 0)) for step in found.steps]
     return {step_id: StepCounts(arrived=passed + now, here=now, passed=passed) for step_id, passed, now in counted}
 
 
-def _chosen(versions: Sequence[JourneyVersion], number: int | None) -> JourneyVersion:
+def _version_of(versions: Sequence[JourneyVersion], number: int | None) -> JourneyVersion:
     if not versions:
         raise NotFound("This journey has no version.")
     if number is not None:
@@ -154,17 +158,17 @@ def _chosen(versions: Sequence[JourneyVersion], number: int | None) -> JourneyVe
 
 @router.get("/journeys/{key}/edit")
 def edit_journey(key: str, visit: Visit = needs(Permission.write_journeys), v: int | None = None) -> Response:
-    """The text of a version; saving it makes a new draft, or renews the open one."""
+    """Show the editor with a version's definition; saving it makes a new draft, or changes the open draft."""
     with visit.reading() as session:
         journey = journeys.get_journey(session, visit.viewer, key)
         versions = journeys.versions_of(session, id_of(journey))
-        version = _chosen(versions, v if v is not None else versions[0].number)
+        version = _version_of(versions, v if v is not None else versions[0].number)
     return _editor(visit, source_of(version), journey)
 
 
 @router.post("/journeys/{key}/edit")
-def store(key: str, visit: Visit = needs(Permission.write_journeys), form: FormData = the_form) -> Response:
-    """Check the text, or keep it as a draft of this journey."""
+def store(key: str, visit: Visit = needs(Permission.write_journeys), form: FormData = posted_form) -> Response:
+    """Check the posted definition, or save it as a draft of this journey."""
     with visit.reading() as session:
         journey = journeys.get_journey(session, visit.viewer, key)
     return _store(visit, form, journey)
@@ -181,7 +185,7 @@ def _store(visit: Visit, form: FormData, journey: Journey | None) -> Response:
             if journey is not None and key != journey.key:
                 raise Refused(f'The key "{key}" is another journey\'s; write {journey.key}, or make a new journey of it.')
     except DefinitionError:
-        return _editor(visit, source, journey, status=422)  # its findings are those of the check
+        return _editor(visit, source, journey, status=422)  # the editor shows the findings of the check
     except (InvalidInput, Refused) as error:
         return _editor(visit, source, journey, wrong=errors.explain(error, visit.language), status=422)
     return visit.go(f"/journeys/{key}?v={number}", N_("Saved as a draft."))
@@ -213,7 +217,7 @@ def _editor(visit: Visit, source: Source, journey: Journey | None, *, wrong: str
         status=status,
         source=source,
         journey=journey,
-        findings=_shown(findings, source, visit.language),
+        findings=_excerpts(findings, source, visit.language),
         checked=checked,
         has_errors=has_errors(findings),
         missing=missing,
@@ -221,9 +225,10 @@ def _editor(visit: Visit, source: Source, journey: Journey | None, *, wrong: str
     )
 
 
-def _shown(findings: Sequence[Finding], source: Source, language: str) -> list[Shown]:
+def _excerpts(findings: Sequence[Finding], source: Source, language: str) -> list[FindingExcerpt]:
     return [
-        Shown(found, found.message(language), found.hint(language), _around(_text_of(source, found.file), found.line)) for found in findings
+        FindingExcerpt(found, found.message(language), found.hint(language), _lines_around(_text_of(source, found.file), found.line))
+        for found in findings
     ]
 
 
@@ -232,7 +237,7 @@ def _text_of(source: Source, file: str) -> str:
     return source.definition if file in (source.file, DEFINITION_FILE) else source.templates.get(name, "")
 
 
-def _around(content: str, line: int) -> tuple[tuple[int, str], ...]:
+def _lines_around(content: str, line: int) -> tuple[tuple[int, str], ...]:
     lines = content.splitlines()
     first, last = max(1, line - CONTEXT), min(len(lines), line + CONTEXT)
     return tuple((number, lines[number - 1]) for number in range(first, last + 1))
@@ -240,10 +245,10 @@ def _around(content: str, line: int) -> tuple[tuple[int, str], ...]:
 
 @router.get("/journeys/{key}/{number}/messages")
 def messages_page(key: str, number: int, visit: Visit = needs(Permission.see_journeys), message: str = "", lang: str = "") -> Response:
-    """Every message of a version in each language, as a made-up person would get it."""
+    """Show the messages of a version in each language, rendered for a made-up contact."""
     with visit.reading() as session:
         journey = journeys.get_journey(session, visit.viewer, key)
-        version = _chosen(journeys.versions_of(session, id_of(journey)), number)
+        version = _version_of(journeys.versions_of(session, id_of(journey)), number)
         definition = journeys.program_of(session, id_of(version)).definition
     samples = samples_of(definition)
     chosen = next((each for each in samples if each.message == message), samples[0] if samples else None)
@@ -271,10 +276,10 @@ def messages_page(key: str, number: int, visit: Visit = needs(Permission.see_jou
 def message_frame(
     key: str, number: int, message: str, lang: str, visit: Visit = needs(Permission.see_journeys), images: bool = False
 ) -> Response:
-    """One message of a version, for the sandboxed frame."""
+    """Return one message of a version, for the sandboxed frame."""
     with visit.reading() as session:
         journey = journeys.get_journey(session, visit.viewer, key)
-        version = _chosen(journeys.versions_of(session, id_of(journey)), number)
+        version = _version_of(journeys.versions_of(session, id_of(journey)), number)
         definition = journeys.program_of(session, id_of(version)).definition
     if visit.brand is None:
         raise NotFound("There is no brand to show this message for.")
@@ -284,11 +289,11 @@ def message_frame(
 
 @router.post("/journeys/versions/{version_id}/submit")
 def submit(version_id: int, visit: Visit = needs(Permission.write_journeys)) -> Response:
-    """Hand the version to the approvers; one with errors stays here and says where they are."""
+    """Submit the version for approval; one with errors is not submitted, and the editor shows them."""
     key, number = _address_of(visit, version_id)
     try:
         with visit.writing() as session:
-            compliance.submit(session, visit.viewer, version_id, visit.now)
+            compliance.submit(session, visit.viewer, version_id, visit.now, lacking(visit.site.settings))
     except CheckFailed:
         return visit.go(f"/journeys/{key}/edit?v={number}", N_("The errors shown here must be corrected first."), kind="bad")
     return visit.go(f"/journeys/{key}?v={number}", N_("Submitted. An approver looks at it next."))
@@ -296,7 +301,7 @@ def submit(version_id: int, visit: Visit = needs(Permission.write_journeys)) -> 
 
 @router.post("/journeys/versions/{version_id}/register")
 def register(version_id: int, visit: Visit = needs(Permission.register_journeys)) -> Response:
-    """Hand the approved version to Prefect, so that contacts can enter it; without Prefect nothing is lost and it can be tried again."""
+    """Register the approved version with Prefect, so that contacts can enter it; while Prefect is down nothing changes."""
     key, number = _address_of(visit, version_id)
     if visit.site.register is None:
         raise Refused("This process cannot reach Prefect; run `distmark journeys register` instead.")
@@ -306,7 +311,7 @@ def register(version_id: int, visit: Visit = needs(Permission.register_journeys)
 
 @router.post("/journeys/versions/{version_id}/retire")
 def retire(version_id: int, visit: Visit = needs(Permission.register_journeys)) -> Response:
-    """Let nobody enter the version any more; those inside finish it."""
+    """Retire the version: no contact enters it any more, and its live enrollments go on to their end."""
     key, number = _address_of(visit, version_id)
     with visit.writing() as session:
         compliance.retire(session, visit.viewer, version_id, visit.now)
@@ -321,17 +326,17 @@ def _address_of(visit: Visit, version_id: int) -> tuple[str, int]:
 
 @router.get("/journeys/{key}/compare")
 def compare(key: str, old: int, new: int, visit: Visit = needs(Permission.see_journeys)) -> Response:
-    """What changed between two versions."""
+    """Show the changes between two versions."""
     with visit.reading() as session:
         journey = journeys.get_journey(session, visit.viewer, key)
         versions = journeys.versions_of(session, id_of(journey))
-        before, after = _chosen(versions, old), _chosen(versions, new)
+        before, after = _version_of(versions, old), _version_of(versions, new)
         changes = changes_between(session, visit, before, after)
     return visit.page("journeys/compare.html", journey=journey, old=before, new=after, changes=changes, versions=versions)
 
 
 def changes_between(session: Session, visit: Visit, old: JourneyVersion, new: JourneyVersion) -> object:
-    """Return the difference of two versions that the viewer may see; None when one of them cannot be read."""
+    """Return the changes between two versions that the viewer may see; None when a definition cannot be read."""
     try:
         return journeys.diff_of(session, visit.viewer, id_of(old), id_of(new))
     except DefinitionError:

@@ -1,4 +1,4 @@
-"""The demo's mailbox: every mail and text message that was caught on this machine, as its reader would see it."""
+"""The demo's mailbox: the mails and text messages that were caught on this machine, as their recipients would see them."""
 
 from fastapi import APIRouter
 from fastapi.responses import Response
@@ -14,7 +14,7 @@ ROWS = 30
 
 @router.get("/mailbox")
 def mailbox_list(visit: Visit = signed_in, q: str = "", before: int | None = None, kind: str = "") -> Response:
-    """What was caught, newest first; the list renews itself while it is looked at."""
+    """List the caught messages, newest first; the open page reloads the list by itself."""
     chosen = MessageKind(kind) if kind in set(MessageKind) else None
     store = _store(visit)
     try:
@@ -28,7 +28,7 @@ def mailbox_list(visit: Visit = signed_in, q: str = "", before: int | None = Non
 
 @router.get("/mailbox/{item_id}")
 def mailbox_page(item_id: int, visit: Visit = signed_in, part: str = "html") -> Response:
-    """One message: as HTML in a sandboxed frame, as text, or raw."""
+    """Show one message: as HTML in a sandboxed frame, as text, or raw."""
     store = _store(visit)
     try:
         item = store.get(item_id)
@@ -43,7 +43,7 @@ def mailbox_page(item_id: int, visit: Visit = signed_in, part: str = "html") -> 
 
 @router.get("/mailbox/{item_id}/message.html")
 def mailbox_frame(item_id: int, visit: Visit = signed_in, images: bool = False) -> Response:
-    """The mail itself, for the sandboxed frame."""
+    """Return the mail, for the sandboxed frame."""
     store = _store(visit)
     try:
         item = store.get(item_id)

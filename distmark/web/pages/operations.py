@@ -1,4 +1,4 @@
-"""Operations: is everything that is due on its way; who is late, stuck or held and by what; and what to do about it."""
+"""Operations: the journeys that are late, the parked enrollments, held sends and uncertain messages, and retrying parked enrollments."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from fastapi.responses import Response
 from sqlmodel import Session
 from starlette.datastructures import FormData
 
+from distmark.contacts.service import contacts_by_id
 from distmark.contacts.table import Contact
 from distmark.enrollments.model import AlarmKind
 from distmark.journeys import service as journeys
@@ -23,19 +24,19 @@ from distmark.operations.uncertain import uncertain as uncertain_messages
 from distmark.partners.model import Permission
 from distmark.partners.service import partners_of
 from distmark.sql import id_of
-from distmark.web import charts, queries
-from distmark.web.forms import numbers, text, the_form
-from distmark.web.i18n import N_, Tongue
+from distmark.web import charts
+from distmark.web.forms import numbers, posted_form, text
+from distmark.web.i18n import N_, Translator
 from distmark.web.permissions import needs
-from distmark.web.status_text import rule_words, step_name
+from distmark.web.status_text import rule_text, step_name
 from distmark.web.visit import Visit
 
 router = APIRouter()
 ROWS = 20
-# The same people who may pause and resume journeys: what they find here, they may mend.
-MAY = Permission.publish_campaigns
+# The permission to pause and resume journeys: the same users may retry parked enrollments.
+PERMISSION = Permission.publish_campaigns
 
-# kind -> what the alarm is called, and what to do about it
+# kind -> title, advice
 ALARMS: Mapping[AlarmKind, tuple[str, str]] = {
     AlarmKind.late: (
         N_("Late"),
@@ -55,8 +56,8 @@ ALARMS: Mapping[AlarmKind, tuple[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class StepRow:
-    """One step with people at it: its numbers, and in words how late it is and what holds sends there. `share` is of the fullest step."""
+class BacklogStepRow:
+    """One step with live enrollments: its numbers, its lateness and its held sends in words. `share` (0 to 1) is of the fullest step."""
 
     step: StepWatch
     name: str
@@ -68,38 +69,38 @@ class StepRow:
 
 
 @dataclass(frozen=True, slots=True)
-class JourneyRows:
-    """One version of a journey with people in it; `most` is how late the latest of them is."""
+class BacklogJourney:
+    """One version of a journey with live enrollments; `most` is the lateness of the latest."""
 
     key: str
     name: str
     version: int
     version_id: int
-    rows: Sequence[StepRow]
+    rows: Sequence[BacklogStepRow]
     is_late: bool
     people: int
     most: timedelta
 
     @property
     def place(self) -> str:
-        """Where it stands among the journeys that are on time: the key of the list's pages."""
+        """The sort key among the journeys that are on time, by which the list is paged."""
         return f"{self.key} {self.version:06d}"
 
 
 @dataclass(frozen=True, slots=True)
 class AlarmRow:
-    """One standing alarm in words."""
+    """One open alarm in words."""
 
     shown: AlarmShown
     name: str
     title: str
-    told: str
+    sentence: str
     advice: str
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """One parked enrollment or uncertain message, with the names of its step and partner, and its contact if the reader may know it."""
+class OpenCaseRow:
+    """One parked enrollment or uncertain message with its names in words, and its contact if the viewer may see contacts."""
 
     shown: Parked | Uncertain
     journey: str
@@ -109,40 +110,40 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What one look at the brand's journeys found; the journeys that are late come first, the latest at the top."""
+class Overview:
+    """The state of the brand's journeys: the late ones come first, the latest at the top."""
 
-    journeys: Sequence[JourneyRows]
+    journeys: Sequence[BacklogJourney]
     alarms: Sequence[AlarmRow]
     parked: int
     uncertain: int
 
     @property
-    def late(self) -> list[JourneyRows]:
+    def late(self) -> list[BacklogJourney]:
         """The journeys that are late."""
         return [journey for journey in self.journeys if journey.is_late]
 
     @property
-    def unheard(self) -> list[JourneyRows]:
-        """The journeys that are late without an alarm: for more than a minute only where nobody looks."""
-        told = {row.shown.alarm.version_id for row in self.alarms if row.shown.alarm.kind is AlarmKind.late}
-        return [journey for journey in self.late if journey.version_id not in told]
+    def late_without_alarm(self) -> list[BacklogJourney]:
+        """The journeys that are late without an alarm: the worker raises it within a minute, when a worker runs."""
+        alarmed = {row.shown.alarm.version_id for row in self.alarms if row.shown.alarm.kind is AlarmKind.late}
+        return [journey for journey in self.late if journey.version_id not in alarmed]
 
     @property
-    def steps_with_many(self) -> list[tuple[JourneyRows, StepRow]]:
-        """The steps at which more than one is stuck: they can try again together."""
+    def steps_with_many(self) -> list[tuple[BacklogJourney, BacklogStepRow]]:
+        """The steps with more than one parked enrollment, which can be retried together."""
         return [(journey, row) for journey in self.journeys for row in journey.rows if row.step.parked > 1]
 
 
 @router.get("/operations")
-def operations_page(visit: Visit = needs(MAY), after: str = "", parked: int | None = None, uncertain: int | None = None) -> Response:
-    """How every journey of the brand moves, what stands in its way, and who is stuck; renews itself while it is looked at."""
+def operations_page(visit: Visit = needs(PERMISSION), after: str = "", parked: int | None = None, uncertain: int | None = None) -> Response:
+    """Show the brand's journeys, alarms, parked enrollments and uncertain messages; the open page reloads by itself."""
     with visit.reading() as session:
-        names = _names(session, visit)
-        found = _look(session, visit, names)
+        names = _display_names(session, visit)
+        found = _overview(session, visit, names)
         stuck = parking.parked(session, visit.viewer, parked, ROWS + 1)
         unsure = uncertain_messages(session, visit.viewer, uncertain, ROWS + 1)
-        cases = _cases(session, visit, names, [*stuck[:ROWS], *unsure[:ROWS]])
+        cases = _case_rows(session, visit, names, [*stuck[:ROWS], *unsure[:ROWS]])
     calm = [journey for journey in found.journeys if not journey.is_late]
     behind = [journey for journey in calm if journey.place > after] if after else calm
     return visit.page(
@@ -163,23 +164,23 @@ def operations_page(visit: Visit = needs(MAY), after: str = "", parked: int | No
 
 
 @router.post("/operations/try-again")
-def try_enrollments_again(visit: Visit = needs(MAY), form: FormData = the_form) -> Response:
-    """Let parked enrollments that are named try their step again now."""
+def try_enrollments_again(visit: Visit = needs(PERMISSION), form: FormData = posted_form) -> Response:
+    """Retry the chosen parked enrollments now."""
     with visit.writing() as session:
         done = parking.retry_parked(session, visit.viewer, numbers(form, "enrollment"), visit.now)
-    return _tried(visit, done)
+    return _retried(visit, done)
 
 
 @router.post("/operations/try-step-again")
-def try_a_step_again(visit: Visit = needs(MAY), form: FormData = the_form) -> Response:
-    """Let everybody who is parked at one step of a version try it again now."""
+def try_a_step_again(visit: Visit = needs(PERMISSION), form: FormData = posted_form) -> Response:
+    """Retry all enrollments that are parked at one step of a version now."""
     version_id = next(iter(numbers(form, "version")), 0)
     with visit.writing() as session:
         done = parking.retry_parked_at_step(session, visit.viewer, version_id, text(form, "step"), visit.now)
-    return _tried(visit, done)
+    return _retried(visit, done)
 
 
-def _tried(visit: Visit, done: Retried) -> Response:
+def _retried(visit: Visit, done: Retried) -> Response:
     if done.held:
         return visit.go("/operations", N_("A pause holds %(n)s of them; resume it first. The others try again now."), "warn", n=done.held)
     if not done.tried:
@@ -187,34 +188,34 @@ def _tried(visit: Visit, done: Retried) -> Response:
     return visit.go("/operations", N_("They try their step again now. Whoever is not shown below any more goes on."))
 
 
-# --- looking --------------------------------------------------------------------------------------------------------------------------
+# --- rows --------------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
-    """What people call the brand's journeys and partners, and the steps of the versions that were asked for."""
+class DisplayNames:
+    """The names of the brand's journeys, partners and steps for readers."""
 
-    tongue: Tongue
+    translator: Translator
     journeys: Mapping[str, str]
     partners: Mapping[int, str]
     programs: Callable[[int], Program]
 
     def step(self, version_id: int, step_id: str | None) -> str:
-        """Return what a step is called; "" is the start."""
+        """Return the name of a step; None or "" is the start."""
         step = self.programs(version_id).steps.get(step_id or "")
-        return step_name(step, self.tongue) if step else step_id or self.tongue.say(N_("Is about to begin"))
+        return step_name(step, self.translator) if step else step_id or self.translator.gettext(N_("Is about to begin"))
 
 
-def _names(session: Session, visit: Visit) -> Names:
-    return Names(
-        tongue=visit.tongue,
-        journeys={row.key: visit.tongue.named(row.name) or row.key for row in journeys.list_journeys(session, visit.viewer)},
+def _display_names(session: Session, visit: Visit) -> DisplayNames:
+    return DisplayNames(
+        translator=visit.translator,
+        journeys={row.key: visit.translator.named(row.name) or row.key for row in journeys.list_journeys(session, visit.viewer)},
         partners={id_of(row): row.name for row in partners_of(session, visit.viewer)},
         programs=lambda version_id: journeys.program_of(session, version_id),
     )
 
 
-def _look(session: Session, visit: Visit, names: Names) -> Look:
+def _overview(session: Session, visit: Visit, names: DisplayNames) -> Overview:
     held: dict[tuple[int, str], list[Held]] = {}
     for each in held_sends(session, visit.viewer):
         held.setdefault((each.version_id, each.step_id), []).append(each)
@@ -222,23 +223,25 @@ def _look(session: Session, visit: Visit, names: Names) -> Look:
     for step in watch(session, visit.viewer, visit.now):
         by_version.setdefault(step.version_id, []).append(step)
     before = late_before(visit.site.clock)
-    found = [_journey(visit, names, steps, held, before) for steps in by_version.values()]
+    found = [_backlog_journey(visit, names, steps, held, before) for steps in by_version.values()]
     calm = sorted((journey for journey in found if not journey.is_late), key=lambda journey: journey.place)
-    return Look(
-        journeys=[*(journey for journey in found if journey.is_late), *calm],  # the watch names the latest first
-        alarms=[_alarm(visit, names, shown) for shown in alarms(session, visit.viewer)],
+    return Overview(
+        journeys=[*(journey for journey in found if journey.is_late), *calm],  # the backlog lists the latest first
+        alarms=[_alarm_row(visit, names, shown) for shown in alarms(session, visit.viewer)],
         parked=parking.parked_count(session, visit.viewer),
         uncertain=uncertain_count(session, visit.viewer),
     )
 
 
-def _journey(
-    visit: Visit, names: Names, steps: Sequence[StepWatch], held: Mapping[tuple[int, str], Sequence[Held]], before: datetime
-) -> JourneyRows:
+def _backlog_journey(
+    visit: Visit, names: DisplayNames, steps: Sequence[StepWatch], held: Mapping[tuple[int, str], Sequence[Held]], before: datetime
+) -> BacklogJourney:
     first = steps[0]
     fullest = max(people_at(step) for step in steps)
-    rows = [_row(visit, names, step, held.get((step.version_id, step.step_id), ()), people_at(step) / fullest, before) for step in steps]
-    return JourneyRows(
+    rows = [
+        _step_row(visit, names, step, held.get((step.version_id, step.step_id), ()), people_at(step) / fullest, before) for step in steps
+    ]
+    return BacklogJourney(
         key=first.journey,
         name=names.journeys.get(first.journey, first.journey),
         version=first.version,
@@ -250,51 +253,51 @@ def _journey(
     )
 
 
-def _row(visit: Visit, names: Names, step: StepWatch, held: Sequence[Held], share: float, before: datetime) -> StepRow:
-    return StepRow(
+def _step_row(visit: Visit, names: DisplayNames, step: StepWatch, held: Sequence[Held], share: float, before: datetime) -> BacklogStepRow:
+    return BacklogStepRow(
         step=step,
         name=names.step(step.version_id, step.step_id),
         share=share,
         is_late=step.oldest_due_at is not None and step.oldest_due_at < before,
-        p50=span_words(visit.tongue, step.late_p50) if step.due else "",
-        most=span_words(visit.tongue, step.late_max) if step.due else "",
-        held=[(rule_words(each.rule, visit.tongue), each.count) for each in held],
+        p50=span_text(visit.translator, step.late_p50) if step.due else "",
+        most=span_text(visit.translator, step.late_max) if step.due else "",
+        held=[(rule_text(each.rule, visit.translator), each.count) for each in held],
     )
 
 
 def people_at(step: StepWatch) -> int:
-    """Return how many are at the step, moving or not."""
+    """Return the number of live enrollments at the step."""
     return step.waiting + step.paused + step.parked
 
 
-def _alarm(visit: Visit, names: Names, shown: AlarmShown) -> AlarmRow:
+def _alarm_row(visit: Visit, names: DisplayNames, shown: AlarmShown) -> AlarmRow:
     alarm = shown.alarm
     title, advice = ALARMS[alarm.kind]
-    told = ""
+    sentence = ""
     if alarm.kind is AlarmKind.late:
-        late = span_words(visit.tongue, timedelta(seconds=int(alarm.detail["late_seconds"])))
-        told = visit.tongue.count(
+        late = span_text(visit.translator, timedelta(seconds=int(alarm.detail["late_seconds"])))
+        sentence = visit.translator.ngettext(
             "%(n)s person should have moved on, %(late)s ago.",
             "%(n)s people should have moved on, the first %(late)s ago.",
             int(alarm.detail["count"]),
             late=late,
         )
     elif alarm.kind is AlarmKind.dry:
-        told = visit.tongue.count(
+        sentence = visit.translator.ngettext(
             "Nobody has entered for a day; usually %(n)s person does.",
             "Nobody has entered for a day; usually %(n)s people do.",
             int(alarm.detail["usual_per_day"]),
         )
-    return AlarmRow(shown, names.journeys.get(shown.journey, shown.journey), visit.say(title), told, visit.say(advice))
+    return AlarmRow(shown, names.journeys.get(shown.journey, shown.journey), visit.gettext(title), sentence, visit.gettext(advice))
 
 
-def _cases(session: Session, visit: Visit, names: Names, shown: Sequence[Parked | Uncertain]) -> list[Case]:
-    """Return each with its names. Only who may see contacts is told who it is: a marketer sees whose contact it is."""
+def _case_rows(session: Session, visit: Visit, names: DisplayNames, shown: Sequence[Parked | Uncertain]) -> list[OpenCaseRow]:
+    """Return the cases with their names. Only a viewer who may see contacts gets the contact; a marketer gets the partner alone."""
     subjects = [each.enrollment if isinstance(each, Parked) else each.message for each in shown]
     may_see = visit.viewer.may(Permission.see_contacts)
-    people = queries.contacts_of(session, visit.viewer, [subject.contact_id for subject in subjects]) if may_see else {}
+    people = contacts_by_id(session, visit.viewer, [subject.contact_id for subject in subjects]) if may_see else {}
     return [
-        Case(
+        OpenCaseRow(
             shown=each,
             journey=names.journeys.get(each.journey, each.journey),
             step=names.step(subject.version_id, subject.step_id),
@@ -308,32 +311,36 @@ def _cases(session: Session, visit: Visit, names: Names, shown: Sequence[Parked 
 # --- words ----------------------------------------------------------------------------------------------------------------------------
 
 
-def _sentence(visit: Visit, found: Look) -> str:
-    """Say the one thing that matters most now, and that there is more."""
-    count = visit.tongue.count
+def _sentence(visit: Visit, found: Overview) -> str:
+    """Return the page's sentence: the journeys that are late, without entries or with parked enrollments, else that all is well."""
+    ngettext = visit.translator.ngettext
     dry = {row.shown.journey for row in found.alarms if row.shown.alarm.kind is AlarmKind.dry}
-    said = []
+    sentences = []
     if found.late:
-        said.append(count("%(n)s journey is late.", "%(n)s journeys are late.", len({journey.key for journey in found.late})))
+        sentences.append(ngettext("%(n)s journey is late.", "%(n)s journeys are late.", len({journey.key for journey in found.late})))
         worst = max(found.late, key=lambda journey: journey.most)
-        said.append(visit.say(N_("“%(name)s” is late by %(late)s."), name=worst.name, late=span_words(visit.tongue, worst.most)))
+        sentences.append(
+            visit.gettext(N_("“%(name)s” is late by %(late)s."), name=worst.name, late=span_text(visit.translator, worst.most))
+        )
     if dry:
-        said.append(count("Nobody enters %(n)s journey any more.", "Nobody enters %(n)s journeys any more.", len(dry)))
+        sentences.append(ngettext("Nobody enters %(n)s journey any more.", "Nobody enters %(n)s journeys any more.", len(dry)))
     if found.parked:
-        said.append(count("%(n)s person is stuck in a journey.", "%(n)s people are stuck in journeys.", found.parked))
-    if not said:
-        said.append(visit.say(N_("Everything that is due is on its way.") if found.journeys else N_("Nobody is inside a journey now.")))
-    return visit.tongue.joined(*said)
+        sentences.append(ngettext("%(n)s person is stuck in a journey.", "%(n)s people are stuck in journeys.", found.parked))
+    if not sentences:
+        sentences.append(
+            visit.gettext(N_("Everything that is due is on its way.") if found.journeys else N_("Nobody is inside a journey now."))
+        )
+    return visit.translator.joined(*sentences)
 
 
-def span_words(tongue: Tongue, span: timedelta) -> str:
-    """Return a length of time in words, in its two largest units: days and hours, hours and minutes, minutes."""
+def span_text(translator: Translator, span: timedelta) -> str:
+    """Return a length of time in its two largest units: days and hours, hours and minutes, or minutes alone."""
     minutes = int(span.total_seconds() // 60)
     hours, days = minutes // 60, minutes // (24 * 60)
     if minutes < 1:
-        return tongue.say(N_("less than a minute"))
+        return translator.gettext(N_("less than a minute"))
     if hours < 1:
-        return tongue.say(N_("%(minutes)s min"), minutes=minutes)
+        return translator.gettext(N_("%(minutes)s min"), minutes=minutes)
     if days < 1:
-        return tongue.say(N_("%(hours)s h %(minutes)s min"), hours=hours, minutes=minutes % 60)
-    return tongue.say(N_("%(days)s d %(hours)s h"), days=tongue.number(days), hours=hours % 24)
+        return translator.gettext(N_("%(hours)s h %(minutes)s min"), hours=hours, minutes=minutes % 60)
+    return translator.gettext(N_("%(days)s d %(hours)s h"), days=translator.number(days), hours=hours % 24)

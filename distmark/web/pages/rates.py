@@ -1,4 +1,4 @@
-"""Send rates: how fast messages may go out, how many wait for their turn, and the form that changes it."""
+"""Send rates: the list of rates with the messages that wait under each, and the form that sets one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from distmark.errors import InvalidInput, NotFound
 from distmark.partners.model import Permission
 from distmark.partners.service import partners_of
 from distmark.web import errors
-from distmark.web.forms import LONGEST_NUMBER, text, the_form
+from distmark.web.forms import LONGEST_NUMBER, posted_form, text
 from distmark.web.i18n import N_
 from distmark.web.permissions import needs
 from distmark.web.visit import Visit
 
 router = APIRouter()
 
-# scope -> what it slows down, and what "each" of it is called
+# scope -> the text for one of its kind, the text for each of its kind
 SCOPES: Mapping[RateScope, tuple[str, str]] = {
     RateScope.partner: (N_("One partner"), N_("Each partner")),
     RateScope.campaign: (N_("One campaign"), N_("Each campaign")),
@@ -34,8 +34,8 @@ EMPTY = {"scope": RateScope.destination_domain.value, "key": "", "per_hour": "",
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One rate as the table shows it: what it is for, and how far apart two messages are."""
+class RateRow:
+    """One rate in the table: the kind and name of its scope, and the interval between two messages in words."""
 
     shown: RateShown
     what: str
@@ -45,7 +45,7 @@ class Row:
 
 @router.get("/rates")
 def rates_page(visit: Visit = needs(Permission.run_operations), scope: str = "", key: str = "") -> Response:
-    """Every rate with what waits under it, and the form, filled with the one that is named."""
+    """Show the rates with the number of messages that wait under each, and the form, filled with the named rate."""
     values = dict(EMPTY)
     with visit.reading() as session:
         for rate in rates.list_rates(session, visit.viewer):
@@ -56,8 +56,8 @@ def rates_page(visit: Visit = needs(Permission.run_operations), scope: str = "",
 
 
 @router.post("/rates")
-def store_rate(visit: Visit = needs(Permission.run_operations), form: FormData = the_form) -> Response:
-    """Set a rate; what waits already lines up again."""
+def store_rate(visit: Visit = needs(Permission.run_operations), form: FormData = posted_form) -> Response:
+    """Set a rate; messages that wait already get new times."""
     values = {name: text(form, name) for name in EMPTY}
     try:
         scope, per_hour, burst = _scope(values["scope"]), _number(values["per_hour"]), _number(values["burst"] or "1")
@@ -69,8 +69,8 @@ def store_rate(visit: Visit = needs(Permission.run_operations), form: FormData =
 
 
 @router.post("/rates/remove")
-def remove_rate(visit: Visit = needs(Permission.run_operations), form: FormData = the_form) -> Response:
-    """Take a rate away; what waits under it goes now."""
+def remove_rate(visit: Visit = needs(Permission.run_operations), form: FormData = posted_form) -> Response:
+    """Remove a rate; messages that wait under it go out now."""
     with visit.writing() as session:
         rates.remove_rate(session, visit.viewer, _scope(text(form, "scope")), text(form, "key"), visit.now)
     return visit.go("/rates", N_("Removed. What waited for its turn goes now."))
@@ -79,7 +79,7 @@ def remove_rate(visit: Visit = needs(Permission.run_operations), form: FormData 
 def _page(visit: Visit, values: Mapping[str, str], *, wrong: str = "", status: int = 200) -> Response:
     with visit.reading() as session:
         names = _names(session, visit)
-        rows = [_row(visit, shown, names) for shown in rates.shown_rates(session, visit.viewer)]
+        rows = [_rate_row(visit, shown, names) for shown in rates.shown_rates(session, visit.viewer)]
     return visit.page(
         "rates/page.html",
         status=status,
@@ -95,29 +95,29 @@ def _page(visit: Visit, values: Mapping[str, str], *, wrong: str = "", status: i
 
 
 def _names(session: Session, visit: Visit) -> dict[tuple[RateScope, str], str]:
-    """Return what the keys of the brand's partners and campaigns stand for."""
+    """Return the names of the brand's partners and campaigns by rate scope and key."""
     of_partners = {(RateScope.partner, partner.key.lower()): partner.name for partner in partners_of(session, visit.viewer)}
     found = campaigns.list_campaigns(session, visit.viewer)
     return of_partners | {(RateScope.campaign, campaign.key.lower()): campaign.name for campaign in found}
 
 
-def _row(visit: Visit, shown: RateShown, names: Mapping[tuple[RateScope, str], str]) -> Row:
+def _rate_row(visit: Visit, shown: RateShown, names: Mapping[tuple[RateScope, str], str]) -> RateRow:
     one, each = SCOPES[shown.rate.scope]
     is_each = shown.rate.key == EACH
-    return Row(
+    return RateRow(
         shown=shown,
-        what=visit.say(each if is_each else one),
-        name=visit.say(N_("without a rate of its own")) if is_each else names.get((shown.rate.scope, shown.rate.key), shown.rate.key),
-        apart=_apart(visit, Rate(shown.rate.per_hour).interval.total_seconds()),
+        what=visit.gettext(each if is_each else one),
+        name=visit.gettext(N_("without a rate of its own")) if is_each else names.get((shown.rate.scope, shown.rate.key), shown.rate.key),
+        apart=_interval_text(visit, Rate(shown.rate.per_hour).interval.total_seconds()),
     )
 
 
-def _apart(visit: Visit, seconds: float) -> str:
+def _interval_text(visit: Visit, seconds: float) -> str:
     if seconds >= 90:
-        return visit.say(N_("one every %(n)s minutes"), n=visit.tongue.number(round(seconds / 60, 1)))
+        return visit.gettext(N_("one every %(n)s minutes"), n=visit.translator.number(round(seconds / 60, 1)))
     if seconds >= 1:
-        return visit.say(N_("one every %(n)s seconds"), n=visit.tongue.number(round(seconds, 1)))
-    return visit.say(N_("%(n)s a second"), n=visit.tongue.number(round(1 / seconds, 1)))
+        return visit.gettext(N_("one every %(n)s seconds"), n=visit.translator.number(round(seconds, 1)))
+    return visit.gettext(N_("%(n)s a second"), n=visit.translator.number(round(1 / seconds, 1)))
 
 
 def _scope(value: str) -> RateScope:

@@ -1,4 +1,4 @@
-"""What recipients meet: the open pixel, tracked links, and unsubscribing. Tokens say who; nobody signs in here."""
+"""The routes of recipients: the open pixel, tracked links, and unsubscribing. A token identifies the message; recipients do not sign in."""
 
 from base64 import b64decode
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ from distmark.engagement.service import UnsubscribeInfo
 from distmark.errors import NotFound
 from distmark.messages.service import message_by_token
 from distmark.partners.table import Brand
-from distmark.rehearsals.sandbox import opened
+from distmark.rehearsals.sandbox import open_sandbox
 from distmark.rehearsals.service import by_key
 from distmark.web import i18n
-from distmark.web.forms import any_form, text
+from distmark.web.forms import lenient_form, text
 from distmark.web.i18n import N_
 from distmark.web.permissions import anyone
 from distmark.web.visit import Guest, Site
@@ -28,8 +28,10 @@ GIF = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==") 
 LONGEST_TOKEN = 64
 
 
-class Recipient:
-    """A route for who got a message. In a message of a test, links lead to the test's stage, where its own clock tells the time."""
+class ForRecipients:
+    """The dependency of a route in messages: gives a `Guest`. For a message of a rehearsal, its database is the rehearsal's sandbox
+    and its clock the rehearsal's clock.
+    """
 
     def __call__(self, request: Request, guest: Guest = anyone) -> Iterator[Guest]:
         site = cast(Site, request.app.state.site)
@@ -41,30 +43,30 @@ class Recipient:
             row = by_key(session, str(key)[:LONGEST_TOKEN])
         if row is None:
             raise NotFound("This link is not known.")
-        with opened(site.settings.data_dir, row.key) as db:
+        with open_sandbox(site.settings.data_dir, row.key) as db:
             guest.site = replace(site, db=db, clock=FixedClock(row.now(wall_now())))
             yield guest
 
 
-recipient: Any = Depends(Recipient())
+recipient: Any = Depends(ForRecipients())
 
 
 @router.api_route("/o/{token}.gif", methods=["GET", "HEAD"])
 def open_pixel(token: str, guest: Guest = recipient) -> Response:
-    """Record that the image was fetched; a bad token gets the same answer, so nothing can be learnt by guessing."""
+    """Record an open; a bad token gets the same answer, so that guessing reveals nothing."""
     if guest.request.method == "GET" and len(token) <= LONGEST_TOKEN:
         with guest.writing() as session:
-            engagement.open_pixel(session, token, _agent(guest.request), guest.now)
+            engagement.open_pixel(session, token, _user_agent(guest.request), guest.now)
     return Response(GIF, media_type="image/gif", headers={"cache-control": "no-store", "cross-origin-resource-policy": "cross-origin"})
 
 
 @router.api_route("/c/{token}/{link}", methods=["GET", "HEAD"])
 def click(token: str, link: str, guest: Guest = recipient) -> Response:
-    """Go to the link's stored target; a GET is recorded, a HEAD is not."""
+    """Redirect to the link's stored target; a GET is recorded as a click, a HEAD is not."""
     target = None
     if len(token) <= LONGEST_TOKEN:
         with guest.writing() as session:
-            target = engagement.click(session, token, link, _agent(guest.request), guest.now, guest.request.method)
+            target = engagement.click(session, token, link, _user_agent(guest.request), guest.now, guest.request.method)
     if target is None:
         return guest.page("recipient/no_link.html", status=404)
     return RedirectResponse(target, status_code=302, headers={"referrer-policy": "no-referrer"})
@@ -72,27 +74,27 @@ def click(token: str, link: str, guest: Guest = recipient) -> Response:
 
 @router.get("/u/{token}")
 def unsubscribe_page(token: str, guest: Guest = recipient) -> Response:
-    """Show what would stop, and a button. Mail scanners open this: it changes nothing."""
+    """Show what unsubscribing would stop, with a button. It changes nothing, since mail scanners open it too."""
     with guest.reading() as session:
         info = engagement.unsubscribe_info(session, token)
     return _page(guest, token, info, just_now=False)
 
 
 @router.post("/u/{token}")
-def unsubscribe_now(token: str, guest: Guest = recipient, form: FormData = any_form) -> Response:
-    """Stop at once (RFC 8058): no cookie, no question, no redirect; doing it again changes nothing."""
+def unsubscribe_now(token: str, guest: Guest = recipient, form: FormData = lenient_form) -> Response:
+    """Unsubscribe at once (RFC 8058): no cookie, no question, no redirect; a repeat changes nothing."""
     with guest.writing() as session:
         info = engagement.unsubscribe(session, token, guest.now)
     if text(form, "by") == "page":
         return _page(guest, token, info, just_now=True)
     if info is None:
         raise NotFound("This unsubscribe link is not known.")
-    return PlainTextResponse(i18n.words(info.language).gettext(N_("You are unsubscribed.")))
+    return PlainTextResponse(i18n.translations(info.language).gettext(N_("You are unsubscribed.")))
 
 
 @router.post("/u/{token}/again")
 def resubscribe(token: str, guest: Guest = recipient) -> Response:
-    """Undo the unsubscribing, at the wish of who holds the link."""
+    """Undo the unsubscription of the recipient who has this link."""
     with guest.writing() as session:
         info = engagement.resubscribe(session, token, guest.now)
     return _page(guest, token, info, just_now=True)
@@ -111,5 +113,5 @@ def _page(guest: Guest, token: str, info: UnsubscribeInfo | None, *, just_now: b
     return guest.page("recipient/unsubscribe.html", link=f"{root}/u/{token}", info=info, just_now=just_now)
 
 
-def _agent(request: Request) -> str:
+def _user_agent(request: Request) -> str:
     return request.headers.get("user-agent", "")

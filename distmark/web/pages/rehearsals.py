@@ -1,4 +1,4 @@
-"""Trying a journey on oneself: the whole way to one's own inbox, with waits of seconds."""
+"""Rehearsals: a journey tried on oneself, with messages to one's own inbox and waits of seconds."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from starlette.datastructures import FormData
 from distmark.campaigns.table import Campaign
 from distmark.clock import wall_now
 from distmark.compliance.service import CheckFailed
-from distmark.engagement.model import EventKind, Verdict
+from distmark.engagement.model import EventKind
 from distmark.engagement.table import Event
 from distmark.enrollments.model import EnrollmentStatus, TimelineKind
 from distmark.enrollments.table import Enrollment, TimelineEntry
@@ -29,29 +29,29 @@ from distmark.partners.model import Permission
 from distmark.partners.scope import visible
 from distmark.partners.table import User
 from distmark.rehearsals import service as rehearsals
-from distmark.rehearsals.sandbox import enrollment_on, opened
-from distmark.rehearsals.service import DEFAULT_SECONDS, SECONDS, Wishes
+from distmark.rehearsals.sandbox import enrollment_in, open_sandbox
+from distmark.rehearsals.service import DEFAULT_SECONDS, SECONDS, RehearsalOptions
 from distmark.rehearsals.table import Rehearsal, RehearsalStatus
 from distmark.sql import id_of
 from distmark.tasks.table import Task
 from distmark.web import errors
-from distmark.web.forms import text, the_form
-from distmark.web.i18n import N_, Tongue
-from distmark.web.labels import EVENT, OUTCOME
-from distmark.web.pages.contact_timeline import Told, of_message, until_when
+from distmark.web.forms import posted_form, text
+from distmark.web.i18n import N_, Translator
+from distmark.web.labels import OUTCOME
+from distmark.web.pages.contact_timeline import TimelineLine, line_of_event, line_of_message, waiting_detail
 from distmark.web.permissions import needs
-from distmark.web.sample_preview import OF_TYPE
-from distmark.web.status_text import event_name, standing, step_name
+from distmark.web.sample_preview import SAMPLE_VALUES
+from distmark.web.status_text import event_name, status_of, step_name
 from distmark.web.visit import Visit
 
 router = APIRouter()
 MOST_PARTNERS = 500
-MOST_TOLD = 200
+MOST_LINES = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One attribute that the journey reads: its name, whether of the contact or of the journey, its type, and what is suggested."""
+class AttributeField:
+    """One attribute that the journey reads, as a field of the form: its name, its type (`kind`), and its suggested value."""
 
     name: str
     kind: str
@@ -59,8 +59,8 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
-    """Where a test stands now, in words; `seconds` is how many are left, `story` what happened, newest first."""
+class RehearsalState:
+    """The state of a rehearsal in words: `seconds` are left of the present wait, and `timeline` has the newest line first."""
 
     row: Rehearsal
     status: RehearsalStatus
@@ -69,18 +69,18 @@ class Live:
     seconds: int | None
     can_go_on: bool
     sent: int
-    story: list[Told]
+    timeline: list[TimelineLine]
 
 
 @router.get("/journeys/{key}/{number}/test")
 def rehearsal_form(key: str, number: int, visit: Visit = needs(Permission.see_journeys)) -> Response:
-    """How the test is to be: how long a wait takes, in which language, and in whose name."""
+    """Show the form of a rehearsal: the seconds per wait, the language, the partner and the attributes."""
     return _form(visit, key, number)
 
 
 @router.post("/journeys/{key}/{number}/test")
-def begin_rehearsal(key: str, number: int, visit: Visit = needs(Permission.see_journeys), form: FormData = the_form) -> Response:
-    """Begin the test and go to where it can be watched."""
+def begin_rehearsal(key: str, number: int, visit: Visit = needs(Permission.see_journeys), form: FormData = posted_form) -> Response:
+    """Begin a rehearsal and go to its page."""
     if visit.site.rehearse is None:
         raise Refused("This process cannot send messages, so it cannot test journeys; use the web process of the installation.")
     try:
@@ -88,7 +88,7 @@ def begin_rehearsal(key: str, number: int, visit: Visit = needs(Permission.see_j
             _journey, version = _version(session, visit, key, number)
             definition = journeys.program_of(session, id_of(version)).definition
             row = rehearsals.begin(
-                session, visit.viewer, visit.site.settings.data_dir, id_of(version), _wishes(form, definition), visit.now
+                session, visit.viewer, visit.site.settings.data_dir, id_of(version), _options(form, definition), visit.now
             )
             rehearsal_id, test_key = id_of(row), row.key
     except CheckFailed:
@@ -101,7 +101,7 @@ def begin_rehearsal(key: str, number: int, visit: Visit = needs(Permission.see_j
 
 @router.get("/tests/{test_key}")
 def rehearsal_page(test_key: str, visit: Visit = needs(Permission.see_journeys)) -> Response:
-    """Where the test stands: asked for again every second while it runs."""
+    """Show the state of a rehearsal; the page reloads it every second while it runs."""
     with visit.reading() as session:
         row = rehearsals.get_rehearsal(session, visit.viewer, test_key)
         version = journeys.get_version(session, visit.viewer, row.version_id)
@@ -112,19 +112,19 @@ def rehearsal_page(test_key: str, visit: Visit = needs(Permission.see_journeys))
             "address_of_tester": session.get_one(User, row.user_id).email,
             "partner": partners.get_partner(session, visit.viewer, row.partner_id),
         }
-    live = _live(visit, row, program)
+    state = _state_of(visit, row, program)
     return visit.page(
         "rehearsals/page.html",
-        live=live,
-        events=[(name, event_name(name, visit.tongue, program)) for name in program.definition.events],
-        running=live.status is RehearsalStatus.running,
+        state=state,
+        events=[(name, event_name(name, visit.translator, program)) for name in program.definition.events],
+        running=state.status is RehearsalStatus.running,
         **page,
     )
 
 
 @router.post("/tests/{test_key}/stop")
 def stop_rehearsal(test_key: str, visit: Visit = needs(Permission.see_journeys)) -> Response:
-    """Let no further message of this test go out."""
+    """Stop the rehearsal: it sends no further message."""
     with visit.writing() as session:
         rehearsals.ask_to_stop(session, visit.viewer, test_key)
     return visit.go(f"/tests/{test_key}", N_("The test stops."))
@@ -139,13 +139,13 @@ def go_on_with_rehearsal(test_key: str, visit: Visit = needs(Permission.see_jour
 
 
 @router.post("/tests/{test_key}/happen")
-def event_in_rehearsal(test_key: str, visit: Visit = needs(Permission.see_journeys), form: FormData = the_form) -> Response:
-    """Let an event happen that the journey listens to."""
+def event_in_rehearsal(test_key: str, visit: Visit = needs(Permission.see_journeys), form: FormData = posted_form) -> Response:
+    """Record an event that the journey listens to."""
     event = text(form, "event")
     with visit.reading() as session:
-        rehearsals.happen(session, visit.viewer, visit.site.settings.data_dir, test_key, event)
+        rehearsals.trigger_event(session, visit.viewer, visit.site.settings.data_dir, test_key, event)
         program = journeys.program_of(session, rehearsals.get_rehearsal(session, visit.viewer, test_key).version_id)
-    return visit.go(f"/tests/{test_key}", N_("It has happened: %(event)s"), event=event_name(event, visit.tongue, program))
+    return visit.go(f"/tests/{test_key}", N_("It has happened: %(event)s"), event=event_name(event, visit.translator, program))
 
 
 # --- the form ---------------------------------------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def _form(visit: Visit, key: str, number: int, form: FormData | None = None, *, 
         journey=journey,
         version=version,
         languages_of_journey=definition.languages,
-        asked=_asked(definition, form, before),
+        fields=_attribute_fields(definition, form, before),
         chosen=_chosen(visit, definition, form, before, page["campaigns"]),
         least=SECONDS[0],
         most=SECONDS[1],
@@ -193,7 +193,7 @@ def _form(visit: Visit, key: str, number: int, form: FormData | None = None, *, 
 def _chosen(
     visit: Visit, definition: JourneyDefinition, form: FormData | None, before: Rehearsal | None, campaigns: list[Campaign]
 ) -> dict[str, str]:
-    """Return what the form shows: what was just asked, else what was asked the last time, else what most people want."""
+    """Return the values of the form: those just posted, else those of the last rehearsal, else defaults."""
     if form is not None:
         return {name: text(form, name) for name in ("seconds", "language", "partner", "campaign", "phone")}
     if before is not None:
@@ -214,19 +214,19 @@ def _chosen(
     }
 
 
-def _asked(definition: JourneyDefinition, form: FormData | None, before: Rehearsal | None) -> list[Asked]:
+def _attribute_fields(definition: JourneyDefinition, form: FormData | None, before: Rehearsal | None) -> list[AttributeField]:
     found = []
     for name, kind in {**definition.contact_fields, **definition.journey_fields}.items():
-        made_up = OF_TYPE[str(kind)]
+        made_up = SAMPLE_VALUES[str(kind)]
         value = made_up.isoformat() if isinstance(made_up, date) else "" if str(kind) == "bool" else str(made_up)
         if before is not None:
-            told = before.data.get(name)
-            value = "" if told in (None, False) else "yes" if told is True else str(told)
-        found.append(Asked(name, str(kind), text(form, f"data.{name}") if form is not None else value))
+            former = before.data.get(name)
+            value = "" if former in (None, False) else "yes" if former is True else str(former)
+        found.append(AttributeField(name, str(kind), text(form, f"data.{name}") if form is not None else value))
     return found
 
 
-def _wishes(form: FormData, definition: JourneyDefinition) -> Wishes:
+def _options(form: FormData, definition: JourneyDefinition) -> RehearsalOptions:
     seconds, partner, campaign = text(form, "seconds"), text(form, "partner"), text(form, "campaign")
     if not (partner.isascii() and partner.isdigit()):
         raise InvalidInput("The partner is missing; choose in whose name the messages are written.")
@@ -234,7 +234,7 @@ def _wishes(form: FormData, definition: JourneyDefinition) -> Wishes:
     for name, kind in {**definition.contact_fields, **definition.journey_fields}.items():
         value = text(form, f"data.{name}")
         data[name] = bool(value) if str(kind) == "bool" else value or None
-    return Wishes(
+    return RehearsalOptions(
         partner_id=int(partner[:9]),
         language=text(form, "language"),
         seconds_per_wait=int(seconds[:4]) if seconds.isascii() and seconds.isdigit() else DEFAULT_SECONDS,
@@ -244,10 +244,10 @@ def _wishes(form: FormData, definition: JourneyDefinition) -> Wishes:
     )
 
 
-# --- where it stands --------------------------------------------------------------------------------------------------------------------
+# --- the state --------------------------------------------------------------------------------------------------------------------
 
-# Kind of move -> its sentence. What is not carried out in a test is told as what would be done.
-MOVES: dict[TimelineKind, str] = {
+# Kind of entry -> its sentence. Acts that a rehearsal does not carry out have sentences of their own, below.
+SENTENCES: dict[TimelineKind, str] = {
     TimelineKind.entered: N_("Began the journey"),
     TimelineKind.waiting: N_("Waits: %(step)s"),
     TimelineKind.held: N_("Held back: %(step)s"),
@@ -257,8 +257,8 @@ MOVES: dict[TimelineKind, str] = {
     TimelineKind.error: N_("An error at: %(step)s"),
     TimelineKind.ended: N_("Ended: %(step)s"),
 }
-OF_MESSAGES = (TimelineKind.sent, TimelineKind.failed, TimelineKind.suppressed, TimelineKind.uncertain)
-# Kind of step -> what would have been done.
+MESSAGE_KINDS = (TimelineKind.sent, TimelineKind.failed, TimelineKind.suppressed, TimelineKind.uncertain)
+# Kind of step -> the sentence about the act that was not carried out.
 WOULD_DO: dict[str, str] = {
     "webhook": N_("Would call another system: %(step)s"),
     "audience": N_("Would change an ad audience: %(step)s"),
@@ -267,39 +267,43 @@ WOULD_DO: dict[str, str] = {
 }
 
 
-def _live(visit: Visit, row: Rehearsal, program: Program) -> Live:
+def _state_of(visit: Visit, row: Rehearsal, program: Program) -> RehearsalState:
     wall = wall_now()
     status = row.state(wall)
     try:
-        with opened(visit.site.settings.data_dir, row.key) as db, db.reading() as stage:
-            enrollment = enrollment_on(stage)
-            story = _story(stage, enrollment, program, visit.tongue)
-            sent = len([told for told in story if told.chip is not None and told.kind != "bad"])
-            sentence = _sentence(visit.tongue, row, status, enrollment, program)
+        with open_sandbox(visit.site.settings.data_dir, row.key) as db, db.reading() as sandbox:
+            enrollment = enrollment_in(sandbox)
+            timeline = _timeline(sandbox, enrollment, program, visit.translator)
+            sent = len([line for line in timeline if line.chip is not None and line.kind != "bad"])
+            sentence = _sentence(visit.translator, row, status, enrollment, program)
             halted = enrollment.status is not EnrollmentStatus.waiting
     except NotFound:
-        return Live(row, status, visit.say(N_("The details of this test were cleared away.")), row.now(wall), None, False, 0, [])
+        return RehearsalState(
+            row, status, visit.gettext(N_("The details of this test were cleared away.")), row.now(wall), None, False, 0, []
+        )
     seconds = row.seconds_left(wall) if status is RehearsalStatus.running else None
     can_go_on = status is RehearsalStatus.running and row.next_at is not None and not halted
-    return Live(row, status, sentence, row.now(wall), seconds, can_go_on, sent, story)
+    return RehearsalState(row, status, sentence, row.now(wall), seconds, can_go_on, sent, timeline)
 
 
-def _sentence(tongue: Tongue, row: Rehearsal, status: RehearsalStatus, enrollment: Enrollment, program: Program) -> str:
+def _sentence(translator: Translator, row: Rehearsal, status: RehearsalStatus, enrollment: Enrollment, program: Program) -> str:
     if status is RehearsalStatus.running:
         if row.stop_asked:
-            return tongue.say(N_("The test stops."))
-        return "" if enrollment.step_id is None else standing(enrollment, program, tongue).where
+            return translator.gettext(N_("The test stops."))
+        return "" if enrollment.step_id is None else status_of(enrollment, program, translator).place
     if status is RehearsalStatus.finished:
-        said = OUTCOME.get(enrollment.outcome or "")
-        return tongue.joined(
-            tongue.say(N_("The journey has ended: %(how)s."), how=tongue.say(said.words) if said else enrollment.outcome or "–"),
+        label = OUTCOME.get(enrollment.outcome or "")
+        return translator.joined(
+            translator.gettext(
+                N_("The journey has ended: %(how)s."), how=translator.gettext(label.text) if label else enrollment.outcome or "–"
+            ),
             enrollment.reason,
         )
     if status is RehearsalStatus.interrupted:
-        return tongue.say(N_("The test was interrupted, because the web process was started anew. Begin it again."))
+        return translator.gettext(N_("The test was interrupted, because the web process was started anew. Begin it again."))
     if status is RehearsalStatus.failed:
-        return tongue.say(N_("The test could not go on: %(error)s"), error=enrollment.error or row.reason)
-    return tongue.say(STOPPED.get(row.reason, STOPPED[""]))
+        return translator.gettext(N_("The test could not go on: %(error)s"), error=enrollment.error or row.reason)
+    return translator.gettext(STOPPED.get(row.reason, STOPPED[""]))
 
 
 STOPPED = {
@@ -309,42 +313,48 @@ STOPPED = {
 }
 
 
-def _story(stage: Session, enrollment: Enrollment, program: Program, tongue: Tongue) -> list[Told]:
-    """Return what happened, newest first, at the times of the test's clock."""
+def _timeline(sandbox: Session, enrollment: Enrollment, program: Program, translator: Translator) -> list[TimelineLine]:
+    """Return the lines of the rehearsal's timeline, newest first, at the times of its own clock."""
     events = select(Event).where(col(Event.kind) != EventKind.unsubscribed).order_by(col(Event.id))
-    told = [_of_event(event, program, tongue) for event in stage.exec(events)]
-    tasks = {(task.step_id, task.visit): task for task in stage.exec(select(Task))}
-    messages = {(message.step_id, message.visit): message for message in stage.exec(select(Message).order_by(col(Message.id)))}
-    for move in stage.exec(select(TimelineEntry).where(TimelineEntry.enrollment_id == enrollment.id).order_by(col(TimelineEntry.id))):
-        # The ledger knows more of a message than the move does; the move knows its place among the others.
-        message = messages.pop((move.step_id, move.visit), None) if move.kind in OF_MESSAGES else None
-        told += [of_message(message, tongue)] if message else _of_move(move, program, tasks, tongue)
-    told += [of_message(message, tongue) for message in messages.values()]
-    return sorted(told, key=lambda each: each.at)[::-1][:MOST_TOLD]
+    lines = [line_of_event(event, [program], translator) for event in sandbox.exec(events)]
+    tasks = {(task.step_id, task.visit): task for task in sandbox.exec(select(Task))}
+    messages = {(message.step_id, message.visit): message for message in sandbox.exec(select(Message).order_by(col(Message.id)))}
+    for entry in sandbox.exec(select(TimelineEntry).where(TimelineEntry.enrollment_id == enrollment.id).order_by(col(TimelineEntry.id))):
+        # The ledger knows more of a message than the timeline entry does; the entry gives its place among the others.
+        message = messages.pop((entry.step_id, entry.visit), None) if entry.kind in MESSAGE_KINDS else None
+        lines += [line_of_message(message, translator)] if message else _lines_of_entry(entry, program, tasks, translator)
+    lines += [line_of_message(message, translator) for message in messages.values()]
+    return sorted(lines, key=lambda each: each.at)[::-1][:MOST_LINES]
 
 
-def _of_move(move: TimelineEntry, program: Program, tasks: dict[tuple[str, int], Task], tongue: Tongue) -> Iterator[Told]:
-    step = program.steps.get(move.step_id)
-    name = step_name(step, tongue) if step else move.step_id
-    if move.kind is TimelineKind.task:
-        task = tasks.get((move.step_id, move.visit))
+def _lines_of_entry(
+    entry: TimelineEntry, program: Program, tasks: dict[tuple[str, int], Task], translator: Translator
+) -> Iterator[TimelineLine]:
+    step = program.steps.get(entry.step_id)
+    name = step_name(step, translator) if step else entry.step_id
+    if entry.kind is TimelineKind.task:
+        task = tasks.get((entry.step_id, entry.visit))
         text_of = (
             N_("Would be a task for the brand's staff: %(title)s") if task and task.role == "brand" else N_("Would be a task: %(title)s")
         )
-        yield Told(move.at, "brand", tongue.say(text_of, title=task.title if task else name))
-    elif step is not None and step.kind in WOULD_DO and move.kind in (TimelineKind.passed, TimelineKind.skipped):
-        yield Told(move.at, "brand", tongue.say(WOULD_DO[step.kind], step=name), _would_do(step))
-    elif move.kind is TimelineKind.ended:
-        outcome = str(move.detail.get("outcome", ""))
-        said = tongue.say(OUTCOME[outcome].words) if outcome in OUTCOME else outcome
-        yield Told(move.at, "good", tongue.say(MOVES[move.kind], step=said), str(move.detail.get("reason") or ""))
-    elif move.kind in MOVES:
-        colour = {TimelineKind.error: "bad", TimelineKind.entered: "brand"}.get(move.kind, "")
-        yield Told(move.at, colour, tongue.say(MOVES[move.kind], step=name), _detail(move, step, program, tongue))
+        yield TimelineLine(entry.at, "brand", translator.gettext(text_of, title=task.title if task else name))
+    elif step is not None and step.kind in WOULD_DO and entry.kind in (TimelineKind.passed, TimelineKind.skipped):
+        yield TimelineLine(entry.at, "brand", translator.gettext(WOULD_DO[step.kind], step=name), _would_do(step))
+    elif entry.kind is TimelineKind.ended:
+        outcome = str(entry.detail.get("outcome", ""))
+        outcome_text = translator.gettext(OUTCOME[outcome].text) if outcome in OUTCOME else outcome
+        yield TimelineLine(
+            entry.at, "good", translator.gettext(SENTENCES[entry.kind], step=outcome_text), str(entry.detail.get("reason") or "")
+        )
+    elif entry.kind in SENTENCES:
+        colour = {TimelineKind.error: "bad", TimelineKind.entered: "brand"}.get(entry.kind, "")
+        yield TimelineLine(
+            entry.at, colour, translator.gettext(SENTENCES[entry.kind], step=name), _detail(entry, step, program, translator)
+        )
 
 
 def _would_do(step: Step) -> str:
-    """Return where the step leads, as its author wrote it."""
+    """Return the target of a step (address, journey or audience) as its author wrote it."""
     for name in ("url", "journey", "audience"):
         value = getattr(step, name, None) or getattr(getattr(step, step.kind, None), name, None)
         if value:
@@ -352,19 +362,11 @@ def _would_do(step: Step) -> str:
     return ""
 
 
-def _detail(move: TimelineEntry, step: Step | None, program: Program, tongue: Tongue) -> str:
-    if move.kind is TimelineKind.branched:
-        arm = str(move.detail.get("arm") or move.detail.get("label") or "")
+def _detail(entry: TimelineEntry, step: Step | None, program: Program, translator: Translator) -> str:
+    if entry.kind is TimelineKind.branched:
+        arm = str(entry.detail.get("arm") or entry.detail.get("label") or "")
         path = next((path for path in step.paths() if path.label == arm), None) if step else None
-        return path.words(tongue.language) if path else arm
-    if move.kind is TimelineKind.error:
-        return str(move.detail.get("error", ""))
-    return until_when(move, program, tongue)
-
-
-def _of_event(event: Event, program: Program, tongue: Tongue) -> Told:
-    name = event_name(event.name, tongue, program) if event.name else event.link
-    machine = tongue.say(N_("by a machine, not counted")) if event.verdict is Verdict.machine else ""
-    implied = tongue.say(N_("known from the click")) if event.data.get("implied") else ""
-    said = tongue.say(EVENT[event.kind]) + (f": {name}" if name else "")
-    return Told(event.at, "" if machine else "good", said, machine or implied)
+        return path.words(translator.language) if path else arm
+    if entry.kind is TimelineKind.error:
+        return str(entry.detail.get("error", ""))
+    return waiting_detail(entry, program, translator)

@@ -1,4 +1,4 @@
-"""Results: few large numbers, where people stop, and how it went day by day. Every number says what it counts."""
+"""Results of a journey: its main numbers, the numbers of each step, and those of each day. The page defines each number."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,14 @@ from distmark.enrollments import service as enrollments
 from distmark.errors import NotFound
 from distmark.journeys import service as journeys
 from distmark.journeys.program import Program
+from distmark.journeys.service import newest_by_journey
 from distmark.journeys.table import Journey, VersionStatus
 from distmark.metrics import service as metrics
-from distmark.metrics.definitions import outcome_name
+from distmark.metrics.definitions import define, outcome_name
 from distmark.metrics.model import Metric, Results, StepResults, rate
 from distmark.partners.model import Permission
 from distmark.sql import id_of
-from distmark.web import charts, queries
+from distmark.web import charts
 from distmark.web.charts import Series
 from distmark.web.i18n import N_
 from distmark.web.permissions import needs
@@ -28,9 +29,9 @@ from distmark.web.visit import Visit
 router = APIRouter()
 DAYS = (7, 30, 90)
 DAILY = (Metric.entered, Metric.sent, Metric.clicked)
-SHOWN = (Metric.sent, Metric.opened, Metric.clicked, Metric.unsubscribed)
-# Whoever leaves a step leaves exactly one of these behind.
-LEFT = (
+SHOWN_METRICS = (Metric.sent, Metric.opened, Metric.clicked, Metric.unsubscribed)
+# An enrollment that goes on from a step is counted in exactly one of these.
+LEAVING = (
     Metric.passed,
     Metric.branched,
     Metric.task,
@@ -40,12 +41,12 @@ LEFT = (
     Metric.suppressed,
     Metric.uncertain,
 )
-TROUBLE = (Metric.failed, Metric.suppressed, Metric.uncertain, Metric.bounced)
+FAILURES = (Metric.failed, Metric.suppressed, Metric.uncertain, Metric.bounced)
 
 
 @dataclass(frozen=True, slots=True)
-class StepRow:
-    """One step of the table: how many got here and what came of it. `share` is of all who entered."""
+class StepResultRow:
+    """One step in the table of results; `reached` enrollments arrived at it, and `share` is their share of all that entered, 0 to 1."""
 
     step_id: str
     name: str
@@ -60,14 +61,14 @@ class StepRow:
 
 @router.get("/results")
 def results_list(visit: Visit = needs(Permission.see_results)) -> Response:
-    """Each journey with its few most telling numbers."""
+    """List the published journeys, each with its main numbers."""
     with visit.reading() as session:
         found = [(journey, metrics.results(session, visit.viewer, journey.key)) for journey in _journeys(session, visit)]
     return visit.page("results/list.html", found=found, rate=rate, Metric=Metric)
 
 
 def _journeys(session: Session, visit: Visit) -> list[Journey]:
-    published = queries.newest_by_journey(session, visit.viewer, (VersionStatus.registered, VersionStatus.retired))
+    published = newest_by_journey(session, visit.viewer, (VersionStatus.registered, VersionStatus.retired))
     return [journey for journey in journeys.list_journeys(session, visit.viewer) if journey.id in published]
 
 
@@ -79,7 +80,7 @@ def results_page(
     campaign: int | None = None,
     days: int = 30,
 ) -> Response:
-    """A journey's results, narrowed to a version or a campaign."""
+    """Show the results of a journey, of one version or of one campaign."""
     days = days if days in DAYS else DAYS[1]
     with visit.reading() as session:
         journey = journeys.get_journey(session, visit.viewer, key)
@@ -90,9 +91,9 @@ def results_page(
         versions = [row for row in journeys.versions_of(session, id_of(journey)) if row.registered_at is not None]
         newest = next((row for row in versions if version in (None, row.number)), None)
         program = journeys.program_of(session, id_of(newest)) if newest else None
-        here = _here(session, visit, newest.id if newest else None, campaign)
+        here = _people_at_steps(session, visit, newest.id if newest else None, campaign)
     rows = step_rows(visit, found, program, here)
-    daily = [Series(visit.tongue.named(_name(metric)), tuple(float(day.count(metric)) for day in found.days)) for metric in DAILY]
+    daily = [Series(visit.translator.named(_name(metric)), tuple(float(day.count(metric)) for day in found.days)) for metric in DAILY]
     return visit.page(
         "results/page.html",
         journey=journey,
@@ -114,72 +115,70 @@ def results_page(
         chart_top=charts.top_of(daily),
         chart_key=charts.key,
         bar=charts.bar,
-        shown=SHOWN,
+        shown=SHOWN_METRICS,
         outcome_name=outcome_name,
     )
 
 
 def _name(metric: Metric) -> dict[str, str]:
-    from distmark.metrics.definitions import define
-
     return define(metric).name
 
 
-def _here(session: Session, visit: Visit, version_id: int | None, campaign_id: int | None) -> dict[str, int]:
+def _people_at_steps(session: Session, visit: Visit, version_id: int | None, campaign_id: int | None) -> dict[str, int]:
     if campaign_id is not None:
         return enrollments.step_counts(session, visit.viewer, campaign_id=campaign_id)
     return enrollments.step_counts(session, visit.viewer, version_id=version_id) if version_id is not None else {}
 
 
-def step_rows(visit: Visit, found: Results, program: Program | None, here: dict[str, int]) -> list[StepRow]:
-    """Return one row per step in the order of the definition."""
+def step_rows(visit: Visit, found: Results, program: Program | None, here: dict[str, int]) -> list[StepResultRow]:
+    """Return one row per step, in the order of the definition."""
     entered = found.count(Metric.entered)
     rows = []
     for step in found.steps:
         placed = program.steps.get(step.step_id) if program else None
         reached = left_of(step) + here.get(step.step_id, 0)
         rows.append(
-            StepRow(
+            StepResultRow(
                 step_id=step.step_id,
-                name=step_name(placed, visit.tongue) if placed else step.step_id,
+                name=step_name(placed, visit.translator) if placed else step.step_id,
                 kind=step.kind,
                 reached=reached,
                 share=min(1.0, reached / entered) if entered else None,
                 here=here.get(step.step_id, 0),
-                counts={metric: step.count(metric) for metric in SHOWN},
-                rates={metric: step.rate(metric) for metric in SHOWN},
-                trouble=sum(step.count(metric) for metric in TROUBLE),
+                counts={metric: step.count(metric) for metric in SHOWN_METRICS},
+                rates={metric: step.rate(metric) for metric in SHOWN_METRICS},
+                trouble=sum(step.count(metric) for metric in FAILURES),
             )
         )
     return rows
 
 
 def left_of(step: StepResults) -> int:
-    """Return how many have gone on from the step."""
-    return sum(step.count(metric) for metric in LEFT)
+    """Return the number of enrollments that went on from the step."""
+    return sum(step.count(metric) for metric in LEAVING)
 
 
-def worst_of(rows: Sequence[StepRow]) -> StepRow | None:
-    """Return the step where most people stand now, when anybody stands anywhere."""
-    standing = [row for row in rows if row.here]
-    return max(standing, key=lambda row: row.here, default=None)
+def worst_of(rows: Sequence[StepResultRow]) -> StepResultRow | None:
+    """Return the step with the most live enrollments; None when no step has any."""
+    occupied = [row for row in rows if row.here]
+    return max(occupied, key=lambda row: row.here, default=None)
 
 
 def sentence_of(visit: Visit, found: Results, program: Program | None) -> str:
-    """Say how it goes, in one sentence."""
+    """Return the page's sentence: how many began, and the rate of the goal beside its target."""
     entered = found.count(Metric.entered)
     if not entered:
-        return visit.say(N_("Nobody has begun this journey yet."))
-    text = visit.tongue.count("%(n)s person began.", "%(n)s people began.", entered)
+        return visit.gettext(N_("Nobody has begun this journey yet."))
+    text = visit.translator.ngettext("%(n)s person began.", "%(n)s people began.", entered)
     goal = program.definition.goal if program else None
     if goal is None:
         return text
     reached = rate(found.totals, Metric.converted, Metric.entered)
     if goal.target is None:
-        return visit.tongue.joined(text, visit.say(N_("%(rate)s reached the goal."), rate=visit.tongue.percent(reached)))
-    told = visit.say(
+        return visit.translator.joined(text, visit.gettext(N_("%(rate)s reached the goal."), rate=visit.translator.percent(reached)))
+    goal_sentence = visit.gettext(
         N_("%(rate)s reached the goal; the target is %(target)s."),
-        rate=visit.tongue.percent(reached),
-        target=visit.tongue.percent(goal.target.rate),
+        rate=visit.translator.percent(reached),
+        target=visit.translator.percent(goal.target.rate),
     )
-    return visit.tongue.joined(text, told)
+    return visit.translator.joined(text, goal_sentence)

@@ -1,4 +1,4 @@
-"""Signing in and out, and choosing the language."""
+"""Signing in, signing out, and choosing the language."""
 
 from fastapi import APIRouter
 from fastapi.responses import Response
@@ -7,10 +7,10 @@ from starlette.datastructures import FormData
 from distmark.errors import NotAllowed
 from distmark.partners import service as partners
 from distmark.web import i18n
-from distmark.web.forms import text, the_form
+from distmark.web.forms import posted_form, text
 from distmark.web.i18n import N_
-from distmark.web.permissions import anyone
-from distmark.web.visit import LANGUAGE, Guest, TooManyTries, local_path
+from distmark.web.permissions import TooManySignIns, anyone
+from distmark.web.visit import LANGUAGE, Guest, local_path
 
 router = APIRouter()
 YEAR_SECONDS = 365 * 24 * 3600
@@ -18,20 +18,20 @@ YEAR_SECONDS = 365 * 24 * 3600
 
 @router.get("/sign-in")
 def sign_in_page(guest: Guest = anyone, next: str = "/") -> Response:
-    """The sign-in form; someone signed in already is sent on."""
+    """Show the sign-in form; redirect a user who is signed in already."""
     if guest.viewer:
         return guest.go(local_path(next))
     return guest.page("sign_in.html", next=local_path(next), email="", wrong="")
 
 
 @router.post("/sign-in")
-def sign_in(guest: Guest = anyone, form: FormData = the_form) -> Response:
-    """Sign in with address and password; a wrong pair says no more than that."""
+def sign_in(guest: Guest = anyone, form: FormData = posted_form) -> Response:
+    """Sign in with mail address and password; a failure does not say which of the two is wrong."""
     email, to = text(form, "email"), local_path(text(form, "next") or "/")
     address = guest.request.client.host if guest.request.client else ""
     wait = guest.site.limiter.wait_seconds(address, email)
     if wait:
-        raise TooManyTries(wait)
+        raise TooManySignIns(wait)
     try:
         with guest.writing() as session:
             token, _viewer = partners.sign_in(session, email, str(form.get("password", "")), guest.now)
@@ -65,8 +65,8 @@ def sign_out(guest: Guest = anyone) -> Response:
 
 
 @router.post("/language")
-def choose_language(guest: Guest = anyone, form: FormData = the_form) -> Response:
-    """Remember the language for this browser, and for the person when signed in; stay on the page."""
+def choose_language(guest: Guest = anyone, form: FormData = posted_form) -> Response:
+    """Set the language of this browser, and of the signed-in user; return to the same page."""
     language = text(form, "language")
     if language not in i18n.LANGUAGES:
         return guest.go(local_path(text(form, "next")))

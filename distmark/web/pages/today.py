@@ -1,4 +1,4 @@
-"""The start page: one sentence that says what matters now, and what to do about it."""
+"""The start page: a sentence about the most urgent matter, and below it tasks, reactions and campaigns, or the brand's numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,16 +9,21 @@ from fastapi.responses import Response
 from sqlmodel import Session
 
 from distmark.campaigns import service as campaigns
+from distmark.campaigns.member_list import pending_by_campaign
 from distmark.campaigns.table import Campaign, CampaignStatus
 from distmark.compliance import service as compliance
+from distmark.contacts.service import contacts_by_id
+from distmark.engagement.reactions import recent_reactions
+from distmark.enrollments.live_counts import live_by_campaign
+from distmark.journeys.service import journeys_by_id, newest_by_journey
 from distmark.journeys.table import Journey, VersionStatus
 from distmark.metrics import service as metrics
 from distmark.operations.alarms import alarm_count
+from distmark.operations.open_cases import OpenCases, open_cases
 from distmark.partners.model import Permission
 from distmark.sql import id_of
 from distmark.tasks import service
 from distmark.tasks.table import Task
-from distmark.web import queries
 from distmark.web.i18n import N_
 from distmark.web.permissions import needs, signed_in
 from distmark.web.visit import Visit
@@ -28,8 +33,8 @@ OFFERS_SHOWN = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """A campaign that may be used now, with its journey's words on when to pick it."""
+class CampaignOffer:
+    """A campaign that the partner can use now, with its journey and the numbers of pending members and live enrollments."""
 
     campaign: Campaign
     journey: Journey
@@ -39,13 +44,13 @@ class Offer:
 
 @router.get("/")
 def today(visit: Visit = signed_in, q: str = "") -> Response:
-    """The start page of a partner, or of someone of the brand."""
+    """Show the start page of a partner's user, or of a user of the brand."""
     if visit.viewer.partner_id is None:
         return _of_brand(visit)
     with visit.reading() as session:
         tasks = service.tasks_of(session, visit.viewer)
-        reactions = queries.recent_reactions(session, visit.viewer)
-        people = queries.contacts_of(session, visit.viewer, [task.contact_id for task in tasks])
+        reactions = recent_reactions(session, visit.viewer)
+        people = contacts_by_id(session, visit.viewer, [task.contact_id for task in tasks])
         offers = offers_of(session, visit, q)
         everything = offers_of(session, visit, "") if q else offers
     waiting = sum(offer.pending for offer in everything)
@@ -64,25 +69,25 @@ def today(visit: Visit = signed_in, q: str = "") -> Response:
 
 @router.post("/tasks/{task_id}/done")
 def finish_task(task_id: int, visit: Visit = needs(Permission.see_contacts)) -> Response:
-    """Mark the task done; the journey goes on at once."""
+    """Finish the task; the enrollment goes on at once."""
     with visit.writing() as session:
         service.finish_task(session, visit.viewer, task_id, visit.now)
     if visit.request.headers.get("hx-request") == "true":
         with visit.reading() as session:
             tasks = service.tasks_of(session, visit.viewer)
-            people = queries.contacts_of(session, visit.viewer, [task.contact_id for task in tasks])
+            people = contacts_by_id(session, visit.viewer, [task.contact_id for task in tasks])
         return visit.page("today.html", tasks=tasks, people=people)
     return visit.go("/", N_("Done. The journey goes on."))
 
 
-def offers_of(session: Session, visit: Visit, q: str) -> list[Offer]:
-    """Return the open campaigns whose name, journey or "when to pick it" contains every word of `q`; those in use come first."""
-    journeys = queries.journeys_by_id(session, visit.viewer)
-    published = queries.newest_by_journey(session, visit.viewer, (VersionStatus.registered,))
-    pending = queries.pending_by_campaign(session, visit.viewer)
-    live = queries.live_by_campaign(session, visit.viewer)
+def offers_of(session: Session, visit: Visit, q: str) -> list[CampaignOffer]:
+    """Return the open campaigns whose name, key or journey texts contain every word of `q`; those with most members come first."""
+    journeys = journeys_by_id(session, visit.viewer)
+    published = newest_by_journey(session, visit.viewer, (VersionStatus.registered,))
+    pending = pending_by_campaign(session, visit.viewer)
+    live = live_by_campaign(session, visit.viewer)
     offers = [
-        Offer(row, journeys[row.journey_id], pending.get(id_of(row), 0), live.get(id_of(row), 0))
+        CampaignOffer(row, journeys[row.journey_id], pending.get(id_of(row), 0), live.get(id_of(row), 0))
         for row in campaigns.list_campaigns(session, visit.viewer)
         if row.status is CampaignStatus.open and row.journey_id in published
     ]
@@ -90,26 +95,26 @@ def offers_of(session: Session, visit: Visit, q: str) -> list[Offer]:
     return sorted(found, key=lambda offer: (-offer.pending, -offer.live, offer.campaign.name))
 
 
-def _searchable(offer: Offer) -> str:
+def _searchable(offer: CampaignOffer) -> str:
     texts = [offer.campaign.name, offer.campaign.key, *offer.journey.name.values(), *offer.journey.description.values()]
     return " ".join(texts).lower()
 
 
 def _sentence(visit: Visit, tasks: Sequence[Task], waiting: int, reactions: int) -> str:
-    """Say the one thing that matters most now: what is late, else due today, else who waits, else what came back."""
-    count = visit.tongue.count
+    """Return the sentence about the most urgent matter: late tasks, else tasks due today, else pending members, else reactions."""
+    ngettext = visit.translator.ngettext
     late = [task for task in tasks if task.due_at and task.due_at < visit.now]
     due = [task for task in tasks if task not in late and _is_today(visit, task.due_at)]
     if late:
-        text = count("%(n)s task is late.", "%(n)s tasks are late.", len(late))
-        return visit.tongue.joined(text, visit.say("Most urgent: %(title)s", title=late[0].title))
+        text = ngettext("%(n)s task is late.", "%(n)s tasks are late.", len(late))
+        return visit.translator.joined(text, visit.gettext("Most urgent: %(title)s", title=late[0].title))
     if due:
-        return count("%(n)s task is due today.", "%(n)s tasks are due today.", len(due))
+        return ngettext("%(n)s task is due today.", "%(n)s tasks are due today.", len(due))
     if waiting:
-        return count("%(n)s person waits for you to send.", "%(n)s people wait for you to send.", waiting)
+        return ngettext("%(n)s person waits for you to send.", "%(n)s people wait for you to send.", waiting)
     if reactions:
-        return visit.say("Nothing is due. See below what your contacts did with your messages.")
-    return visit.say("Nothing is due. Who did you talk to today?")
+        return visit.gettext("Nothing is due. See below what your contacts did with your messages.")
+    return visit.gettext("Nothing is due. Who did you talk to today?")
 
 
 def _is_today(visit: Visit, at: datetime | None) -> bool:
@@ -121,31 +126,31 @@ def _of_brand(visit: Visit) -> Response:
     with visit.reading() as session:
         numbers = metrics.home_numbers(session, viewer, (visit.now - timedelta(days=30)).date())
         approvals = compliance.waiting_approvals(session, viewer)
-        journeys = queries.journeys_by_id(session, viewer)
-        drafts = queries.newest_by_journey(session, viewer, (VersionStatus.draft, VersionStatus.sent_back, VersionStatus.approved))
-        published = queries.newest_by_journey(session, viewer, (VersionStatus.registered,))
-        failing = queries.failing(session, viewer)
+        journeys = journeys_by_id(session, viewer)
+        drafts = newest_by_journey(session, viewer, (VersionStatus.draft, VersionStatus.sent_back, VersionStatus.approved))
+        published = newest_by_journey(session, viewer, (VersionStatus.registered,))
+        cases = open_cases(session, viewer)
         alarms = alarm_count(session, viewer) if viewer.may(Permission.publish_campaigns) else 0
     work = [version for version in drafts.values() if version.number > getattr(published.get(version.journey_id), "number", 0)]
     return visit.page(
         "today_brand.html",
-        sentence=_brand_sentence(visit, len(approvals), failing, len(work), alarms),
+        sentence=_brand_sentence(visit, len(approvals), cases, len(work), alarms),
         numbers=numbers,
         approvals=approvals if viewer.may(Permission.approve_journeys) else [],
         journeys=journeys,
         work=work if viewer.may(Permission.write_journeys) else [],
         published=published,
-        failing=failing,
+        cases=cases,
         alarms=alarms,
     )
 
 
-def _brand_sentence(visit: Visit, approvals: int, failing: dict[str, int], work: int, alarms: int) -> str:
-    count = visit.tongue.count
-    if failing["parked"] and visit.viewer.may(Permission.publish_campaigns):
-        return count("%(n)s person is stuck in a journey.", "%(n)s people are stuck in journeys.", failing["parked"])
+def _brand_sentence(visit: Visit, approvals: int, cases: OpenCases, work: int, alarms: int) -> str:
+    ngettext = visit.translator.ngettext
+    if cases.parked and visit.viewer.may(Permission.publish_campaigns):
+        return ngettext("%(n)s person is stuck in a journey.", "%(n)s people are stuck in journeys.", cases.parked)
     if approvals and visit.viewer.may(Permission.approve_journeys):
-        return count("%(n)s journey version waits for your approval.", "%(n)s journey versions wait for your approval.", approvals)
+        return ngettext("%(n)s journey version waits for your approval.", "%(n)s journey versions wait for your approval.", approvals)
     if work and visit.viewer.may(Permission.write_journeys):
-        return count("%(n)s journey version is in your hands.", "%(n)s journey versions are in your hands.", work)
-    return visit.say("Nothing else waits for you.") if alarms else visit.say("Everything is running.")
+        return ngettext("%(n)s journey version is in your hands.", "%(n)s journey versions are in your hands.", work)
+    return visit.gettext("Nothing else waits for you.") if alarms else visit.gettext("Everything is running.")

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import pytest
 
 from distmark.db import Database
-from distmark.demo.audience import Tally
-from distmark.demo.proof import Evidence, Prefect, faults, prove
+from distmark.demo.audience import AudienceTally
+from distmark.demo.proof import Evidence, Prefect, prove, shortfalls
 from distmark.enrollments.model import EnrollmentStatus, TimelineKind
 from distmark.enrollments.table import Enrollment, TimelineEntry
 from distmark.mailbox.store import MailboxStore
@@ -105,7 +105,7 @@ def test_what_holds_has_no_fault(evidence: Evidence) -> None:
         "unsubscribed": 0,
         "seconds": 12.3,
     }
-    assert faults(evidence, proof, Tally()) == []
+    assert shortfalls(evidence, proof, AudienceTally()) == []
 
 
 def test_every_page_of_runs_is_counted(evidence: Evidence) -> None:
@@ -120,7 +120,7 @@ def test_a_message_that_came_twice_is_a_duplicate(evidence: Evidence) -> None:
     proof = prove(evidence, 0)
 
     assert (proof.accepted, proof.in_mailbox, proof.duplicates) == (3, 3, 1)
-    assert any("twice" in fault for fault in faults(evidence, proof, Tally()))
+    assert any("twice" in fault for fault in shortfalls(evidence, proof, AudienceTally()))
 
 
 def test_a_message_that_was_accepted_and_is_not_there_is_lost(evidence: Evidence) -> None:
@@ -130,7 +130,7 @@ def test_a_message_that_was_accepted_and_is_not_there_is_lost(evidence: Evidence
     proof = prove(evidence, 0)
 
     assert (proof.lost, proof.in_mailbox) == (1, 1)
-    assert any("lost" in fault for fault in faults(evidence, proof, Tally()))
+    assert any("lost" in fault for fault in shortfalls(evidence, proof, AudienceTally()))
 
 
 def test_who_has_not_ended_or_has_no_run_is_lost(evidence: Evidence) -> None:
@@ -156,13 +156,13 @@ def test_who_has_not_ended_or_has_no_run_is_lost(evidence: Evidence) -> None:
 def test_runs_are_compared_one_to_one(evidence: Evidence, runs: list[dict[str, Any]], says: str) -> None:
     StandIn.runs = runs
 
-    assert any(says in fault for fault in faults(evidence, prove(evidence, 0), Tally()))
+    assert any(says in fault for fault in shortfalls(evidence, prove(evidence, 0), AudienceTally()))
 
 
 def test_numbers_that_differ_from_the_recount_or_the_audience_are_named(evidence: Evidence) -> None:
     with evidence.db.writing() as session:
         session.add(TimelineEntry(enrollment_id=evidence.enrollment_ids[0], at=NOW, kind=TimelineKind.sent, step_id="welcome"))
 
-    told = faults(evidence, prove(evidence, 0), Tally(opened={"<0@x>"}, refused=["open of <0@x>: 500"]))
+    told = shortfalls(evidence, prove(evidence, 0), AudienceTally(opened={"<0@x>"}, refused=["open of <0@x>: 500"]))
 
     assert len([fault for fault in told if "recount" in fault or "opened 1 messages" in fault or "refused 1" in fault]) == 3

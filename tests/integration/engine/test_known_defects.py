@@ -35,7 +35,7 @@ TWO_MAILS = "  - {id: first, send: email, message: one}\n  - {id: rest, wait: {f
 
 @pytest.mark.parametrize("copied", ["campaign", "version", "journey"])
 async def test_copy_begins_with_nobody_and_sends_nothing(stage: Stage, copied: str) -> None:
-    """D11: neither those inside the original nor its times come along, whatever of it is copied."""
+    """D11: a copied journey takes neither the enrollments nor the times of the original."""
     original, (hanako, taro) = stage.journey(TWO_MAILS), (stage.contact(), stage.contact())
     stage.enrol(original, hanako)
     await stage.run_for(DAY)
@@ -63,7 +63,7 @@ async def test_copy_begins_with_nobody_and_sends_nothing(stage: Stage, copied: s
 
 
 async def test_news_that_come_together_are_one_message_also_when_it_is_tried_again(stage: Stage) -> None:
-    """D12: what is gathered while somebody waits is neither sent once for each, nor gathered into itself and dropped."""
+    """D12: events that come during a wait are neither answered with one message each, nor dropped."""
     steps = "  - {id: booking, wait: {event: booked, timeout: 7 days}}\n  - {id: thanks, send: email, message: one}\n"
     campaign, people = stage.journey(steps, "events: [booked]", contacts_per_run=10), [stage.contact() for _person in range(3)]
     stage.enrol(campaign, *people)
@@ -85,7 +85,7 @@ async def test_news_that_come_together_are_one_message_also_when_it_is_tried_aga
 
 
 async def test_every_step_after_a_message_is_done_and_the_last_wait_is_waited_out(stage: Stage) -> None:
-    """L5, L8: a message right after a condition goes; what follows a message is done; a wait at the end is no end."""
+    """L5, L8: a message right after a condition is sent; the step after a message is done; a wait at the end does not end the journey."""
     campaign = stage.journey(
         "  - {id: first, send: email, message: one}\n"
         "  - {id: which, branch: [{when: \"not opened('first')\", steps: [{id: second, send: email, message: two}]}]}\n"
@@ -142,10 +142,10 @@ async def test_who_did_not_get_it_is_known_by_name_and_what_goes_out_can_be_stop
     await stage.run_for(9 * DAY)
 
     got = {message.to_address for message in stage.mail.accepted}
-    told = {person.email: [move.kind for move in stage.moves(person)] for person in people}
+    kinds_by_email = {person.email: [move.kind for move in stage.moves(person)] for person in people}
     assert stopped == 6
     assert len(got) == len(stage.mail.accepted) == 2  # three had their turn, and one of them was refused
-    assert {email for email, kinds in told.items() if TimelineKind.sent in kinds} == got
+    assert {email for email, kinds in kinds_by_email.items() if TimelineKind.sent in kinds} == got
     assert [message.status for message in stage.messages(refused)] == [MessageStatus.rejected]
     ends = {person.email: (stage.enrollment(person).outcome, stage.enrollment(person).reason) for person in people}
     assert set(ends.values()) == {("stopped", "wrong picture")}
@@ -153,7 +153,7 @@ async def test_who_did_not_get_it_is_known_by_name_and_what_goes_out_can_be_stop
 
 
 def test_prefect_is_told_to_forget_what_is_long_over_and_knows_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """L14: its events and the runs that are over are swept away; a setting that an upgrade renames would be passed over in silence."""
+    """L14: Prefect's events and finished runs are deleted; a setting that an upgrade of Prefect renames would be ignored silently."""
     for name, value in PREFECT_SETTINGS.items():
         monkeypatch.setenv(name, value)
 
@@ -169,7 +169,7 @@ def test_prefect_is_told_to_forget_what_is_long_over_and_knows_every_setting(mon
 
 @pytest.mark.parametrize("days", [1, 10])
 async def test_delay_that_is_edited_changes_no_wait_that_runs_already(stage: Stage, days: int) -> None:
-    """T10: who is inside stays on the version they entered; who enters from now on has the new delay."""
+    """T10: an enrollment stays in the version that it entered; a contact that enters from now on has the new delay."""
     campaign, (hanako, taro) = stage.journey(TWO_MAILS), (stage.contact(), stage.contact())
     stage.enrol(campaign, hanako)
     await stage.run_for(2 * DAY)

@@ -18,7 +18,7 @@ from distmark.journeys import steps
 from distmark.journeys.describe import describe_step
 from distmark.journeys.diagram import diagram
 from distmark.journeys.expressions import Text, namespace
-from distmark.journeys.model import Act, Decision, Visit
+from distmark.journeys.model import Act, Decision, StepVisit
 from distmark.journeys.schema import json_schema
 from distmark.journeys.steps import Step, StepKind
 from distmark.sql import id_of
@@ -46,7 +46,7 @@ class PointsStep(Step):
     why: Text
 
 
-def decide(step: PointsStep, visit: Visit) -> Decision:
+def decide(step: PointsStep, visit: StepVisit) -> Decision:
     return Act(AddPoints(step.id, step.points, step.why.render(namespace(visit.facts, visit.now, visit.zone))))
 
 
@@ -57,11 +57,11 @@ def describe(step: PointsStep, lang: str) -> tuple[str, str]:
 KIND = StepKind("points", PointsStep, decide, describe, {"ja": "ポイント", "en": "Points"}, "gift", "#0ea5e9")
 
 
-def add_points(session: Session, errand: EffectRequest) -> EffectResult:
-    contact = session.get_one(Contact, errand.person.contact.id)
-    total = int(contact.attributes.get("points") or 0) + errand.effect.points
-    changed = change_contact(session, id_of(contact), {"points": total}, errand.now)
-    return EffectResult(TimelineKind.passed, {"points": errand.effect.points, "why": errand.effect.why}, "points", changed)
+def add_points(session: Session, request: EffectRequest) -> EffectResult:
+    contact = session.get_one(Contact, request.person.contact.id)
+    total = int(contact.attributes.get("points") or 0) + request.effect.points
+    changed = change_contact(session, id_of(contact), {"points": total}, request.now)
+    return EffectResult(TimelineKind.passed, {"points": request.effect.points, "why": request.effect.why}, "points", changed)
 
 
 # --- its two lines -----------------------------------------------------------------------------------------------------------------------
@@ -95,8 +95,8 @@ async def test_step_of_a_new_kind_is_read_walked_and_performed_once(db: Database
     with db.reading() as session:
         assert session.get_one(Contact, hanako.id).attributes["points"] == 30
     assert [message.step_id for message in stage.messages(hanako)] == ["first", "second"]
-    told = next(move for move in stage.moves(hanako) if move.step_id == "thanks")
-    assert (told.kind, told.detail["points"], told.detail["why"]) == (TimelineKind.passed, 30, "welcome 花子")
+    entry = next(move for move in stage.moves(hanako) if move.step_id == "thanks")
+    assert (entry.kind, entry.detail["points"], entry.detail["why"]) == (TimelineKind.passed, 30, "welcome 花子")
     assert stage.enrollment(hanako).outcome == "completed"
 
 

@@ -8,9 +8,9 @@ from sqlmodel import col, select
 from distmark.campaigns.table import Campaign
 from distmark.compliance.table import AuditEntry
 from distmark.engagement.service import click
-from distmark.engine.facts import look
+from distmark.engine.facts import gather_for
 from distmark.engine.table import EarlierPosition
-from distmark.engine.version_moves import MovePlan, Undone, forget_positions, move, moves_of, plan_move, undo_move
+from distmark.engine.version_moves import MovePlan, UndoResult, forget_positions, move, moves_of, plan_move, undo_move
 from distmark.enrollments.control import pause, resume
 from distmark.enrollments.model import EnrollmentStatus, TimelineKind, current_step_id
 from distmark.enrollments.suspensions import Scope
@@ -22,8 +22,8 @@ from distmark.journeys.table import Journey, VersionStatus
 from distmark.partners.model import Role
 from distmark.sql import id_of
 from tests import factories
-from tests.driver import HEAD, Stage, _templates
-from tests.versions import HOUR, OLD, PHONE, inside, key_of, next_version, version_of
+from tests.driver import HEAD, PHONE, Stage, _templates
+from tests.versions import HOUR, OLD, inside, key_of, next_version, version_of
 
 DAY = timedelta(days=1)
 MINUTE = timedelta(minutes=1)
@@ -33,14 +33,14 @@ def dry_run(stage: Stage, campaign: Campaign, to: int = 2, **mapping: str) -> Mo
     key = key_of(stage, campaign)
     steps = {old.replace("_", "-"): new for old, new in mapping.items()}
     with stage.db.reading() as session:
-        return plan_move(session, stage.marketer, key, 1, to, steps, stage.clock.now(), look)
+        return plan_move(session, stage.marketer, key, 1, to, steps, stage.clock.now(), gather_for)
 
 
 def move_all(stage: Stage, campaign: Campaign, to: int = 2, start: int = 1, **mapping: str) -> int:
     key = key_of(stage, campaign)
     steps = {old.replace("_", "-"): new for old, new in mapping.items()}
     with stage.db.writing() as session:
-        act, _plan = move(session, stage.marketer, key, start, to, steps, stage.clock.now(), look)
+        act, _plan = move(session, stage.marketer, key, start, to, steps, stage.clock.now(), gather_for)
         return id_of(act)
 
 
@@ -206,7 +206,7 @@ async def test_move_can_be_undone_until_the_next_wake(stage: Stage) -> None:
         undone = undo_move(session, stage.marketer, act, stage.clock.now())
 
     after = stage.enrollment(hanako)
-    assert undone == Undone(back=1, gone=1)
+    assert undone == UndoResult(back=1, gone=1)
     assert (after.step_id, after.due_at, after.visits, after.names) == ("rest", before.due_at, before.visits, None)
     assert [version_of(stage, stage.enrollment(person)) for person in (hanako, taro)] == [1, 2]
     await stage.run_for(4 * DAY)
@@ -405,10 +405,10 @@ async def test_moves_are_in_the_audit_trail(stage: Stage) -> None:
         undo_move(session, stage.marketer, act, stage.clock.now())
 
     with stage.db.reading() as session:
-        told = session.exec(
+        audited = session.exec(
             select(AuditEntry).where(col(AuditEntry.action).in_(["moved", "move_undone"])).order_by(col(AuditEntry.id))
         ).all()
-    assert [(entry.action, entry.user_id, entry.detail["count"], entry.detail["move"]) for entry in told] == [
+    assert [(entry.action, entry.user_id, entry.detail["count"], entry.detail["move"]) for entry in audited] == [
         ("moved", stage.marketer.user_id, 2, act),
         ("move_undone", stage.marketer.user_id, 2, act),
     ]

@@ -11,10 +11,9 @@ from distmark.enrollments.model import EnrollmentStatus, TimelineKind
 from distmark.enrollments.suspensions import Scope
 from distmark.entries.model import EnrolVerdict
 from distmark.messages.model import MessageStatus
-from tests.driver import Stage
+from tests.driver import PHONE, Stage
 
 DAY = timedelta(days=1)
-PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
 
 
 async def test_contact_gets_each_message_once_and_completes(stage: Stage) -> None:

@@ -1,22 +1,18 @@
 """How often a person is written to, whichever journey, partner or worker asks."""
 
-import asyncio
-import threading
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import update
 
 from distmark.channels.memory import Fault
-from distmark.contacts.consents import record_consent
-from distmark.engine.wake import wake
+from distmark.contacts.service import record_consent
 from distmark.enrollments.model import TimelineKind
 from distmark.enrollments.table import Enrollment
 from distmark.entries.service import enrol
 from distmark.journeys.table import JourneyVersion
 from distmark.messages.model import MessageStatus
 from tests import factories
-from tests.driver import Stage
+from tests.driver import Stage, wake_together
 
 DAY = timedelta(days=1)
 ONE_MAIL = "  - {id: first, send: email, message: one}\n"
@@ -27,7 +23,7 @@ MIDNIGHT = datetime(2026, 11, 24, 15, 0, tzinfo=UTC)  # 25 November 00:00 in Tok
 
 
 def in_other_book(stage: Stage, email: str):
-    """The same person, in the book of another partner of the brand, who may enrol them."""
+    """Return a viewer of another partner of the brand, and that partner's contact with the same mail address."""
     with stage.db.writing() as session:
         other = factories.make_partner(session, session.get_one(type(stage.brand), stage.brand.id))
         viewer = factories.make_viewer(session, partner=other)
@@ -53,10 +49,10 @@ async def test_cap_counts_the_messages_of_every_journey(stage: Stage) -> None:
 
 
 async def test_cap_counts_the_person_and_not_the_row_in_one_book(stage: Stage) -> None:
-    mine = stage.contact(email="hanako@example.com")
+    own_contact = stage.contact(email="hanako@example.com")
     viewer, same = in_other_book(stage, "Hanako@Example.com")
     first, second = stage.journey(ONE_MAIL, ONE_A_DAY), stage.journey(ONE_MAIL, ONE_A_DAY)
-    stage.enrol(first, mine)
+    stage.enrol(first, own_contact)
     with stage.db.writing() as session:
         enrol(session, viewer, second.id, [same.id], stage.clock.now())
 
@@ -191,23 +187,14 @@ async def test_send_held_for_what_nobody_can_date_looks_again_each_hour_and_is_c
 
 
 def test_two_workers_at_once_write_to_a_person_no_more_often_than_one_may(stage: Stage) -> None:
-    """D2: on Postgres two transactions would both count nothing yet, did they not wait for each other."""
+    """D2: on Postgres two transactions that did not wait for each other would both count no message yet."""
     people = [stage.contact() for _person in range(8)]
     journeys = [stage.journey(ONE_MAIL, ONE_A_DAY, contacts_per_run=50) for _journey in range(2)]
     runs = []
     for campaign in journeys:
         stage.enrol(campaign, *people)
         runs.append(stage.enrollment(people[0]).run_key)
-    start = threading.Barrier(len(runs))
 
-    def work(number: int) -> None:
-        start.wait()
-        asyncio.run(wake(replace(stage.world, worker=f"worker-{number}"), runs[number]))
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(runs))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    wake_together(stage, [[run_key] for run_key in runs])
 
     assert sorted(message.to_address for message in stage.mail.accepted) == sorted(person.email for person in people)

@@ -1,4 +1,4 @@
-"""A database that goes away in the middle of a wake: what happened outside is remembered until it can be written."""
+"""A database that goes away in the middle of a wake: outcomes of external calls are kept until they can be written."""
 
 from datetime import timedelta
 
@@ -16,7 +16,7 @@ STEPS = "  - {id: first, send: email, message: one}\n  - {id: pause, wait: {for:
 
 
 class Away:
-    """A function of the wake that finds no database the first times it is done, after it did its work or before."""
+    """A function of the wake that fails the first times it is called, as without a database: before its work or after it."""
 
     def __init__(self, call, times: int, *, late: bool = False) -> None:
         self.call, self.times, self.late, self.__name__ = call, times, late, call.__name__
@@ -42,9 +42,9 @@ async def test_answers_are_kept_until_the_database_takes_them(stage: Stage, monk
     write_round = waking._write_round
 
     def then_away(*arguments: object) -> object:
-        outings = write_round(*arguments)
+        calls = write_round(*arguments)
         waking._store.times = 2
-        return outings
+        return calls
 
     monkeypatch.setattr(waking, "_write_round", then_away)
     await stage.wake(stage.enrollment(fine))
@@ -79,7 +79,7 @@ async def test_database_that_stays_away_is_given_up_and_the_message_is_uncertain
     hanako = stage.contact()
     stage.enrol(campaign, hanako)
     monkeypatch.setattr(waking, "RETRY_WRITE_SECONDS", 0.0)
-    monkeypatch.setattr(waking, "_write_answers", Away(waking._write_answers, 99))
+    monkeypatch.setattr(waking, "_write_outcomes", Away(waking._write_outcomes, 99))
 
     with pytest.raises(OperationalError):
         await stage.wake(stage.enrollment(hanako))

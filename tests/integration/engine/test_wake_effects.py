@@ -1,7 +1,6 @@
-"""What steps do beside sending: webhooks, audiences, other journeys, tasks; and what becomes of a member whose step fails."""
+"""Effects of steps other than messages: webhooks, audiences, other journeys, tasks; and failures of one member's step."""
 
 import asyncio
-import threading
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -25,7 +24,7 @@ from distmark.journeys.model import CreateTask
 from distmark.journeys.table import Journey
 from distmark.messages.model import MessageStatus
 from tests import factories
-from tests.driver import Stage
+from tests.driver import Stage, wake_together
 
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 ONE_MAIL = "  - {id: first, send: email, message: one}\n"
@@ -43,14 +42,14 @@ BY_SCORE = """
 
 @dataclass
 class OutsideStage(Stage):
-    """A stage on which errands lead to something that can be looked at."""
+    """A stage on which external effects reach services kept in memory."""
 
     webhooks: MemoryWebhooks = field(default_factory=MemoryWebhooks)
-    outside: Integrations | None = None
+    integrations: Integrations | None = None
 
     @property
-    def world(self) -> EngineContext:
-        return replace(super().world, outside=self.outside or Integrations(webhooks=self.webhooks))
+    def context(self) -> EngineContext:
+        return replace(super().context, integrations=self.integrations or Integrations(webhooks=self.webhooks))
 
 
 @pytest.fixture
@@ -200,8 +199,8 @@ async def test_each_visit_of_a_loop_is_another_call(stage: OutsideStage) -> None
     assert len({call.idempotency_key for call in stage.webhooks.calls}) == 2
 
 
-async def test_simulated_world_calls_nobody(stage: OutsideStage) -> None:
-    assert isinstance(Stage.world.fget(stage).outside.webhooks, MemoryWebhooks)
+async def test_simulated_context_calls_nobody(stage: OutsideStage) -> None:
+    assert isinstance(Stage.context.fget(stage).integrations.webhooks, MemoryWebhooks)
 
 
 # --- audiences --------------------------------------------------------------------------------------------------------------------------
@@ -213,7 +212,7 @@ async def test_audience_of_a_whole_cohort_is_written_once(stage: OutsideStage, t
         contacts_per_run=10,
     )
     files = FileAudiences(tmp_path)
-    stage.outside = Integrations(stage.webhooks, files)
+    stage.integrations = Integrations(stage.webhooks, files)
     stage.enrol(campaign, *[stage.contact() for _person in range(3)])
 
     await stage.run_for(HOUR)
@@ -239,7 +238,7 @@ async def test_audience_that_cannot_be_kept_parks_its_members_and_no_others(stag
                 raise TemporaryDeliveryError("The platform is away.")
             self.changed.append(audience)
 
-    stage.outside = Integrations(stage.webhooks, Broken())
+    stage.integrations = Integrations(stage.webhooks, Broken())
     unlucky, fine = stage.contact(city="A"), stage.contact(city="B")
     stage.enrol(campaign, unlucky, fine)
 
@@ -314,10 +313,10 @@ async def test_effect_that_raises_parks_its_member_after_five_tries_and_no_other
     poison, fine = stage.contact(), stage.contact()
     create = LOCAL[CreateTask]
 
-    def raising(session, errand):
-        if errand.person.contact.id == poison.id:
+    def raising(session, request):
+        if request.person.contact.id == poison.id:
             raise RuntimeError("no such person")
-        return create(session, errand)
+        return create(session, request)
 
     monkeypatch.setitem(LOCAL, CreateTask, raising)
     stage.enrol(campaign, poison, fine)
@@ -396,7 +395,7 @@ async def test_one_refused_address_in_a_cohort_is_marked_and_the_rest_are_sent_o
 
 @pytest.mark.parametrize("poison", ["walk", "effect"])
 async def test_tries_after_an_error_wait_for_machines_and_so_in_real_time(db: Database, poison: str) -> None:
-    """On a demo's clock an hour passes in a second; what failed is given the time that it would have elsewhere."""
+    """On a demo's clock an hour passes in a second; a failed effect still gets the same real time until its next try."""
     fast = FastClock(3600.0, datetime.now(UTC), datetime(2026, 11, 24, 1, 0, tzinfo=UTC))
     stage = OutsideStage(db, fast)
     if poison == "walk":
@@ -412,7 +411,7 @@ async def test_tries_after_an_error_wait_for_machines_and_so_in_real_time(db: Da
     stage.enrol(campaign, hanako)
     before = fast.now()
 
-    await wake(stage.world, stage.enrollment(hanako).run_key)
+    await wake(stage.context, stage.enrollment(hanako).run_key)
 
     real = (stage.enrollment(hanako).due_at - before) / 3600.0
     assert stage.enrollment(hanako).tries == 1
@@ -428,26 +427,9 @@ def test_workers_that_wake_the_same_people_at_once_send_each_message_once(stage:
     people = [stage.contact() for _person in range(30)]
     stage.enrol(campaign, *people)
     runs = sorted({stage.enrollment(person).run_key for person in people})
-    start = threading.Barrier(4)
-    failures: list[BaseException] = []
 
-    def work(number: int) -> None:
-        world = replace(stage.world, worker=f"worker-{number}")
-        start.wait()
-        try:
-            for _again in range(2):
-                for run_key in runs[number % len(runs) :] + runs[: number % len(runs)]:
-                    asyncio.run(wake(world, run_key))
-        except BaseException as error:
-            failures.append(error)
+    wake_together(stage, [(runs[number % len(runs) :] + runs[: number % len(runs)]) * 2 for number in range(4)])
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert failures == []
     sent = sorted((message.to_address, message.subject) for message in stage.mail.accepted)
     assert sent == sorted((person.email, subject) for person in people for subject in ("one", "two"))
     assert len(stage.webhooks.calls) == 30

@@ -1,8 +1,5 @@
-"""Whose message goes first when a cap leaves room for one: the priorities of journeys, in whoever's wake and book."""
+"""Priorities of journeys: which message is sent first when a cap leaves room for one, in any order of wakes and for any partner."""
 
-import asyncio
-import threading
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,7 +9,6 @@ from sqlmodel import select
 from distmark.campaigns.table import Campaign
 from distmark.contacts.consents import record_consent
 from distmark.contacts.table import Contact
-from distmark.engine.wake import wake
 from distmark.enrollments.control import pause, stop
 from distmark.enrollments.model import TimelineKind
 from distmark.enrollments.suspensions import Scope
@@ -20,7 +16,7 @@ from distmark.enrollments.table import Enrollment
 from distmark.entries.service import enrol
 from distmark.journeys.table import Journey, JourneyVersion
 from tests import factories
-from tests.driver import Stage
+from tests.driver import Stage, wake_together
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 MAIL = "  - {id: mail, send: email, message: one}\n"
@@ -47,7 +43,7 @@ def in_(stage: Stage, campaign: Campaign, contact: Contact) -> Enrollment:
 
 
 def sent_by(stage: Stage, start: datetime) -> list[tuple[str, float]]:
-    """Which campaign's message went when, in hours from `start`."""
+    """Return the hour of each campaign's message, counted from `start`."""
     with stage.db.reading() as session:
         return [
             (session.get_one(Campaign, row.campaign_id).key, (row.sent_at - start) / HOUR)
@@ -68,8 +64,8 @@ async def test_message_leaves_the_days_last_place_to_a_more_important_one_due_th
     await stage.run_for(2 * DAY)
 
     assert (held.why, held.rules, held.due_at) == ("held", [f"priority:{key_of(stage, important)}"], EVENING_AT + KEPT)
-    told = [move.detail["rules"] for move in stage.moves(hanako) if move.kind is TimelineKind.held]
-    assert told == [[f"priority:{key_of(stage, important)}"], ["cap_day:1"]]
+    rules_of_holds = [move.detail["rules"] for move in stage.moves(hanako) if move.kind is TimelineKind.held]
+    assert rules_of_holds == [[f"priority:{key_of(stage, important)}"], ["cap_day:1"]]
     assert sent_by(stage, start) == [("important", 8), ("usual", 14)]  # 18:00, and midnight
 
 
@@ -175,7 +171,7 @@ async def test_no_place_is_kept_for_a_version_whose_approval_is_gone(stage: Stag
 
 
 async def test_more_important_one_held_for_days_keeps_its_place_in_the_week(stage: Stage) -> None:
-    """One that may write ten times a week must not push back one that may once, whose cap would count it too."""
+    """A journey that may send ten times a week must not delay one that may send once: the cap of the latter counts both."""
     start, hanako = stage.clock.now(), stage.contact()
     stage.enrol(stage.journey(MAIL, policy(caps="none"), key="before"), hanako)
     await stage.run_for(DAY)
@@ -225,24 +221,15 @@ async def test_priority_holds_over_partners_who_have_the_same_person(stage: Stag
 
 @pytest.mark.parametrize("turn", range(3))
 def test_workers_at_once_give_the_one_place_to_the_more_important(stage: Stage, turn: int) -> None:
-    """D2: whichever locks the person first, the other's message is due and goes."""
+    """D2: whichever wake locks the contact first, the other wake's message is due and is sent."""
     people = [stage.contact() for _person in range(6)]
     campaigns = [stage.journey(MAIL, policy(priority), key=priority, contacts_per_run=50) for priority in ("low", "high", "normal")]
     runs = []
     for campaign in campaigns[turn:] + campaigns[:turn]:
         stage.enrol(campaign, *people)
         runs.append(stage.enrollment(people[0]).run_key)
-    start = threading.Barrier(len(runs))
 
-    def work(number: int) -> None:
-        start.wait()
-        asyncio.run(wake(replace(stage.world, worker=f"worker-{number}"), runs[number]))
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(runs))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    wake_together(stage, [[run_key] for run_key in runs])
 
     assert [key for key, _at in sent_by(stage, stage.clock.now())] == ["high"] * len(people)
     assert all(in_(stage, campaigns[0], each).rules[0].partition(":")[0] in ("priority", "cap_day") for each in people)
@@ -250,7 +237,7 @@ def test_workers_at_once_give_the_one_place_to_the_more_important(stage: Stage, 
 
 
 async def test_cohort_asks_once_for_all_its_people(stage: Stage) -> None:
-    asked: list[str] = []
+    statements: list[str] = []
     people = [stage.contact() for _person in range(40)]
     stage.enrol(stage.journey(EVENING, policy("high"), contacts_per_run=50), *people)
     await stage.run_for(MINUTE)
@@ -259,11 +246,11 @@ async def test_cohort_asks_once_for_all_its_people(stage: Stage) -> None:
 
     def note(_connection, _cursor, statement, *_rest) -> None:
         if ("person_key" in statement and "EXISTS" in statement) or "content_hash" in statement.partition("FROM")[0]:
-            asked.append(statement)
+            statements.append(statement)
 
     event.listen(engine, "before_cursor_execute", note)
     await stage.run_for(MINUTE)
     event.remove(engine, "before_cursor_execute", note)
 
-    assert len(asked) < 10  # who they are, and what their versions say: nothing for each of the 40
+    assert len(statements) < 10  # who they are, and what their versions say: nothing for each of the 40
     assert stage.mail.accepted == []

@@ -1,8 +1,5 @@
 """How fast messages go out: rates honoured by all processes together, in the order in which people came."""
 
-import asyncio
-import threading
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,7 +10,6 @@ from distmark.compliance.service import audit_trail
 from distmark.delivery.rates import forget_past_slots, list_rates, remove_rate, set_rate
 from distmark.delivery.table import Pace
 from distmark.delivery.throttle import RateScope
-from distmark.engine.wake import wake
 from distmark.enrollments.control import pause, resume
 from distmark.enrollments.model import TimelineKind
 from distmark.enrollments.suspensions import Scope
@@ -21,7 +17,7 @@ from distmark.errors import InvalidInput, NotAllowed, NotFound
 from distmark.messages.model import MessageStatus
 from distmark.partners.model import Role
 from tests import factories
-from tests.driver import Stage
+from tests.driver import Stage, wake_together
 
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 ONE_MAIL = "  - {id: first, send: email, message: one}\n"
@@ -245,17 +241,8 @@ def test_workers_at_once_give_each_turn_once(stage: Stage, ops) -> None:
         stage.enrol(stage.journey(ONE_MAIL, contacts_per_run=10), *group)
         runs.append(stage.enrollment(group[0]).run_key)
         people += group
-    start = threading.Barrier(len(runs))
 
-    def work(number: int) -> None:
-        start.wait()
-        asyncio.run(wake(replace(stage.world, worker=f"worker-{number}"), runs[number]))
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(runs))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    wake_together(stage, [[run_key] for run_key in runs])
 
     now = stage.clock.now()
     turns = sorted((stage.enrollment(person).due_at - now) / MINUTE for person in people if stage.enrollment(person).outcome is None)
@@ -270,11 +257,11 @@ def test_rate_is_listed_recorded_and_removed(stage: Stage, ops) -> None:
         set_rate(session, ops, RateScope.destination_domain, "docomo.ne.jp", 200, now, burst=10)
         listed = [(rate.scope, rate.key, rate.per_hour, rate.burst) for rate in list_rates(session, ops)]
         remove_rate(session, ops, RateScope.destination_domain, "docomo.ne.jp", now)
-        told = [(entry.action, entry.user_id, entry.detail["per_hour"]) for entry in audit_trail(session, ops, "send_rate", row.id)]
+        audited = [(entry.action, entry.user_id, entry.detail["per_hour"]) for entry in audit_trail(session, ops, "send_rate", row.id)]
 
         assert list_rates(session, ops) == []
     assert listed == [("destination_domain", "docomo.ne.jp", 200, 10)]
-    assert told == [("set_rate", ops.user_id, 100), ("set_rate", ops.user_id, 200), ("removed_rate", ops.user_id, 200)]
+    assert audited == [("set_rate", ops.user_id, 100), ("set_rate", ops.user_id, 200), ("removed_rate", ops.user_id, 200)]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What had woken somebody is not lost with the process that claimed them and died before it looked."""
+"""A wake-up is not lost with a process that claimed the enrollment and died before it advanced it."""
 
 from datetime import timedelta
 
@@ -37,8 +37,8 @@ async def test_goal_reached_just_before_a_kill_ends_the_journey_after_the_restar
     def die(*_given: object) -> None:
         raise Killed
 
-    monkeypatch.setattr(waking, "walk_all", die)
-    monkeypatch.setattr(waking, "_release", lambda *_given: None)  # the dead let go of nothing
+    monkeypatch.setattr(waking, "advance_all", die)
+    monkeypatch.setattr(waking, "_release", lambda *_given: None)  # a dead process releases nothing
     with pytest.raises(Killed):
         await stage.wake(stage.enrollment(hanako))
     monkeypatch.undo()
@@ -47,7 +47,7 @@ async def test_goal_reached_just_before_a_kill_ends_the_journey_after_the_restar
         freed = release_queue(session, claimed.queue, stage.clock.now())
     await stage.run_for(MINUTE)
 
-    assert (claimed.claimed_by, claimed.woken_at, freed) == (stage.world.worker, None, 1)
+    assert (claimed.claimed_by, claimed.woken_at, freed) == (stage.context.worker, None, 1)
     assert (stage.enrollment(hanako).outcome, stage.enrollment(hanako).claimed_by) == ("goal", None)
 
 

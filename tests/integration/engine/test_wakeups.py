@@ -1,6 +1,5 @@
-"""News and wakes beside each other: whoever waits for something hears of it, and nobody waits for somebody who waits for them."""
+"""Wake-ups and wakes at the same time: a waiting enrollment is woken by its event, and no two transactions wait for each other."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -18,9 +17,9 @@ from distmark.partners.model import Role
 from distmark.partners.table import Brand
 from distmark.sql import id_of
 from tests import factories
-from tests.driver import Stage
+from tests.driver import PHONE, Stage
+from tests.postgres import wait_until_blocked
 
-PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
 WAITING = "  - {id: first, send: email, message: one}\n  - {id: booking, wait: {event: booked, timeout: 7 days}}\n"
 
 
@@ -94,7 +93,7 @@ async def test_news_told_while_a_wake_takes_its_member_up_is_not_lost(two_writer
         record_event(session, id_of(stage.brand), "booked", stage.clock.now(), contact_id=hanako.id)
         with ThreadPoolExecutor(1) as threads:
             walking = threads.submit(stage_wake, stage, row.run_key)
-            time.sleep(0.5)
+            wait_until_blocked(stage.db, walking)
             session.commit()
             walking.result(timeout=30)
     await stage.run_for(timedelta(minutes=1))
@@ -105,7 +104,7 @@ async def test_news_told_while_a_wake_takes_its_member_up_is_not_lost(two_writer
 def stage_wake(stage: Stage, run_key: str) -> None:
     import asyncio
 
-    asyncio.run(wake(stage.world, run_key))
+    asyncio.run(wake(stage.context, run_key))
 
 
 async def test_news_of_many_and_a_wake_of_the_same_people_do_not_wait_for_each_other(two_writers: Stage) -> None:
@@ -120,7 +119,7 @@ async def test_news_of_many_and_a_wake_of_the_same_people_do_not_wait_for_each_o
     with ThreadPoolExecutor(1) as threads, stage.db.writing() as walking:
         _lock(walking, first)
         telling = threads.submit(_book, stage, [id_of(low), id_of(high)])
-        time.sleep(0.5)
+        wait_until_blocked(stage.db, telling)
         _lock(walking, second)
         walking.commit()
         telling.result(timeout=30)
@@ -152,7 +151,7 @@ async def test_readings_of_many_and_a_wake_of_the_same_people_do_not_wait_for_ea
     with ThreadPoolExecutor(1) as threads, stage.db.writing() as walking:
         _lock(walking, first)
         reading = threads.submit(read)
-        time.sleep(0.5)
+        wait_until_blocked(stage.db, reading)
         _lock(walking, second)
         walking.commit()
         reading.result(timeout=30)
@@ -173,7 +172,7 @@ async def test_wake_and_news_take_the_members_of_a_cohort_up_in_one_order(two_wr
     with ThreadPoolExecutor(1) as threads, stage.db.writing() as telling:
         _lock(telling, first)
         walking = threads.submit(stage_wake, stage, first.run_key)
-        time.sleep(0.5)
+        wait_until_blocked(stage.db, walking)
         _lock(telling, second)
         telling.commit()
         walking.result(timeout=30)
@@ -199,7 +198,7 @@ async def test_new_owner_of_a_queue_and_news_of_its_people_do_not_wait_for_each_
     with ThreadPoolExecutor(1) as threads, stage.db.writing() as telling:
         _lock(telling, first)
         owning = threads.submit(own)
-        time.sleep(0.5)
+        wait_until_blocked(stage.db, owning)
         _lock(telling, second)
         telling.commit()
         freed = owning.result(timeout=30)
@@ -225,7 +224,7 @@ async def test_taking_a_rate_away_and_a_wake_of_who_waits_under_it_do_not_wait_f
     with ThreadPoolExecutor(1) as threads, stage.db.writing() as walking:
         _lock(walking, held)
         taking = threads.submit(take_away)
-        time.sleep(0.5)
+        wait_until_blocked(stage.db, taking)
         open_throttle_batch(walking, id_of(stage.brand), [rule], [], stage.clock.now())
         walking.commit()
         taking.result(timeout=30)
@@ -239,7 +238,7 @@ def _lock(session: Session, row: Enrollment) -> None:
 
 
 def _write_behind(stage: Stage, row_id: int) -> None:
-    """Let the row lie behind all others, where a scan meets it last."""
+    """Move the row behind all others, where a scan reads it last."""
     with stage.db.writing() as session:
         session.execute(update(Enrollment).where(col(Enrollment.id) == row_id).values(flow_run_id=str(row_id)))
 

@@ -15,7 +15,7 @@ from distmark.clock import FixedClock
 from distmark.contacts.table import Contact
 from distmark.db import Database
 from distmark.engagement.service import click, record_event
-from distmark.engine.facts import look
+from distmark.engine.facts import gather_for
 from distmark.engine.version_moves import move, undo_move
 from distmark.enrollments.control import drain, pause, resume, stop
 from distmark.enrollments.model import EnrollmentStatus
@@ -28,9 +28,9 @@ from distmark.messages.table import Message
 from distmark.sql import id_of
 from distmark.tables import create_all
 from tests.depth import examples
-from tests.driver import Stage
+from tests.driver import PHONE, Stage
 from tests.factories import NOW
-from tests.versions import PHONE, key_of, next_version
+from tests.versions import key_of, next_version
 
 HOUR = timedelta(hours=1)
 EVENTS = "events: [booked]"
@@ -130,7 +130,7 @@ class Acts(RuleBasedStateMachine):
                         self.newest,
                         mapping,
                         self.stage.clock.now(),
-                        look,
+                        gather_for,
                     )
                     self.moves.append(id_of(act))
             except Refused as nobody:

@@ -2,9 +2,8 @@
 
 import asyncio
 import threading
-import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 
 import pytest
@@ -19,8 +18,10 @@ from distmark.enrollments.table import Enrollment
 from distmark.entries.service import enrol
 from distmark.messages.table import Message
 from distmark.sql import id_of
-from flows.launch import _outbox
+from flows.launch import runs_to_launch
 from tests.driver import Stage
+from tests.postgres import wait_until_blocked
+from tests.waiting import wait_until
 
 MAILS = "".join(f"  - {{id: mail-{number}, send: email, message: one}}\n" for number in range(6))
 
@@ -39,8 +40,8 @@ def test_pausing_and_resuming_beside_wakes_of_cohorts_loses_and_doubles_nothing(
 
     async def work(key: str) -> None:
         while not over.is_set():
-            rest = await wake(stage.world, key)
-            if rest.over:
+            rest = await wake(stage.context, key)
+            if rest.finished:
                 return
             await asyncio.sleep(0.01)
 
@@ -51,15 +52,14 @@ def test_pausing_and_resuming_beside_wakes_of_cohorts_loses_and_doubles_nothing(
                 with stage.db.writing() as session:
                     act(session, stage.marketer, scope, stage.clock.now())
                 flips += 1
-                time.sleep(0.05)
+            enough = min(len(stage.mail.accepted) + 1, len(people) * 6)
+            wait_until(lambda enough=enough: len(stage.mail.accepted) >= enough, what="A mail between two pauses")
         return flips
 
     with ThreadPoolExecutor(len(keys) + 1) as threads:
         working = [threads.submit(asyncio.run, work(key)) for key in keys]
         flips = threads.submit(pause_and_resume).result(timeout=120)
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and any(not each.done() for each in working):
-            time.sleep(0.1)
+        wait(working, timeout=120)
         over.set()
         for each in working:
             each.result(timeout=10)
@@ -86,7 +86,7 @@ def test_every_enrollment_inserted_beside_a_pause_is_paused(stage: Stage) -> Non
 
     def pause_all() -> None:
         begin.wait()
-        time.sleep(0.05)
+        wait_until(lambda: rows(stage), what="The first entry")  # some are in, and some not yet
         with stage.db.writing() as session:
             pause(session, stage.marketer, scope, stage.clock.now())
 
@@ -113,7 +113,7 @@ async def test_pause_passes_over_locked_enrollments_and_pauses_them_a_moment_lat
 
         with ThreadPoolExecutor(1) as threads:
             pausing = threads.submit(act)
-            await asyncio.sleep(0.3)
+            wait_until_blocked(stage.db, pausing)
             session.commit()
             paused = pausing.result(timeout=30)
 
@@ -129,7 +129,7 @@ async def test_paused_or_stopped_before_the_start_gets_no_run_until_resumed(stag
 
     def to_launch() -> set[str]:
         with stage.db.reading() as session:
-            return {each.run_key for each in _outbox(session, "default", 10)}
+            return {each.run_key for each in runs_to_launch(session, "default", 10)}
 
     first = to_launch()
     with stage.db.writing() as session:

@@ -247,14 +247,14 @@ async def test_pause_between_claim_and_send_is_seen_where_the_message_is_claimed
 
     campaign, hanako = stage.journey("  - {id: first, send: email, message: one}\n"), stage.contact()
     stage.enrol(campaign, hanako)
-    walk_all = distmark.engine.wake.walk_all
+    advance_all = distmark.engine.wake.advance_all
 
     def pause_after_walking(*arguments: object) -> None:
-        walk_all(*arguments)
+        advance_all(*arguments)
         with stage.db.writing() as session:
             pause(session, stage.marketer, Scope(campaign_id=campaign.id), stage.clock.now())
 
-    monkeypatch.setattr(distmark.engine.wake, "walk_all", pause_after_walking)
+    monkeypatch.setattr(distmark.engine.wake, "advance_all", pause_after_walking)
     await stage.run_for(HOUR)
 
     assert (stage.enrollment(hanako).status, stage.messages(hanako), stage.mail.accepted) == (EnrollmentStatus.paused, [], [])
@@ -467,5 +467,5 @@ async def test_run_of_a_paused_enrollment_still_fires_in_time_for_one_resumed_be
     await stage.run_for(4 * DAY)
     after = await stage.wake(stage.enrollment(hanako))
 
-    assert (before.over, before.due_at) == (False, due_at)
-    assert (after.over, after.due_at, "Paused" in after.text) == (False, None, True)
+    assert (before.finished, before.due_at) == (False, due_at)
+    assert (after.finished, after.due_at, "Paused" in after.text) == (False, None, True)

@@ -16,7 +16,7 @@ from distmark.db import Database
 from distmark.entries.table import Entrance
 from distmark.segments.table import SegmentMember
 from distmark.sql import id_of
-from flows.entries import look
+from flows.entries import admit_due
 from flows.system import SYSTEM_FLOWS
 from tests.entry_stage import EntryStage
 
@@ -62,14 +62,14 @@ def _due_contacts(stage: EntryStage) -> tuple[list[int], list[str]]:
 
 def test_two_runs_at_once_enter_everybody_once(stage: EntryStage):
     people, keys = _due_contacts(stage)
-    look(stage.db, stage.clock)
+    admit_due(stage.db, stage.clock)
     stage.clock.move_to(datetime(2026, 11, 25, 0, 30, tzinfo=UTC))  # half an hour after the date; the second reading is not due yet
 
     with ThreadPoolExecutor(4) as pool:
-        runs = [pool.submit(look, stage.db, stage.clock) for _ in range(4)]
+        runs = [pool.submit(admit_due, stage.db, stage.clock) for _ in range(4)]
         for run in runs:
             run.result()
-    look(stage.db, stage.clock)
+    admit_due(stage.db, stage.clock)
 
     assert {key: _entered(stage, key) for key in keys[:4]} == {key: sorted(people) for key in keys[:4]}
     capped = _entered(stage, keys[4])  # ten a day on two days; concurrent runs need not keep the order of the queue
@@ -91,10 +91,10 @@ def test_first_runs_at_once_enter_everybody_once(stage: EntryStage):
     people, keys = _due_contacts(stage)
 
     with ThreadPoolExecutor(4) as pool:
-        runs = [pool.submit(look, stage.db, stage.clock) for _ in range(4)]
+        runs = [pool.submit(admit_due, stage.db, stage.clock) for _ in range(4)]
         for run in runs:
             run.result()
-    look(stage.db, stage.clock)
+    admit_due(stage.db, stage.clock)
 
     assert {key: _entered(stage, key) for key in keys[1:]} == {key: sorted(people) for key in keys[1:4]} | {keys[4]: sorted(people[:10])}
 
@@ -102,8 +102,8 @@ def test_first_runs_at_once_enter_everybody_once(stage: EntryStage):
 def test_run_without_time_reports_unfinished_parts_and_the_next_does_them(stage: EntryStage):
     people, keys = _due_contacts(stage)
 
-    cut_short = look(stage.db, stage.clock, seconds=0)
-    look(stage.db, stage.clock)
+    cut_short = admit_due(stage.db, stage.clock, seconds=0)
+    admit_due(stage.db, stage.clock)
 
     assert "contacts" in cut_short.unfinished
     assert _entered(stage, keys[1]) == sorted(people)
@@ -127,15 +127,15 @@ def test_run_that_dies_anywhere_is_made_up_for_by_the_next(stage: EntryStage, di
     with pytest.raises(KeyboardInterrupt):
         _look_for_ever(stage)
     monkeypatch.undo()
-    look(stage.db, stage.clock)
-    look(stage.db, stage.clock)
+    admit_due(stage.db, stage.clock)
+    admit_due(stage.db, stage.clock)
 
     assert [_entered(stage, key) for key in keys[1:4]] == [sorted(people)] * 3
 
 
 def _look_for_ever(stage: EntryStage) -> None:
     while True:
-        look(stage.db, stage.clock)
+        admit_due(stage.db, stage.clock)
 
 
 def test_imported_contacts_are_processed_once(stage: EntryStage):
@@ -144,7 +144,7 @@ def test_imported_contacts_are_processed_once(stage: EntryStage):
     for _ in range(5):
         stage.contact(city="横浜市")
 
-    first, second = look(stage.db, stage.clock), look(stage.db, stage.clock)
+    first, second = admit_due(stage.db, stage.clock), admit_due(stage.db, stage.clock)
 
     with stage.db.reading() as session:
         unread = session.exec(select(func.count()).select_from(Contact).where(col(Contact.unread).is_(True))).one()
@@ -157,10 +157,10 @@ def test_on_a_fast_clock_the_journey_begins_when_it_was_due(stage: EntryStage):
     """A delay of seconds, multiplied by the clock, must not move nine in the morning into the night."""
     journey = stage.registered('{date: contact.birthday, every: year, at: "09:00"}')
     stage.contact(birthday=date(1980, 11, 25))
-    look(stage.db, stage.clock)
+    admit_due(stage.db, stage.clock)
 
     fast = FastClock(3600.0, datetime.now(UTC), datetime(2026, 11, 25, 3, 0, tzinfo=UTC))  # three hours late are three seconds
-    look(stage.db, fast)
+    admit_due(stage.db, fast)
 
     assert [row.due_at for row in stage.entered(journey)] == [datetime(2026, 11, 25, 0, 0, tzinfo=UTC)]
 
@@ -168,7 +168,7 @@ def test_on_a_fast_clock_the_journey_begins_when_it_was_due(stage: EntryStage):
 def test_result_of_each_occasion_is_kept(stage: EntryStage):
     journey = stage.registered('{date: contact.birthday, every: year, at: "09:00"}', "  - {id: first, send: email, message: one}\n")
     entered, silent = stage.contact(birthday=date(1980, 11, 25)), stage.contact(birthday=date(1980, 11, 25), consent=None)
-    look(stage.db, stage.clock)
+    admit_due(stage.db, stage.clock)
 
     stage.look_every(HOUR, datetime(2026, 11, 25, 12, tzinfo=UTC))
 

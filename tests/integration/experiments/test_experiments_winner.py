@@ -22,8 +22,8 @@ from distmark.metrics.rollup import roll_up
 from distmark.metrics.service import count_and_decide
 from distmark.partners.model import Role
 from tests import factories
-from tests.driver import Stage
-from tests.experiments import PHONE, STEPS, click_message, experiment_steps
+from tests.driver import PHONE, Stage
+from tests.experiments import STEPS, click_message, experiment_steps
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 MACHINE = "Mozilla/5.0 (compatible; Barracuda Sentinel)"

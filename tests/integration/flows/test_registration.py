@@ -1,4 +1,4 @@
-"""From an approved version to Prefect deployments, and the system flows on theirs."""
+"""Registration of approved versions as Prefect deployments, and the deployments of the system flows."""
 
 import uuid
 from collections.abc import Iterator
@@ -23,16 +23,16 @@ pytestmark = [pytest.mark.prefect, pytest.mark.filterwarnings("default")]
 
 @pytest.fixture
 def settings(prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    mine = Settings(
+    pool_settings = Settings(
         mode=Mode.test,
         data_dir=tmp_path,
         prefect_api_url=prefect_api,
         work_pool=f"journeys-{uuid.uuid4().hex[:6]}",
         system_pool=f"system-{uuid.uuid4().hex[:6]}",
     )
-    monkeypatch.setattr("deployments.register.get_settings", lambda: mine)
+    monkeypatch.setattr("deployments.register.get_settings", lambda: pool_settings)
     with temporary_settings({PREFECT_API_URL: prefect_api}):
-        yield mine
+        yield pool_settings
 
 
 def _version(db: Database, status: VersionStatus) -> JourneyVersion:

@@ -1,4 +1,4 @@
-"""What upkeep mends, against a real Prefect server: whatever ops did there, nobody is lost and nobody gets anything twice."""
+"""Repairs of upkeep against a real Prefect server: after any act of operations no contact is lost, and no message is sent twice."""
 
 import asyncio
 import uuid
@@ -17,10 +17,11 @@ from distmark.operations.parked import retry_parked
 from distmark.sql import id_of
 from flows.connection import prefect_client
 from flows.launch import launch
-from flows.queue_lock import QueueOwnership
+from flows.queue_lock import QueueLock
 from flows.states import claiming, running, waiting
 from flows.upkeep import Cursor, Repaired, UpkeepContext, repair, upkeep
-from tests.shop import EVENTS, SHOP_STEPS, Shop, until
+from tests.shop import EVENTS, SHOP_STEPS, Shop
+from tests.waiting import until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.filterwarnings("default")]
 
@@ -29,7 +30,7 @@ RARE = "  - {id: rest, wait: {for: 30 days}}\n  - {id: first, send: email, messa
 
 
 async def keep_up(shop: Shop, rounds: Cursor | None = None) -> Repaired:
-    """Do what the upkeep flow does, in this test's pool."""
+    """Run the repairs of upkeep in this test's pool."""
 
     def once() -> Repaired:
         with temporary_settings({PREFECT_API_URL: shop.settings.prefect_api_url}), prefect_client() as client:
@@ -39,7 +40,7 @@ async def keep_up(shop: Shop, rounds: Cursor | None = None) -> Repaired:
 
 
 async def launched(shop: Shop, people: int = 1, steps: str = ONE_MAIL, **campaign: object) -> list[Contact]:
-    """Enrol people and create their runs, which nobody serves."""
+    """Enroll contacts and create their runs, without a worker."""
     made, contacts = await shop.open(steps, EVENTS if "booked" in steps else "", **campaign), [shop.stage.contact() for _ in range(people)]
     shop.stage.enrol(made, *contacts)
     await launch(shop.stage.db, shop.client, "default", wall_now())
@@ -50,7 +51,7 @@ def run_id(shop: Shop, contact: Contact) -> uuid.UUID:
     return uuid.UUID(shop.stage.enrollment(contact).flow_run_id or "")
 
 
-def mended(shop: Shop, contact: Contact) -> list[str]:
+def repairs(shop: Shop, contact: Contact) -> list[str]:
     return [str(move.detail["mended"]) for move in shop.stage.moves(contact) if move.kind is TimelineKind.woken]
 
 
@@ -62,7 +63,7 @@ async def test_nothing_is_mended_where_nothing_is_wrong(shop: Shop) -> None:
 
 
 async def test_deleted_run_is_launched_anew_under_the_same_key_and_goes_on(shop: Shop) -> None:
-    """L6: whose run was swept away is not, and it is told."""
+    """L6: an enrollment whose run was deleted gets another, and its timeline says so."""
     (hanako,) = await launched(shop)
     before, key = run_id(shop, hanako), shop.stage.enrollment(hanako).run_key
     await shop.client.delete_flow_run(before)
@@ -74,7 +75,7 @@ async def test_deleted_run_is_launched_anew_under_the_same_key_and_goes_on(shop:
 
     assert found == Repaired(relaunched=1)
     assert (run_id(shop, hanako) != before, shop.stage.enrollment(hanako).run_key) == (True, key)
-    assert (mended(shop, hanako), len(shop.stage.mail.accepted)) == (["run_gone"], 1)
+    assert (repairs(shop, hanako), len(shop.stage.mail.accepted)) == (["run_gone"], 1)
 
 
 async def test_worker_that_finds_a_run_deleted_launches_it_anew_at_once(shop: Shop) -> None:
@@ -107,7 +108,7 @@ async def test_run_that_is_over_while_somebody_in_it_is_not_is_reopened(shop: Sh
     async with shop.worker():
         await until(lambda: len(shop.stage.mail.accepted) == 1)
 
-    assert (found, mended(shop, hanako)) == (Repaired(reopened=1), ["run_over"])
+    assert (found, repairs(shop, hanako)) == (Repaired(reopened=1), ["run_over"])
 
 
 async def test_run_that_sleeps_past_its_time_is_woken(shop: Shop) -> None:
@@ -118,7 +119,7 @@ async def test_run_that_sleeps_past_its_time_is_woken(shop: Shop) -> None:
 
     found = await keep_up(shop)
 
-    assert (found, mended(shop, hanako)) == (Repaired(recalled=1), ["asleep_too_long"])
+    assert (found, repairs(shop, hanako)) == (Repaired(recalled=1), ["asleep_too_long"])
     assert (await shop.run_of(hanako)).next_scheduled_start_time <= wall_now()
 
 
@@ -209,19 +210,20 @@ async def test_claims_of_a_dead_worker_are_let_go_and_those_of_a_living_one_are_
         row.claimed_by, row.claimed_at = "default@gone:1:dead", shop.stage.clock.now()
         session.add(row)
     shop.stage.clock.move(timedelta(minutes=11))
-    alive = QueueOwnership(shop.stage.db, "default", shop.settings.data_dir)
-    assert alive.take()
+    alive = QueueLock(shop.stage.db, "default", shop.settings.data_dir)
+    assert alive.acquire()
 
-    told = await keep_up(shop)
-    alive.let_go()
+    first_repair = await keep_up(shop)
+    alive.release()
     freed = await keep_up(shop)
 
-    assert (told.stuck, told.released, freed.stuck, freed.released) == (1, 0, 0, 1)
+    assert (first_repair.stuck, first_repair.released, freed.stuck, freed.released) == (1, 0, 0, 1)
     assert shop.stage.enrollment(hanako).claimed_by is None
-    assert mended(shop, hanako) == ["claim_of_the_dead"]
+    assert repairs(shop, hanako) == ["claim_of_the_dead"]
 
 
-async def test_retrying_a_parked_run_in_the_dashboard_lets_its_step_be_tried_again(shop: Shop) -> None:
+async def test_retrying_a_parked_run_in_the_dashboard_lets_its_step_be_tried_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.worker.LOOK_ANYWAY_SECONDS", 0.1)
     (hanako,) = await launched(shop)
     with shop.stage.db.writing() as session:
         row = session.get_one(Enrollment, shop.stage.enrollment(hanako).id)
@@ -230,8 +232,8 @@ async def test_retrying_a_parked_run_in_the_dashboard_lets_its_step_be_tried_aga
     for state in (claiming(), running(), State(type=StateType.FAILED, name="Parked")):
         await shop.client.set_flow_run_state(run_id(shop, hanako), state)
 
-    async with shop.worker():
-        await asyncio.sleep(1)
+    async with shop.worker() as worker:
+        await until(lambda: worker._last_look > 0)
         before = shop.stage.enrollment(hanako).status
         retry = State(type=StateType.SCHEDULED, name="AwaitingRetry", message="Retry from the UI")
         await shop.client.set_flow_run_state(run_id(shop, hanako), retry)
@@ -315,10 +317,10 @@ async def test_upkeep_flow_mends_and_its_alarms_are_events_in_prefect(shop: Shop
 
     found = await asyncio.to_thread(once)
 
-    async def told() -> bool:
+    async def first_repair() -> bool:
         body = {"filter": {"event": {"name": ["distmark.alarm.raised"]}}}
         events = (await shop.client.request("POST", "/events/filter", json=body)).json()["events"]
         return any(event["payload"]["kind"] == "late" and event["resource"]["prefect.resource.id"].endswith(".v1") for event in events)
 
-    await until(told)
+    await until(first_repair)
     assert (found["relaunched"], found["alarms_raised"], found["alarms_cleared"]) == (1, 1, 0)

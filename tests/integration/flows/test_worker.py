@@ -1,4 +1,4 @@
-"""The journey worker against a real Prefect server: what ops see and do there, and what becomes of the contacts."""
+"""The journey worker against a real Prefect server: the runs that operations see and change there, and the enrollments in them."""
 
 import asyncio
 import uuid
@@ -8,15 +8,18 @@ from functools import partial
 import pytest
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import StateType
+from prefect.settings import PREFECT_WORKER_QUERY_SECONDS, temporary_settings
 from prefect.states import Cancelled, Pending, Running
 
 from distmark.clock import wall_now
 from distmark.engagement.service import record_event
 from distmark.enrollments.model import EnrollmentStatus
 from flows.launch import launch
+from flows.queue_lock import QueueOwnership
 from flows.states import claiming, running, waiting
 from flows.worker import JourneyWorker
-from tests.shop import Shop, until
+from tests.shop import Shop
+from tests.waiting import until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.filterwarnings("default")]
 
@@ -42,19 +45,19 @@ async def test_contact_sleeps_as_waiting_and_is_shown_with_step_and_reason(shop:
 
 
 async def test_worker_of_the_systems_pool_asks_for_work_and_minds_the_alarms(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    webhooks: list[str] = []
 
     async def note(_db: object, _clock: object, webhook: str, _client: object) -> int:
-        asked.append(webhook)
+        webhooks.append(webhook)
         return 1
 
-    monkeypatch.setattr("flows.worker.sound_alone", note)
+    monkeypatch.setattr("flows.worker.raise_alarms_without_prefect", note)
     shop.settings.system_pool, shop.settings.alarm_webhook = shop.pool, "http://127.0.0.1:1/alarm"
 
     async with shop.worker() as worker:
-        await until(lambda: worker._last_look > 0)
+        await until(lambda: worker._polled_at > 0)
 
-    assert asked == ["http://127.0.0.1:1/alarm"]
+    assert webhooks == ["http://127.0.0.1:1/alarm"]
 
 
 async def test_event_wakes_the_run_early_and_it_completes(shop: Shop) -> None:
@@ -90,7 +93,8 @@ async def test_steps_show_on_the_page_of_the_run(shop: Shop) -> None:
         await until(shown)
 
 
-async def test_cancelling_a_sleeping_run_ends_the_enrollment(shop: Shop) -> None:
+async def test_cancelling_a_sleeping_run_ends_the_enrollment(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.worker.CANCELLED_EVERY_SECONDS", 0.1)
     campaign, hanako = await shop.open(), shop.stage.contact()
     shop.stage.enrol(campaign, hanako)
 
@@ -112,11 +116,13 @@ async def test_paused_pool_holds_everybody_and_loses_nobody(shop: Shop) -> None:
     await shop.client.update_work_pool(shop.pool, WorkPoolUpdate(is_paused=True))
     shop.stage.enrol(campaign, *people)
 
-    async with shop.worker():
+    async with shop.worker() as worker:
         await until(lambda: all(shop.stage.enrollment(person).flow_run_id for person in people))
         with shop.stage.db.writing() as session:
             record_event(session, shop.stage.brand.id, "booked", shop.stage.clock.now(), contact_id=people[0].id)
-        await asyncio.sleep(1.5)
+        for _look in range(3):
+            before = worker._last_look
+            await until(lambda before=before: worker._last_look > before)
         held = list(shop.stage.mail.accepted)
         await shop.client.update_work_pool(shop.pool, WorkPoolUpdate(is_paused=False))
         await until(lambda: len(shop.stage.mail.accepted) >= 5)
@@ -149,14 +155,13 @@ async def test_claim_whose_answer_was_lost_goes_on(shop: Shop) -> None:
     campaign, hanako = await shop.open(), shop.stage.contact()
 
     async with shop.worker() as worker:
-        await until(lambda: worker._has_successfully_synced and shop.stage.enrollment(hanako) is None)
-        await asyncio.sleep(1)  # it has recovered what it found when it began
+        await until(lambda: worker._last_look > 0)  # it has recovered what it found when it began
         shop.stage.enrol(campaign, hanako)
         await launch(shop.stage.db, shop.client, "default", wall_now())
         await shop.client.set_flow_run_state(uuid.UUID(shop.stage.enrollment(hanako).flow_run_id), claiming())
         flow_run = await shop.run_of(hanako)
         if shop.stage.enrollment(hanako).step_id is None:
-            await worker._serve(flow_run)
+            await worker.executor.execute(flow_run)
 
         await until(lambda: len(shop.stage.mail.accepted) == 1)
 
@@ -178,21 +183,29 @@ async def test_launching_twice_makes_one_run(shop: Shop) -> None:
 
 
 @pytest.mark.both_databases
-async def test_only_one_worker_owns_a_queue(shop: Shop) -> None:
+async def test_only_one_worker_owns_a_queue(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """D1"""
+    taken: list[bool] = []
+    take = QueueOwnership.take
+
+    def note(ownership: QueueOwnership) -> bool:
+        taken.append(take(ownership))
+        return taken[-1]
+
+    monkeypatch.setattr(QueueOwnership, "take", note)
     campaign, people = await shop.open("  - {id: first, send: email, message: one}\n", ""), [shop.stage.contact() for _ in range(10)]
     shop.stage.enrol(campaign, *people)
 
     async with shop.worker() as one, shop.worker() as two:
         await until(lambda: len(shop.stage.mail.accepted) == 10)
-        await asyncio.sleep(0.5)
+        await until(lambda: False in taken)
 
     assert sorted([one.wakes > 0, two.wakes > 0]) == [False, True]
     assert len(shop.stage.mail.accepted) == 10
 
 
 async def test_more_are_due_at_once_than_are_asked_for_at_a_time(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """L9: what one look does not bring the next one does, whether they are launched, due or woken."""
+    """L9: runs beyond the limit of one poll are found by the next one, whether they are to be launched, due or woken."""
     monkeypatch.setattr("flows.worker.POLL_LIMIT", 3)
     monkeypatch.setattr("flows.worker.EARLY_LIMIT", 3)
     monkeypatch.setattr("flows.launch.BULK", 2)
@@ -212,17 +225,18 @@ async def test_more_are_due_at_once_than_are_asked_for_at_a_time(shop: Shop, mon
 
 
 async def test_worker_whose_own_loop_ends_ends_too(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """L2: else it would be heard in the dashboard for ever and do nothing."""
+    """L2: otherwise it would send heartbeats forever and do nothing."""
 
     async def unheard_of(_worker: JourneyWorker) -> int:
         raise KeyError("a fault of ours")
 
     monkeypatch.setattr(JourneyWorker, "_launch", unheard_of)
     worker = JourneyWorker(
-        work_pool_name=shop.pool, work_queues=["default"], name=f"worker-{shop.pool}", world=shop.stage.world, settings=shop.settings
+        work_pool_name=shop.pool, work_queues=["default"], name=f"worker-{shop.pool}", context=shop.stage.context, settings=shop.settings
     )
 
-    with pytest.raises(ExceptionGroup) as ended:
+    often = temporary_settings({PREFECT_WORKER_QUERY_SECONDS: 0.1})  # Prefect's own loop is what notices
+    with often, pytest.raises(ExceptionGroup) as ended:
         await asyncio.wait_for(worker.start(printer=lambda *_: None), 30)
 
     assert ended.group_contains(KeyError, match="a fault of ours")

@@ -7,8 +7,7 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,67 +17,61 @@ import pytest
 from distmark.errors import Refused, SettingsError
 from distmark.machine import state, supervisor
 from distmark.machine.parts import Part, PartStatus
-from distmark.machine.processes import Mark, choose_port, is_the_same, mark_of
+from distmark.machine.processes import Mark, choose_port, end_groups, is_the_same, mark_of
 from distmark.machine.state import CLOCK_FILE, STATE_FILE, as_environment, read_state, resume_time
 from distmark.machine.supervisor import Machine
 from distmark.settings import Mode, Settings
 from tests.small_machine import SLEEPER, STUBBORN, SmallMachine, settings_of
+from tests.waiting import wait_until
 
 
 @pytest.fixture
-def news() -> list[PartStatus]:
+def statuses() -> list[PartStatus]:
     return []
 
 
 @pytest.fixture
-def small(tmp_path: Path, news: list[PartStatus]) -> Iterator[SmallMachine]:
-    made = SmallMachine(settings_of(tmp_path / "data"), tell=news.append)
+def small(tmp_path: Path, statuses: list[PartStatus]) -> Iterator[SmallMachine]:
+    made = SmallMachine(settings_of(tmp_path / "data"), report=statuses.append)
     yield made
     made.stop()
-
-
-def until(holds: Callable[[], object], seconds: float = 15.0) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not come true in time"
-        time.sleep(0.02)
 
 
 def pids(machine: Machine) -> dict[str, int]:
     return {name: child.process.pid for name, child in machine.children.items()}
 
 
-def test_every_process_starts_in_order_and_stops_the_other_way_round(small: SmallMachine, news: list[PartStatus]) -> None:
+def test_every_process_starts_in_order_and_stops_the_other_way_round(small: SmallMachine, statuses: list[PartStatus]) -> None:
     small.start()
     running = pids(small)
     small.stop()
 
-    assert [each.part for each in news if each.state == "starting"] == ["server", "data", "catcher", "web", "registration", "worker"]
-    assert [each.part for each in news if each.state == "stopped"] == ["worker", "web", "catcher", "server"]
+    assert [each.part for each in statuses if each.state == "starting"] == ["server", "data", "catcher", "web", "registration", "worker"]
+    assert [each.part for each in statuses if each.state == "stopped"] == ["worker", "web", "catcher", "server"]
     assert all(mark_of(pid) is None for pid in running.values())
 
 
-def test_an_installation_without_demo_catches_no_mail(tmp_path: Path, news: list[PartStatus]) -> None:
-    machine = SmallMachine(settings_of(tmp_path / "data").model_copy(update={"mode": Mode.production}), tell=news.append)
+def test_an_installation_without_demo_catches_no_mail(tmp_path: Path, statuses: list[PartStatus]) -> None:
+    machine = SmallMachine(settings_of(tmp_path / "data").model_copy(update={"mode": Mode.production}), report=statuses.append)
 
     machine.start()
     machine.stop()
 
-    assert [each.part for each in news if each.state == "starting"] == ["server", "data", "web", "registration", "worker"]
+    assert [each.part for each in statuses if each.state == "starting"] == ["server", "data", "web", "registration", "worker"]
 
 
-def test_a_process_that_is_killed_is_started_again_and_it_is_said(small: SmallMachine, news: list[PartStatus]) -> None:
+def test_a_process_that_is_killed_is_started_again_and_it_is_said(small: SmallMachine, statuses: list[PartStatus]) -> None:
     """Once it is said to be starting again, what other commands read names the new process: it is written down first."""
     small.start()
     before = pids(small)
 
     os.kill(before["web"], signal.SIGKILL)
-    until(lambda: any(each.part == "web" and each.state == "restarting" for each in news))
+    wait_until(lambda: any(each.part == "web" and each.state == "restarting" for each in statuses))
 
     after = pids(small)
     assert {name for name in before if before[name] != after[name]} == {"web"}
-    assert [each.state for each in news if each.part == "web"] == ["starting", "ready", "ended", "restarting"]  # once, not twice
-    assert any(each.part == "web" and each.state == "ended" and "SIGKILL" in each.detail for each in news)
+    assert [each.state for each in statuses if each.part == "web"] == ["starting", "ready", "ended", "restarting"]  # once, not twice
+    assert any(each.part == "web" and each.state == "ended" and "SIGKILL" in each.detail for each in statuses)
     assert read_state(small.data_dir)["processes"]["web"]["pid"] == after["web"]
 
 
@@ -86,7 +79,6 @@ def test_a_process_that_does_not_listen_is_killed(small: SmallMachine, monkeypat
     small.script = STUBBORN
     monkeypatch.setattr(supervisor, "STOP_SECONDS", dict.fromkeys(("server", "catcher", "web", "worker"), 0.2))
     small.start()
-    time.sleep(0.5)
     running = pids(small)
 
     small.stop()
@@ -109,7 +101,7 @@ def test_a_folder_of_another_mode_is_refused(small: SmallMachine, tmp_path: Path
         SmallMachine(settings_of(tmp_path / "data").model_copy(update={"mode": Mode.production})).start()
 
 
-def test_a_process_that_ends_as_it_starts_is_an_error_with_its_last_words(tmp_path: Path, news: list[PartStatus]) -> None:
+def test_a_process_that_ends_as_it_starts_is_an_error_with_its_last_words(tmp_path: Path, statuses: list[PartStatus]) -> None:
     class Broken(SmallMachine):
         script = "import sys; print('no such table', file=sys.stderr); sys.exit(3)"
 
@@ -117,7 +109,7 @@ def test_a_process_that_ends_as_it_starts_is_an_error_with_its_last_words(tmp_pa
             return Part(name, (sys.executable, "-c", self.script), lambda: False)
 
     with pytest.raises(SettingsError, match=r"ended with code 3 as it started; .*\.log ends with: no such table"):
-        Broken(settings_of(tmp_path / "data"), tell=news.append).start()
+        Broken(settings_of(tmp_path / "data"), report=statuses.append).start()
 
 
 def test_a_busy_port_is_no_error_and_the_one_taken_is_kept(tmp_path: Path) -> None:
@@ -192,7 +184,6 @@ def run_and_kill(folder: Path) -> dict[str, Any]:
     SmallMachine.script = {STUBBORN!r}
     machine = SmallMachine(settings_of(Path({str(folder)!r}), port=18500))
     machine.start()
-    import time; time.sleep(0.7)  # until they have learnt to ignore SIGTERM
     print("started", flush=True)
     machine.wait()
     """
@@ -206,24 +197,27 @@ def run_and_kill(folder: Path) -> dict[str, Any]:
     return state
 
 
-def test_processes_left_by_a_killed_machine_are_ended_and_the_next_one_goes_on(tmp_path: Path, news: list[PartStatus]) -> None:
+def test_processes_left_by_a_killed_machine_are_ended_and_the_next_one_goes_on(
+    tmp_path: Path, statuses: list[PartStatus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "end_groups", lambda pids, _grace, *gone: end_groups(pids, 0.5, *gone))
     left = [Mark(**each) for each in run_and_kill(tmp_path / "data")["processes"].values()]
     assert all(is_the_same(mark) for mark in left)  # they ignore SIGTERM, so the death of their parent did not end them
 
-    machine = SmallMachine(settings_of(tmp_path / "data", port=18_500), tell=news.append)
+    machine = SmallMachine(settings_of(tmp_path / "data", port=18_500), report=statuses.append)
     machine.start()
     running = pids(machine)
     machine.stop()
 
     assert not any(is_the_same(mark) for mark in left)
     assert len(running) == 4
-    assert any(each.part == "leftovers" for each in news)
+    assert any(each.part == "leftovers" for each in statuses)
 
 
 def test_a_stranger_with_the_number_of_a_process_of_ours_is_left_alone(tmp_path: Path) -> None:
     stranger = subprocess.Popen([sys.executable, "-c", SLEEPER], start_new_session=True)
     try:
-        until(lambda: mark_of(stranger.pid) is not None)
+        wait_until(lambda: mark_of(stranger.pid) is not None)
         mark = {"pid": stranger.pid, "born": "1", "command": "python -m distmark.web.serve"}
         (tmp_path / "data").mkdir()
         (tmp_path / "data" / STATE_FILE).write_text(json.dumps({"mode": "demo", "processes": {"web": mark}}))
@@ -246,7 +240,6 @@ def test_processes_end_with_their_machine(tmp_path: Path) -> None:
     from tests.small_machine import SmallMachine, settings_of
     machine = SmallMachine(settings_of(Path({str(tmp_path / "data")!r}), port=18700))
     machine.start()
-    import time; time.sleep(0.5)
     print("started", flush=True)
     machine.wait()
     """
@@ -256,7 +249,7 @@ def test_processes_end_with_their_machine(tmp_path: Path) -> None:
         left = [Mark(**each) for each in read_state(tmp_path / "data")["processes"].values()]
         process.kill()
 
-    until(lambda: not any(is_the_same(mark) for mark in left))
+    wait_until(lambda: not any(is_the_same(mark) for mark in left))
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -295,7 +288,7 @@ def test_virtual_time_begins_on_a_weekday_morning_in_tokyo(tmp_path: Path) -> No
 def test_virtual_time_goes_on_where_it_was(tmp_path: Path) -> None:
     first = SmallMachine(settings_of(tmp_path / "data", port=18_900), speed=86_400.0)
     first.start()
-    until((first.data_dir / CLOCK_FILE).exists)
+    wait_until((first.data_dir / CLOCK_FILE).exists)
     first.stop()
     stopped_at = resume_time(first.data_dir)
 

@@ -20,11 +20,10 @@ from distmark.partners.table import Brand, Partner
 from distmark.segments.membership import update_memberships
 from distmark.segments.service import create_segment
 from tests import factories
-from tests.driver import Stage
+from tests.driver import PHONE, Stage
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 TOKYO, NEW_YORK = ZoneInfo("Asia/Tokyo"), ZoneInfo("America/New_York")
-PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
 BEST = "  - {id: best, wait: {until: best_time, within: 24 hours}}\n  - {id: mail, send: email, message: one}\n"
 
 

@@ -24,12 +24,13 @@ from distmark.enrollments.table import Enrollment
 from distmark.errors import NotAllowed
 from distmark.journeys.service import newest_registered
 from distmark.operations.alarms import AlarmChanges, alarms, update_alarms
+from distmark.operations.alerts import AlarmNotice
 from distmark.operations.backlog import lateness, watch
 from distmark.operations.table import Alarm
 from distmark.partners.model import Role
 from distmark.sql import id_of
 from flows import alarms as flow_alarms
-from flows.alarms import News, sound, sound_alone
+from flows.alarms import raise_alarms, raise_alarms_without_prefect
 from tests import factories
 from tests.command_line import Run
 from tests.driver import Stage
@@ -235,20 +236,22 @@ def webhook() -> Iterator[Heard]:
 
 
 @pytest.fixture
-def emitted(monkeypatch: pytest.MonkeyPatch) -> list[News]:
+def emitted(monkeypatch: pytest.MonkeyPatch) -> list[AlarmNotice]:
     """The news that would be Prefect events; with a real server they are proven in another file."""
-    told: list[News] = []
+    told: list[AlarmNotice] = []
     monkeypatch.setattr(flow_alarms, "emit", told.append)
     return told
 
 
-async def test_webhook_hears_of_an_alarm_once_when_raised_and_once_when_over(stage: Stage, webhook: Heard, emitted: list[News]) -> None:
+async def test_webhook_hears_of_an_alarm_once_when_raised_and_once_when_over(
+    stage: Stage, webhook: Heard, emitted: list[AlarmNotice]
+) -> None:
     stage.enrol(stage.journey(WAIT), stage.contact())
     stage.clock.move(6 * MINUTE)
 
-    counts = [sound(stage.db, stage.clock, webhook.url), sound(stage.db, stage.clock, webhook.url)]
+    counts = [raise_alarms(stage.db, stage.clock, webhook.url), raise_alarms(stage.db, stage.clock, webhook.url)]
     await stage.run_for(MINUTE)
-    counts += [sound(stage.db, stage.clock, webhook.url), sound(stage.db, stage.clock, webhook.url)]
+    counts += [raise_alarms(stage.db, stage.clock, webhook.url), raise_alarms(stage.db, stage.clock, webhook.url)]
 
     assert counts == [(1, 0), (0, 0), (0, 1), (0, 0)]
     assert [(body["event"], body["kind"], body["version"]) for body in webhook.bodies] == [
@@ -260,30 +263,30 @@ async def test_webhook_hears_of_an_alarm_once_when_raised_and_once_when_over(sta
     assert [news.event for news in emitted] == ["distmark.alarm.raised", "distmark.alarm.cleared"]
 
 
-async def test_webhook_that_fails_is_told_again(stage: Stage, webhook: Heard, emitted: list[News]) -> None:
+async def test_webhook_that_fails_is_told_again(stage: Stage, webhook: Heard, emitted: list[AlarmNotice]) -> None:
     stage.enrol(stage.journey(WAIT), stage.contact())
     stage.clock.move(6 * MINUTE)
     webhook.failing = True
-    sound(stage.db, stage.clock, webhook.url)
-    sound(stage.db, stage.clock, "http://127.0.0.1:1/nobody")
+    raise_alarms(stage.db, stage.clock, webhook.url)
+    raise_alarms(stage.db, stage.clock, "http://127.0.0.1:1/nobody")
     webhook.failing = False
 
-    sound(stage.db, stage.clock, webhook.url)
+    raise_alarms(stage.db, stage.clock, webhook.url)
 
     assert len(webhook.bodies) == 1
     with stage.db.reading() as session:
         assert session.exec(select(func.count()).select_from(Alarm)).one() == 1
 
 
-async def test_alarm_that_was_over_before_anybody_heard_is_not_told(stage: Stage, webhook: Heard, emitted: list[News]) -> None:
+async def test_alarm_that_was_over_before_anybody_heard_is_not_told(stage: Stage, webhook: Heard, emitted: list[AlarmNotice]) -> None:
     stage.enrol(stage.journey(WAIT), stage.contact())
     stage.clock.move(6 * MINUTE)
     webhook.failing = True
-    sound(stage.db, stage.clock, webhook.url)
+    raise_alarms(stage.db, stage.clock, webhook.url)
     await stage.run_for(MINUTE)
     webhook.failing = False
 
-    sound(stage.db, stage.clock, webhook.url)
+    raise_alarms(stage.db, stage.clock, webhook.url)
 
     assert webhook.bodies == []
 
@@ -291,7 +294,7 @@ async def test_alarm_that_was_over_before_anybody_heard_is_not_told(stage: Stage
 @pytest.mark.prefect
 @pytest.mark.filterwarnings("default")
 async def test_alarms_are_sounded_while_prefect_is_away_and_left_to_upkeep_while_it_answers(
-    stage: Stage, webhook: Heard, emitted: list[News], prefect_api: str
+    stage: Stage, webhook: Heard, emitted: list[AlarmNotice], prefect_api: str
 ) -> None:
     """L2"""
     stage.enrol(stage.journey(WAIT), stage.contact())
@@ -301,7 +304,7 @@ async def test_alarms_are_sounded_while_prefect_is_away_and_left_to_upkeep_while
     for address in (prefect_api, "http://127.0.0.1:1/api"):
         with temporary_settings({PREFECT_API_URL: address}):
             async with PrefectClient(address) as client:
-                found.append(await sound_alone(stage.db, stage.clock, webhook.url, client))
+                found.append(await raise_alarms_without_prefect(stage.db, stage.clock, webhook.url, client))
 
     assert (found, [body["kind"] for body in webhook.bodies], emitted) == ([0, 1], ["late"], [])
 
@@ -310,7 +313,7 @@ async def test_alarms_are_sounded_while_prefect_is_away_and_left_to_upkeep_while
 @pytest.mark.parametrize("over", [False, True])
 def test_every_alarm_has_its_words_in_both_languages(kind: AlarmKind, over: bool, now: datetime) -> None:
     detail = {"count": 3, "late_seconds": 400, "usual_per_day": 5, "same_day_last_week": 4}
-    news = News(1, kind, over, "gym-new-year", 2, now, detail)
+    news = AlarmNotice(1, kind, over, "gym-new-year", 2, now, detail)
 
     assert news.text("en") != news.text("ja")
     assert all("gym-new-year" in news.text(lang) for lang in ("en", "ja"))

@@ -1,9 +1,9 @@
-"""A journey tried on oneself: real rows on a stage of its own, the real wake, waits of seconds, and an inbox that catches the mail."""
+"""Rehearsals: real rows in a sandbox, real wakes, waits of seconds, and a mail channel kept in memory."""
 
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -25,17 +25,17 @@ from distmark.partners.model import Role
 from distmark.partners.table import User
 from distmark.rehearsals import runner as module
 from distmark.rehearsals import service
-from distmark.rehearsals.runner import Rehearsals, RunnerContext, rehearse
-from distmark.rehearsals.sandbox import enrollment_on, opened, stage_file
-from distmark.rehearsals.service import Wishes
+from distmark.rehearsals.runner import RehearsalRunner, RunnerContext, rehearse
+from distmark.rehearsals.sandbox import enrollment_in, open_sandbox, sandbox_file
+from distmark.rehearsals.service import RehearsalOptions
 from distmark.rehearsals.table import SIGN_OF_LIFE, Rehearsal, RehearsalStatus
 from distmark.settings import Settings
 from distmark.sql import id_of
 from distmark.tasks.table import Task
 from tests import factories
-from tests.driver import Stage
+from tests.driver import PHONE, Stage
+from tests.waiting import until
 
-PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
 TWO_MAILS = """
   - {id: one, send: email, message: one}
   - {id: rest, wait: {for: 3 days}}
@@ -45,14 +45,14 @@ TWO_MAILS = """
 
 @dataclass
 class Desk:
-    """A marketer with a journey to try, and everything a test of it is walked with."""
+    """A marketer with a journey to rehearse, and the parts that its rehearsals use."""
 
     stage: Stage
     data_dir: Path
     inbox: MemoryChannel = field(default_factory=MemoryChannel)
 
     @property
-    def house(self) -> RunnerContext:
+    def context(self) -> RunnerContext:
         return RunnerContext(
             self.stage.db, self.data_dir, self.inbox, Sender("https://mail.example", "hello@mirai.example", "mirai.example")
         )
@@ -73,7 +73,7 @@ class Desk:
                 self.stage.marketer,
                 self.data_dir,
                 version_id or 0,
-                Wishes(**values),
+                RehearsalOptions(**values),
                 self.stage.clock.now(),  # type: ignore[arg-type]
             )
 
@@ -82,7 +82,7 @@ class Desk:
             return session.get_one(Rehearsal, test.id)
 
     def happened(self, test: Rehearsal) -> list[tuple[str, str]]:
-        with opened(self.data_dir, test.key) as db, db.reading() as session:
+        with open_sandbox(self.data_dir, test.key) as db, db.reading() as session:
             return [(move.kind.value, move.step_id) for move in session.exec(select(TimelineEntry).order_by(col(TimelineEntry.id)))]
 
 
@@ -100,7 +100,7 @@ def desk(db: Database, clock: FixedClock, tmp_path: Path, monkeypatch: pytest.Mo
 
 @asynccontextmanager
 async def walking(desk: Desk, test: Rehearsal) -> AsyncIterator[asyncio.Task[None]]:
-    task = asyncio.create_task(rehearse(desk.house, id_of(test)))
+    task = asyncio.create_task(rehearse(desk.context, id_of(test)))
     try:
         yield task
     finally:
@@ -109,18 +109,10 @@ async def walking(desk: Desk, test: Rehearsal) -> AsyncIterator[asyncio.Task[Non
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def until(holds: Callable[[], bool], seconds: float = 15.0) -> None:
-    for _ in range(int(seconds / 0.02)):
-        if holds():
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("it did not happen in time")
-
-
 async def test_whole_journey_comes_to_the_testers_own_inbox_and_to_nobody_else(desk: Desk):
     test = desk.begin(TWO_MAILS)
 
-    await asyncio.wait_for(rehearse(desk.house, id_of(test)), 20)
+    await asyncio.wait_for(rehearse(desk.context, id_of(test)), 20)
 
     assert [message.to_address for message in desk.inbox.accepted] == [desk.email, desk.email]
     assert [message.subject for message in desk.inbox.accepted] == ["【テスト】one", "【テスト】two"]
@@ -130,7 +122,7 @@ async def test_whole_journey_comes_to_the_testers_own_inbox_and_to_nobody_else(d
 async def test_waits_take_seconds_and_the_journeys_clock_shows_the_days(desk: Desk):
     test, began = desk.begin(TWO_MAILS), wall_now()
 
-    await asyncio.wait_for(rehearse(desk.house, id_of(test)), 20)
+    await asyncio.wait_for(rehearse(desk.context, id_of(test)), 20)
 
     assert timedelta(seconds=2) <= wall_now() - began < timedelta(minutes=2)
     assert desk.row(test).clock_at >= test.began_at + timedelta(days=3)
@@ -142,7 +134,7 @@ async def test_test_leaves_no_row_of_a_contact_message_or_enrollment_in_the_real
     test = desk.begin(TWO_MAILS)
     made = {name: many for name, many in counts(desk.stage.db, but=("rehearsal", "audit_entry")).items() if many != before[name]}
 
-    await asyncio.wait_for(rehearse(desk.house, id_of(test)), 20)
+    await asyncio.wait_for(rehearse(desk.context, id_of(test)), 20)
 
     after = {name: many for name, many in counts(desk.stage.db, but=("rehearsal", "audit_entry")).items() if many != before[name]}
     assert after == made  # the journey, its version and campaign, which this test itself made
@@ -169,7 +161,7 @@ async def test_click_on_a_link_of_the_test_decides_its_way_at_once(desk: Desk):
 
     async with walking(desk, test) as task:
         await until(lambda: desk.row(test).next_at is not None)
-        with opened(desk.data_dir, test.key) as db, db.writing() as session:
+        with open_sandbox(desk.data_dir, test.key) as db, db.writing() as session:
             token = session.exec(select(Message.token)).one()
             link = next(iter(session.exec(select(Message.links)).one()))
             assert click(session, token, link, PHONE, desk.row(test).now(wall_now())) == "https://mirai.example/plans"
@@ -182,7 +174,7 @@ async def test_click_on_a_link_of_the_test_decides_its_way_at_once(desk: Desk):
 async def test_links_pixel_and_unsubscribe_of_a_test_carry_its_key(desk: Desk):
     test = desk.begin(TWO_MAILS)
 
-    await asyncio.wait_for(rehearse(desk.house, id_of(test)), 20)
+    await asyncio.wait_for(rehearse(desk.context, id_of(test)), 20)
 
     first = desk.inbox.accepted[0]
     assert f"/t/{test.key}/o/" in first.html
@@ -204,7 +196,7 @@ async def test_event_that_the_tester_lets_happen_wakes_the_journey(desk: Desk):
     async with walking(desk, test) as task:
         await until(lambda: desk.row(test).next_at is not None)
         with desk.stage.db.reading() as session:
-            service.happen(session, desk.stage.marketer, desk.data_dir, test.key, "visit_booked")
+            service.trigger_event(session, desk.stage.marketer, desk.data_dir, test.key, "visit_booked")
         await asyncio.wait_for(task, 20)
 
     assert [message.subject for message in desk.inbox.accepted] == ["【テスト】one", "【テスト】two"]
@@ -214,7 +206,7 @@ async def test_event_that_the_journey_does_not_know_is_refused(desk: Desk):
     test = desk.begin(WAITS_FOR_A_BOOKING, head="events: [visit_booked]\n")
 
     with pytest.raises(InvalidInput, match="visit_booked"), desk.stage.db.reading() as session:
-        service.happen(session, desk.stage.marketer, desk.data_dir, test.key, "account_opened")
+        service.trigger_event(session, desk.stage.marketer, desk.data_dir, test.key, "account_opened")
 
 
 async def test_stop_ends_the_test_before_its_next_message(desk: Desk):
@@ -239,7 +231,7 @@ async def test_waiting_no_longer_ends_one_wait_alone(desk: Desk):
         with desk.stage.db.writing() as session:
             service.ask_to_go_on(session, desk.stage.marketer, test.key)
         await until(lambda: len(desk.inbox.accepted) == 2)
-        await asyncio.sleep(0.3)
+        await until(lambda: desk.happened(test)[-1][1] == "more" and desk.row(test).next_at is not None)
 
     assert len(desk.inbox.accepted) == 2
     assert desk.row(test).status is RehearsalStatus.running
@@ -256,7 +248,7 @@ OUTSIDE = """
 async def test_tasks_webhooks_and_audiences_are_told_and_not_carried_out(desk: Desk):
     test = desk.begin(OUTSIDE)
 
-    await asyncio.wait_for(rehearse(desk.house, id_of(test)), 20)
+    await asyncio.wait_for(rehearse(desk.context, id_of(test)), 20)
 
     assert [(kind, step) for kind, step in desk.happened(test) if step in ("call", "note", "ads")] == [
         ("task", "call"), ("passed", "note"), ("passed", "ads")
@@ -268,7 +260,7 @@ async def test_tasks_webhooks_and_audiences_are_told_and_not_carried_out(desk: D
 async def test_text_message_arrives_in_the_inbox_too(desk: Desk):
     test = desk.begin("  - {id: one, send: email, message: one}\n  - {id: text, send: sms, message: nudge}\n")
 
-    await asyncio.wait_for(rehearse(desk.house, id_of(test)), 20)
+    await asyncio.wait_for(rehearse(desk.context, id_of(test)), 20)
 
     assert [message.to_address for message in desk.inbox.accepted] == [desk.email] * 2
     assert desk.inbox.accepted[1].subject.startswith("【テスト・SMS】")
@@ -283,7 +275,7 @@ async def test_language_and_what_is_known_of_the_tester_decide_words_and_way(des
 """
     test = desk.begin(steps, head="contact_fields: {vip: bool}\n", language="en", data={"vip": True})
 
-    await asyncio.wait_for(rehearse(desk.house, id_of(test)), 20)
+    await asyncio.wait_for(rehearse(desk.context, id_of(test)), 20)
 
     assert [message.subject for message in desk.inbox.accepted] == ["[Test] one"]
 
@@ -292,7 +284,7 @@ async def test_server_that_asks_for_patience_is_asked_again(desk: Desk):
     desk.inbox.fail_call(1, Fault.temporary)
     test = desk.begin("  - {id: one, send: email, message: one}\n")
 
-    await asyncio.wait_for(rehearse(desk.house, id_of(test)), 30)
+    await asyncio.wait_for(rehearse(desk.context, id_of(test)), 30)
 
     assert len(desk.inbox.accepted) == 1
     assert desk.row(test).status is RehearsalStatus.finished
@@ -333,7 +325,7 @@ def test_partners_people_cannot_test_journeys(desk: Desk):
     campaign = desk.stage.journey(TWO_MAILS)
 
     with desk.stage.db.writing() as session:
-        version_id, wishes = _version_of(session, campaign.journey_id), Wishes(id_of(desk.stage.partner), "ja")
+        version_id, wishes = _version_of(session, campaign.journey_id), RehearsalOptions(id_of(desk.stage.partner), "ja")
         with pytest.raises(NotAllowed):
             service.begin(session, desk.stage.viewer, desk.data_dir, version_id, wishes, desk.stage.clock.now())
 
@@ -356,8 +348,8 @@ def test_stage_that_is_long_over_is_cleared_away_when_the_next_test_begins(desk:
 
     desk.begin(TWO_MAILS)
 
-    assert not stage_file(desk.data_dir, old.key).exists()
-    with pytest.raises(NotFound), opened(desk.data_dir, old.key):
+    assert not sandbox_file(desk.data_dir, old.key).exists()
+    with pytest.raises(NotFound), open_sandbox(desk.data_dir, old.key):
         pass
 
 
@@ -367,14 +359,14 @@ def test_tests_that_were_cleared_away_cost_the_next_ones_nothing(desk: Desk, mon
         row = session.get_one(Rehearsal, old.id)
         row.seen_at -= service.KEPT_FOR * 2
         session.add(row)
-    cleared: list[str] = []
-    clear = service.clear
-    monkeypatch.setattr(service, "clear", lambda data_dir, key: (cleared.append(key), clear(data_dir, key)))
+    deleted: list[str] = []
+    delete_sandbox = service.delete_sandbox
+    monkeypatch.setattr(service, "delete_sandbox", lambda data_dir, key: (deleted.append(key), delete_sandbox(data_dir, key)))
 
     desk.begin(TWO_MAILS)
     desk.begin(TWO_MAILS)
 
-    assert cleared == [old.key]
+    assert deleted == [old.key]
 
 
 async def test_open_before_the_wait_ends_is_seen_by_the_branch_behind_it(desk: Desk):
@@ -390,7 +382,7 @@ async def test_open_before_the_wait_ends_is_seen_by_the_branch_behind_it(desk: D
 
     async with walking(desk, test) as task:
         await until(lambda: desk.row(test).next_at is not None)
-        with opened(desk.data_dir, test.key) as db, db.writing() as session:
+        with open_sandbox(desk.data_dir, test.key) as db, db.writing() as session:
             token = session.exec(select(Message.token)).one()
             open_pixel(session, token, PHONE, desk.row(test).now(wall_now()))
         await asyncio.wait_for(task, 20)
@@ -411,21 +403,21 @@ def test_clock_of_a_test_runs_evenly_to_the_next_wake_and_not_past_it(desk: Desk
 def test_enrollment_of_a_test_stands_on_its_stage_alone(desk: Desk):
     test = desk.begin(TWO_MAILS)
 
-    with opened(desk.data_dir, test.key) as db, db.reading() as session:
-        assert enrollment_on(session).partner_id == desk.stage.partner.id
+    with open_sandbox(desk.data_dir, test.key) as db, db.reading() as session:
+        assert enrollment_in(session).partner_id == desk.stage.partner.id
     with desk.stage.db.reading() as session:
         assert session.exec(select(Enrollment)).all() == []
 
 
 async def test_thread_walks_what_is_begun_and_leaves_it_where_it_is_when_the_process_ends(desk: Desk):
     test = desk.begin(TWO_MAILS, seconds_per_wait=60)
-    walker = Rehearsals(Settings(mode="test", data_dir=desk.data_dir, _env_file=None), desk.stage.db, mail=lambda: desk.inbox)
+    runner = RehearsalRunner(Settings(mode="test", data_dir=desk.data_dir, _env_file=None), desk.stage.db, mail=lambda: desk.inbox)
 
-    walker.begin(id_of(test))
+    runner.begin(id_of(test))
     try:
         await until(lambda: desk.row(test).next_at is not None)
     finally:
-        await asyncio.to_thread(walker.close)
+        await asyncio.to_thread(runner.close)
 
     row = desk.row(test)
     assert row.status is RehearsalStatus.running

@@ -95,9 +95,9 @@ steps:
 def test_command_prints_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     app(["journeys", "simulate", str(GYM), "--contacts", "20", "--seed", "5", "--at", START.isoformat(), "--json"], standalone_mode=False)
 
-    told = json.loads(capsys.readouterr().out)
-    assert set(told["steps"]["offer"]) == {"entered", "left", "waiting", "messages", "first_at", "last_at", "hours"}
-    assert sum(told["steps"]["offer"]["hours"].values()) == told["steps"]["offer"]["messages"] == 20
-    assert sum(told["ended"].values()) == 20
-    assert told["seconds"] > 0
-    assert datetime.fromisoformat(told["last_end_at"]) - START < timedelta(days=30)
+    report = json.loads(capsys.readouterr().out)
+    assert set(report["steps"]["offer"]) == {"entered", "left", "waiting", "messages", "first_at", "last_at", "hours"}
+    assert sum(report["steps"]["offer"]["hours"].values()) == report["steps"]["offer"]["messages"] == 20
+    assert sum(report["ended"].values()) == 20
+    assert report["seconds"] > 0
+    assert datetime.fromisoformat(report["last_end_at"]) - START < timedelta(days=30)

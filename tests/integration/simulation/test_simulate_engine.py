@@ -1,4 +1,4 @@
-"""A simulation walks its members in memory; the same people through the ledger and the database come to the same end."""
+"""The simulation in memory against real wakes in a database: the same contacts come to the same end."""
 
 import asyncio
 import heapq
@@ -16,7 +16,6 @@ from distmark.clock import FixedClock
 from distmark.db import Database
 from distmark.delivery.service import Sender
 from distmark.engagement.service import NewEvent, Reading, record_events, record_readings, unsubscribe
-from distmark.engine.drive import drive
 from distmark.engine.wake import EngineContext
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
@@ -26,23 +25,23 @@ from distmark.journeys.source import Source, load_source
 from distmark.messages.model import MessageStatus
 from distmark.messages.table import Message
 from distmark.simulation.engine import AcceptedMessage, SimulatedAction
-from distmark.simulation.simulate import Rates, SimulatedAudience, _Stage, simulate
+from distmark.simulation.simulate import Rates, SimulatedAudience, _SimulatedBrand, simulate
 from distmark.tables import create_all
-from tests.driver import _templates
+from tests.drive import drive
+from tests.driver import PHONE, _templates
 
 JOURNEYS = Path(__file__).resolve().parents[3] / "journey_defs"
 START = datetime(2026, 11, 24, 1, 0, tzinfo=UTC)
-PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
 CONTACTS, DAYS = 40, 90
 
 
 class Inbox:
-    """Takes every message; its reader then does what the audience says, through the doors that real readers use."""
+    """A channel that accepts every message, and records the actions of the simulated audience through the real services."""
 
     def __init__(self, audience: SimulatedAudience) -> None:
         self.audience = audience
         self.arrived: list[str] = []
-        self.doing: list[tuple[datetime, int, SimulatedAction, Message]] = []
+        self.actions: list[tuple[datetime, int, SimulatedAction, Message]] = []
         self.order = count()
 
     async def deliver(self, message: OutgoingMessage) -> Receipt:
@@ -50,7 +49,7 @@ class Inbox:
         return Receipt("250", "taken", "nowhere")
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no connection is open."""
 
     def read(self, session: Session) -> None:
         arrived, self.arrived = self.arrived, []
@@ -59,32 +58,32 @@ class Inbox:
             accepted = AcceptedMessage(
                 0, row.contact_id, row.step_id, row.visit, row.channel, row.marketing, row.sent_at or START, tuple(sorted(row.links))
             )
-            for deed in self.audience(accepted):
-                heapq.heappush(self.doing, (deed.at, next(self.order), deed, row))
+            for action in self.audience(accepted):
+                heapq.heappush(self.actions, (action.at, next(self.order), action, row))
 
     def act(self, session: Session, brand_id: int) -> None:
-        at, _order, deed, message = heapq.heappop(self.doing)
-        if deed.what == "event":
-            record_events(session, brand_id, [NewEvent(deed.name, contact_id=message.contact_id, at=at)], at)
-        elif deed.what == "unsubscribed":
+        at, _order, action, message = heapq.heappop(self.actions)
+        if action.what == "event":
+            record_events(session, brand_id, [NewEvent(action.name, contact_id=message.contact_id, at=at)], at)
+        elif action.what == "unsubscribed":
             unsubscribe(session, message.token, at)
         else:
-            record_readings(session, [Reading(message.token, at, PHONE, deed.name if deed.what == "clicked" else None)])
+            record_readings(session, [Reading(message.token, at, PHONE, action.name if action.what == "clicked" else None)])
 
 
-async def through_the_database(world: EngineContext, clock: FixedClock, inbox: Inbox, brand_id: int, until: datetime) -> None:
+async def through_the_database(context: EngineContext, clock: FixedClock, inbox: Inbox, brand_id: int, until: datetime) -> None:
     while True:
-        with world.db.reading() as session:
+        with context.db.reading() as session:
             inbox.read(session)
             due = session.exec(select(func.min(Enrollment.due_at)).where(Enrollment.status == EnrollmentStatus.waiting)).one()
-        following = min((at for at in (due, inbox.doing[0][0] if inbox.doing else None) if at), default=None)
+        following = min((at for at in (due, inbox.actions[0][0] if inbox.actions else None) if at), default=None)
         if following is None or following > until:
             return
-        await drive(world, clock, max(following, clock.now()))
-        if inbox.doing and inbox.doing[0][0] <= clock.now():
-            with world.db.writing() as session:
+        await drive(context, clock, max(following, clock.now()))
+        if inbox.actions and inbox.actions[0][0] <= clock.now():
+            with context.db.writing() as session:
                 inbox.act(session, brand_id)
-            await drive(world, clock, clock.now())
+            await drive(context, clock, clock.now())
 
 
 # Round and round: what a reader does late is done with the message it was, not with the one sent since.
@@ -142,16 +141,16 @@ def test_memory_and_database_come_to_the_same_end(key: str) -> None:
     definition = parse(source)
     db, clock = Database("sqlite://"), FixedClock(START)
     create_all(db)
-    stage = _Stage.build(db, source, definition, START)
+    stage = _SimulatedBrand.build(db, source, definition, START)
     people = stage.invite(CONTACTS, 7, START, None)
     inbox = Inbox(SimulatedAudience(Rates(unsubscribe=0.05), 7, definition.events))
     sender = Sender("https://simulated.example", "a@simulated.example", "simulated.example")
-    world = EngineContext(db, clock, dict.fromkeys(CHANNELS, inbox), sender, "test", in_threads=False)
+    context = EngineContext(db, clock, dict.fromkeys(CHANNELS, inbox), sender, "test", in_threads=False)
     with db.writing() as session:
         enrol(session, stage.viewer, stage.campaign_id, people, START)
         session.execute(update(Enrollment).values(run_key="simulation:7"))  # what chance is drawn from
 
-    asyncio.run(through_the_database(world, clock, inbox, stage.brand_id, START + timedelta(days=DAYS)))
+    asyncio.run(through_the_database(context, clock, inbox, stage.brand_id, START + timedelta(days=DAYS)))
     found = simulate(source, contacts=CONTACTS, seed=7, rates=Rates(unsubscribe=0.05), start=START, days=DAYS)
 
     with db.reading() as session:

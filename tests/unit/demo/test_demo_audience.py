@@ -13,7 +13,7 @@ import pytest
 
 from distmark.clock import wall_now
 from distmark.demo import audience as audience_module
-from distmark.demo.audience import APPLE_PRIVACY, Act, Audience, Booking, Deed, one_click_url, pixel_of, plan
+from distmark.demo.audience import APPLE_PRIVACY, Booking, DemoAudience, PlannedAct, ReaderAct, one_click_url, pixel_of, plan
 from distmark.engagement.bot_detection import Signs, judge
 from distmark.engagement.model import Verdict
 from distmark.mailbox.store import MailboxItem, MailboxStore
@@ -47,7 +47,7 @@ def item(store: MailboxStore, recipient: str, **options: Any) -> MailboxItem:
     return store.get(item_id)
 
 
-def everybody(store: MailboxStore, count: int = 200) -> list[list[Deed]]:
+def everybody(store: MailboxStore, count: int = 200) -> list[list[PlannedAct]]:
     return [plan(item(store, f"person{n}@partner.mail.example"), BASE, BOOKING) for n in range(count)]
 
 
@@ -62,14 +62,14 @@ def test_a_crowd_opens_clicks_books_and_leaves_but_not_all_of_it(store: MailboxS
 
     acts = Counter(act for deeds in crowd for act in {deed.act for deed in deeds})
 
-    assert all(0 < acts[act] < len(crowd) for act in Act)
-    assert acts[Act.open] > acts[Act.click] > acts[Act.unsubscribe]
+    assert all(0 < acts[act] < len(crowd) for act in ReaderAct)
+    assert acts[ReaderAct.open] > acts[ReaderAct.click] > acts[ReaderAct.unsubscribe]
 
 
 def test_deeds_come_in_the_order_in_which_people_do_things(store: MailboxStore) -> None:
     for deeds in everybody(store, 60):
         times = {deed.act: deed.after for deed in reversed(deeds)}
-        order = [times[act] for act in (Act.open, Act.click, Act.event) if act in times]
+        order = [times[act] for act in (ReaderAct.open, ReaderAct.click, ReaderAct.event) if act in times]
         assert order == sorted(order)
         assert all(deed.after >= timedelta(minutes=5) for deed in deeds)
 
@@ -81,10 +81,15 @@ def test_only_our_own_links_are_ever_asked_for(store: MailboxStore) -> None:
 
 
 def test_people_look_like_people_and_the_privacy_proxy_does_not(store: MailboxStore) -> None:
-    agents = {(deed.act, deed.agent) for deeds in everybody(store) for deed in deeds if deed.act in (Act.open, Act.click, Act.machine_open)}
+    agents = {
+        (deed.act, deed.agent)
+        for deeds in everybody(store)
+        for deed in deeds
+        if deed.act in (ReaderAct.open, ReaderAct.click, ReaderAct.machine_open)
+    }
 
     for act, agent in agents:
-        verdict = judge(Signs(agent, timedelta(hours=1), is_open=act is not Act.click))
+        verdict = judge(Signs(agent, timedelta(hours=1), is_open=act is not ReaderAct.click))
         assert verdict is (Verdict.machine if agent == APPLE_PRIVACY else Verdict.human)
 
 
@@ -138,7 +143,7 @@ def test_the_audience_asks_by_real_requests_and_counts_what_was_answered(store: 
     people = [f"person{n}@partner.mail.example" for n in range(40)]
     for person in people:
         store.add(mail(person, web), "a@brand.example", [person], wall_now())
-    audience = Audience(store, 1_000_000.0, web, {"partner.mail.example": BOOKING})
+    audience = DemoAudience(store, 1_000_000.0, web, {"partner.mail.example": BOOKING})
 
     audience.start()
     audience.settle(20)
@@ -160,7 +165,7 @@ def test_what_the_web_refuses_is_told_not_hidden(store: MailboxStore, monkeypatc
     for n in range(10):
         person = f"person{n}@partner.mail.example"
         store.add(mail(person, "http://127.0.0.1:9"), "a@brand.example", [person], wall_now())
-    audience = Audience(store, 1_000_000.0, "http://127.0.0.1:9", {})
+    audience = DemoAudience(store, 1_000_000.0, "http://127.0.0.1:9", {})
 
     audience.start()
     audience.settle(20)

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from flows import server
-from flows.server import Turns
+from flows.server import WriterQueue
 
 
 async def test_one_writer_at_a_time_in_the_order_asked() -> None:
-    turns, inside, order = Turns(), 0, []
+    queue, inside, order = WriterQueue(), 0, []
 
     async def write(name: str) -> None:
         nonlocal inside
-        async with turns.turn():
+        async with queue.turn():
             inside += 1
             assert inside == 1
             order.append(name)
@@ -27,47 +27,47 @@ async def test_one_writer_at_a_time_in_the_order_asked() -> None:
 
 
 async def test_a_writer_may_begin_again_within_its_turn() -> None:
-    turns = Turns()
+    queue = WriterQueue()
 
-    async with asyncio.timeout(1), turns.turn(), turns.turn():
+    async with asyncio.timeout(1), queue.turn(), queue.turn():
         pass
 
-    async with asyncio.timeout(1), turns.turn():
+    async with asyncio.timeout(1), queue.turn():
         pass
 
 
 async def test_a_writer_that_raises_gives_its_turn_back() -> None:
-    turns = Turns()
+    queue = WriterQueue()
 
     with pytest.raises(RuntimeError):
-        async with turns.turn():
+        async with queue.turn():
             raise RuntimeError("the statement failed")
 
-    async with asyncio.timeout(1), turns.turn():
+    async with asyncio.timeout(1), queue.turn():
         pass
 
 
-async def test_who_waits_too_long_goes_on_without_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_task_that_waited_too_long_goes_on_without_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A transaction that waits for another task's transaction would wait for ever."""
-    monkeypatch.setattr(server, "PATIENCE_SECONDS", 0.02)
-    turns, done = Turns(), []
+    monkeypatch.setattr(server, "QUEUE_TIMEOUT_SECONDS", 0.02)
+    queue, done = WriterQueue(), []
 
     async def other() -> None:
-        async with turns.turn():
+        async with queue.turn():
             done.append("other")
 
-    async with asyncio.timeout(2), turns.turn():
+    async with asyncio.timeout(2), queue.turn():
         await asyncio.create_task(other())
         done.append("first")
 
     assert done == ["other", "first"]
-    async with asyncio.timeout(1), turns.turn():
+    async with asyncio.timeout(1), queue.turn():
         pass
 
 
 @pytest.mark.filterwarnings("default")
 async def test_transactions_of_prefects_sqlite_never_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fifty that read before they write: without turns most are refused as stale with `database is locked`."""
+    """Fifty transactions that read before they write: without turns most are refused as stale with `database is locked`."""
     import sqlalchemy as sa
     from prefect.server.database.configurations import AioSqliteConfiguration
 

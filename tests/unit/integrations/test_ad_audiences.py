@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 
 from distmark.errors import PermanentDeliveryError, TemporaryDeliveryError
-from distmark.integrations.ad_audiences import AudienceAction, AudienceChange, FileAudiences, Member, WebhookAudiences, audiences_of
+from distmark.integrations.ad_audiences import AudienceAction, AudienceChange, AudienceMember, FileAudiences, WebhookAudiences, audiences_of
 from distmark.integrations.memory import MemoryWebhooks
 from distmark.integrations.webhooks import WebhookAnswer
 from distmark.settings import Settings
 
-HANAKO, TARO = Member.of("hanako@example.com", "+819012345678"), Member.of("taro@example.com", None)
+HANAKO, TARO = AudienceMember.of("hanako@example.com", "+819012345678"), AudienceMember.of("taro@example.com", None)
 
 
-def adds(*members: Member) -> list[AudienceChange]:
+def adds(*members: AudienceMember) -> list[AudienceChange]:
     return [AudienceChange(AudienceAction.add, member, f"key-{member.key[:4]}") for member in members]
 
 
-def removes(*members: Member) -> list[AudienceChange]:
+def removes(*members: AudienceMember) -> list[AudienceChange]:
     return [AudienceChange(AudienceAction.remove, member, f"key-{member.key[:4]}") for member in members]
 
 
@@ -31,7 +31,7 @@ def lines(path: Path) -> list[str]:
 def test_addresses_are_normalised_and_hashed() -> None:
     digest = hashlib.sha256(b"hanako@example.com").hexdigest()
 
-    assert Member.of("  Hanako@Example.COM ", "+819012345678") == HANAKO
+    assert AudienceMember.of("  Hanako@Example.COM ", "+819012345678") == HANAKO
     assert HANAKO.email == digest
     assert TARO.phone == ""
 
@@ -83,9 +83,9 @@ async def test_change_that_fails_half_way_leaves_the_file_as_it_was(tmp_path: Pa
 
 
 def test_changes_made_at_once_are_all_kept(tmp_path: Path) -> None:
-    members = [Member.of(f"user{number}@example.com", None) for number in range(24)]
+    members = [AudienceMember.of(f"user{number}@example.com", None) for number in range(24)]
 
-    def work(part: list[Member]) -> None:
+    def work(part: list[AudienceMember]) -> None:
         for member in part:
             asyncio.run(FileAudiences(tmp_path).change("mirai", "lookalike", adds(member)))
 

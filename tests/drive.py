@@ -1,4 +1,4 @@
-"""Runs enrollments on a clock that is moved by hand: the real wake, no Prefect. For simulations, test mode and tests."""
+"""Real wakes without Prefect, on a clock that is moved from one due time to the next."""
 
 from datetime import datetime, timedelta
 
@@ -13,18 +13,18 @@ from distmark.enrollments.table import Enrollment
 STEP = timedelta(0)
 
 
-async def drive(world: EngineContext, clock: FixedClock, until: datetime, *, together: timedelta = STEP) -> int:
-    """Wake everything that falls due up to `until`, in the order of time, moving `clock` to each moment; return how many wakes that took.
+async def drive(context: EngineContext, clock: FixedClock, until: datetime, *, together: timedelta = STEP) -> int:
+    """Wake every run that falls due up to `until`, in the order of time, moving `clock` to each moment; return the count of wakes.
 
     Wakes closer to each other than `together` happen at the same moment, the latest of them. The clock stands at `until` afterwards.
     """
     wakes = 0
     while True:
-        with world.db.reading() as session:
+        with context.db.reading() as session:
             run_keys = _due(session, clock.now())
             following = None if run_keys else _next_due(session)
         for run_key in run_keys:
-            await wake(world, run_key)
+            await wake(context, run_key)
             wakes += 1
         if run_keys:
             continue
@@ -49,6 +49,6 @@ def _due(session: Session, now: datetime) -> list[str]:
 
 
 def _next_due(session: Session) -> datetime | None:
-    # What somebody else has claimed is theirs to walk: it would be due for ever.
+    # An enrollment claimed by another worker is left to that worker: here it would stay due forever.
     free = select(func.min(Enrollment.due_at)).where(Enrollment.status == EnrollmentStatus.waiting, col(Enrollment.claimed_by).is_(None))
     return session.exec(free).one()

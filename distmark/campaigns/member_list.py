@@ -1,0 +1,77 @@
+"""Members of campaigns with their contacts, as the campaign page lists them: pending members, one member, and a member's neighbours."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlmodel import Session, col, func, select
+
+from distmark.campaigns.table import Campaign, Member, MemberStatus
+from distmark.contacts.service import mentions
+from distmark.contacts.table import Contact
+from distmark.partners.model import Viewer
+from distmark.partners.scope import visible
+
+
+def pending_by_campaign(session: Session, viewer: Viewer) -> dict[int, int]:
+    """Return the number of pending members per campaign id; a campaign without any is left out."""
+    statement = (
+        select(Member.campaign_id, func.count())
+        .join(Campaign, col(Campaign.id) == col(Member.campaign_id))
+        .where(Campaign.brand_id == viewer.brand_id, Member.status == MemberStatus.pending)
+        .group_by(col(Member.campaign_id))
+    )
+    if viewer.partner_id is not None:
+        statement = statement.where(Member.partner_id == viewer.partner_id)
+    return dict(session.exec(statement).all())
+
+
+def member_with_contact(session: Session, viewer: Viewer, campaign_id: int, contact_id: int) -> tuple[Member, Contact] | None:
+    """Return the campaign's member for this contact, with the contact; None when there is no such member among the viewer's rows."""
+    statement = (
+        visible(select(Member, Contact), Contact, viewer)
+        .join(Contact, col(Contact.id) == col(Member.contact_id))
+        .where(Member.campaign_id == campaign_id, Member.contact_id == contact_id)
+    )
+    found = session.exec(statement).first()
+    return (found[0], found[1]) if found else None
+
+
+def contacts_to_enrol(session: Session, viewer: Viewer, campaign_id: int, member_ids: Sequence[int], limit: int) -> list[Contact]:
+    """Return the contacts of the named members, of all pending members when none is named, in the order of the members."""
+    statement = (
+        visible(select(Contact), Contact, viewer)
+        .join(Member, col(Member.contact_id) == col(Contact.id))
+        .where(Member.campaign_id == campaign_id, col(Contact.erased_at).is_(None))
+    )
+    if member_ids:
+        statement = statement.where(col(Member.id).in_(list(member_ids)))
+    else:
+        statement = statement.where(Member.status == MemberStatus.pending)
+    return list(session.exec(statement.order_by(col(Member.id)).limit(limit)))
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """A member's place in the campaign's table (from 1; 0: not in the table), and the ids of the contacts before and after it."""
+
+    place: int
+    before: int | None
+    after: int | None
+
+
+def neighbours(session: Session, viewer: Viewer, member: Member, status: MemberStatus | None, text: str) -> Neighbours:
+    """Return the member's neighbours in the order of the table with this filter, for the preview's ‹ › buttons."""
+    conditions = [col(Member.campaign_id) == member.campaign_id, *mentions(text)]
+    if status is not None:
+        conditions.append(col(Member.status) == status)
+
+    def in_table(column: Any) -> Any:
+        joined = select(column).select_from(Member).join(Contact, col(Contact.id) == col(Member.contact_id))
+        return visible(joined, Contact, viewer).where(*conditions)
+
+    before = session.exec(in_table(Member.contact_id).where(col(Member.id) < member.id).order_by(col(Member.id).desc()).limit(1)).first()
+    after = session.exec(in_table(Member.contact_id).where(col(Member.id) > member.id).order_by(col(Member.id)).limit(1)).first()
+    is_shown = session.exec(in_table(Member.id).where(Member.id == member.id)).first() is not None
+    earlier_count = session.exec(in_table(func.count()).where(col(Member.id) < member.id)).one()
+    return Neighbours(int(earlier_count) + 1 if is_shown else 0, before, after)
