@@ -18,7 +18,7 @@ TOKEN = "api_token"  # noqa: S105  (the kind of subject in the audit trail)
 
 
 def create_token(session: Session, viewer: Viewer, name: str, now: datetime) -> tuple[str, ApiToken]:
-    """Create a token, with which a program may do what the viewer may, and return its text, which is shown this once, and its row.
+    """Create a token, with which a program has the viewer's permissions; return its text, which is shown this once, and its row.
 
     Errors: InvalidInput for a name that cannot be used, Refused for too many tokens.
     """

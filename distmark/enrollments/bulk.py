@@ -77,7 +77,7 @@ def set_each(
     now: datetime,
     detail: Mapping[str, Any],
 ) -> None:
-    """Set columns of each enrollment to those of its row (named by `id`) and other columns to `values`, with a timeline entry for each.
+    """Set the columns in each row (named by its `id`), and `values` on all of these enrollments, with a timeline entry for each.
 
     The rows are sent as one JSON value: a set of parameters for each row takes ten times as long.
     """

@@ -308,7 +308,7 @@ def _plan(session: Session, viewer: Viewer, scope: Scope, now: datetime, extend:
     resumed = 0
     for version_id, step_id, there, at_once, called in _by_step(session, _resumable(session, viewer, scope), now):
         resumed += there
-        # When waits become longer, no enrollment is due at once but those that an event called: they process it whatever the clock says.
+        # When waits become longer, only enrollments that an event called are due at once: they process it whatever the clock says.
         now_due = called if extend and lengthens_wait(program_of(session, version_id), step_id) else at_once
         if now_due:
             steps[step_id or ""] = steps.get(step_id or "", 0) + now_due
@@ -317,7 +317,7 @@ def _plan(session: Session, viewer: Viewer, scope: Scope, now: datetime, extend:
 
 
 def _by_step(session: Session, where: Conditions, now: datetime) -> Sequence[Any]:
-    """Return by version and step: the number of enrollments, of those that are due or called by an event, and of those called."""
+    """Return by version and step three numbers of enrollments: all, those that are due or called by an event, and those called."""
     due, called = col(Enrollment.due_at) <= now, col(Enrollment.woken_at) <= now
     place = (col(Enrollment.version_id), col(Enrollment.step_id))
     counts = (func.count(), func.count(case((or_(due, called), 1))), func.count(case((called, 1))))
@@ -366,7 +366,7 @@ def _resumed(
 
 
 def _resumed_columns(now: datetime) -> dict[str, Any]:
-    """Return the columns of enrollments that resume without longer waits: what fell due is due now, and events are processed now."""
+    """Return the columns of enrollments that resume without longer waits: a time that fell due, and a call by an event, become now."""
     due = col(Enrollment.due_at) <= now
     return {
         **RESUMED,

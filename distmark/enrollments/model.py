@@ -1,4 +1,4 @@
-"""Enrollments: their statuses, the kinds of timeline entry, of suspension and of alarm, and what brought a contact in. Pure."""
+"""Statuses of enrollments, kinds of timeline entries, suspensions and alarms, and sources of entries. Pure."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -47,7 +47,7 @@ class SuspensionKind(StrEnum):
 
 
 class AlarmKind(StrEnum):
-    """The kind of an alarm: what should move and does not."""
+    """The kind of an alarm: enrollments that should move and do not, or a journey that no contact enters."""
 
     late = "late"  # enrollments are due and do not move
     dry = "dry"  # no contact enters the journey any more
@@ -59,7 +59,7 @@ def current_step_id(names: Mapping[str, Any] | None, version_id: int, step_id: s
 
 
 class CameBy(StrEnum):
-    """The source of an entry: what brought a contact into a journey."""
+    """The source by which a contact entered a journey."""
 
     campaign = "campaign"
     event = "event"

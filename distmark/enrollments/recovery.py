@@ -54,7 +54,7 @@ def note_repairs(session: Session, flow_run_ids: Sequence[str], repair: str, now
 
 
 def unknown_runs(session: Session, runs: Sequence[tuple[str, str]]) -> list[str]:
-    """Return the ids of those runs (run id, run key) that carry no enrollment: none has the key, or another run took the key over."""
+    """Return the ids of the runs (run id, run key) without enrollments: none has the key, or another run took the key over."""
     carried: dict[str, set[str | None]] = {}
     for part in batches({run_key for _run_id, run_key in runs}):
         rows = session.execute(select(col(Enrollment.run_key), col(Enrollment.flow_run_id)).where(col(Enrollment.run_key).in_(part)))

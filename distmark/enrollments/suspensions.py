@@ -21,7 +21,7 @@ PARTS = ("journey_id", "version_id", "campaign_id", "partner_id", "contact_id")
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A part of a brand's enrollments: those that match all given ids, or the listed ones, with no other id beside them."""
+    """A part of a brand's enrollments: the enrollments that match all given ids, or the listed ones, with no other id beside the list."""
 
     journey_id: int | None = None
     version_id: int | None = None
@@ -46,7 +46,7 @@ class Scope:
 
 
 def suspensions(session: Session, viewer: Viewer) -> list[Suspension]:
-    """Return the open suspensions, newest first; a partner's people see their partner's and those without a partner."""
+    """Return the open suspensions, newest first; a partner's people see those of their partner and those that name no partner."""
     statement = visible(select(Suspension), Suspension, viewer).where(_is_open())
     return list(session.execute(statement.order_by(col(Suspension.id).desc())).scalars())
 
@@ -84,7 +84,7 @@ def lift(session: Session, viewer: Viewer, scope: Scope, now: datetime) -> None:
 
 
 def is_held(but: Sequence[Suspension] = ()) -> ColumnElement[bool]:
-    """Return the condition that an open pause holds the enrollment, other than those in `but`."""
+    """Return the condition that an open pause, other than the pauses in `but`, holds the enrollment."""
     parts = [or_(getattr(Suspension, name).is_(None), getattr(Suspension, name) == getattr(Enrollment, name)) for name in PARTS]
     same_brand = col(Suspension.brand_id) == col(Enrollment.brand_id)
     others = col(Suspension.id).not_in([each.id for each in but]) if but else true()
@@ -112,7 +112,7 @@ def covers(suspension: Suspension, columns: Mapping[str, int | None]) -> bool:
 
 
 def pause_entrants(session: Session, brand_id: int, enrollment_ids: Sequence[int], now: datetime) -> int:
-    """Pause those of these new enrollments that a pause holds, and return how many.
+    """Pause the new enrollments among these that an open pause holds, and return how many.
 
     To be called in the transaction that inserted them: a pause that is made at the same time is seen here, or sees the enrollments.
     """

@@ -20,7 +20,7 @@ from distmark.journeys.steps.wait import WaitStep
 from distmark.journeys.times import zone_for
 from distmark.journeys.walk import Position, decide
 from distmark.partners.table import Brand, Partner
-from distmark.sql import among, id_of
+from distmark.sql import by_id
 
 BATCH = 2000
 
@@ -119,10 +119,7 @@ class WaitEstimator:
     def _contacts(self, enrollments: Sequence[EnrollmentAtStep]) -> dict[int, Contact]:
         """Return the contacts, by id, of the enrollments whose wait depends on the contact."""
         wanted = {each.contact_id for each in enrollments if (step := self._step(each)) and _is_personal(step)}
-        if not wanted:
-            return {}
-        rows = self.session.execute(select(Contact).where(among(self.session, col(Contact.id), wanted))).scalars()
-        return {id_of(row): row for row in rows}
+        return by_id(self.session, Contact, wanted)
 
     def _step(self, each: EnrollmentAtStep) -> WaitStep | None:
         step = self._program(each).steps.get(each.step_id or "")
@@ -139,6 +136,6 @@ def _is_personal(step: WaitStep) -> bool:
 
 
 def lengthens_wait(program: Program, step_id: str | None) -> bool:
-    """Return whether a later arrival at the step means a later leave: not at a step without a wait, or with a wait until a date."""
+    """Return whether a later arrival at the step makes its wait end later: not without a wait, nor with a wait until a date."""
     step = program.steps.get(step_id or "")
     return isinstance(step, WaitStep) and step.wait.on is None

@@ -1,4 +1,4 @@
-"""Wake-ups: waking the enrollments that triggers (opened, clicked, an event's name, contact, segment ...) of their persons may move."""
+"""Wake-ups by triggers: opened, clicked, the name of an event, a change of the contact or its segments. One query for many persons."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime

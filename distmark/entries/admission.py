@@ -33,7 +33,7 @@ from distmark.journeys.table import Journey
 from distmark.partners.attributes import brand_attributes, partner_attributes
 from distmark.partners.table import Brand, Partner
 from distmark.segments.membership import segment_keys_of
-from distmark.sql import among, id_of
+from distmark.sql import among, by_id, id_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +117,8 @@ def entry_facts(
     if not contacts:
         return
     segments, zones = segment_keys_of(session, contacts, now), zones_of(session, contacts)
-    of_contacts = select(Partner).where(among(session, col(Partner.id), {contact.partner_id for contact in contacts}))
-    partners = {row.id: partner_attributes(row) for row in session.exec(of_contacts)}
+    rows = by_id(session, Partner, {contact.partner_id for contact in contacts})
+    partners = {partner_id: partner_attributes(row) for partner_id, row in rows.items()}
     brand, campaign = brand_attributes(session.get_one(Brand, entry_point.brand_id)), campaign_attributes(entry_point.campaign)
     for entrant in entrants:
         facts = build_facts(

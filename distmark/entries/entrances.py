@@ -54,6 +54,6 @@ def settle_entrances(session: Session, results: Sequence[tuple[int, EnrolResult]
 
 
 def contacts_not_erased(session: Session, contact_ids: Collection[int]) -> dict[int, Contact]:
-    """Return those of these contacts that were not erased, as they are now, by id."""
+    """Return the contacts among these that were not erased, as they are now, by id."""
     kept = select(Contact).where(among(session, col(Contact.id), contact_ids), col(Contact.erased_at).is_(None))
     return {id_of(contact): contact for contact in session.exec(kept.execution_options(populate_existing=True))}

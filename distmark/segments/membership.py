@@ -174,6 +174,7 @@ def membership_rows(session: Session, segment_ids: Sequence[int], contact_ids: S
 
 
 def write_edits(session: Session, edits: MembershipEdits, now: datetime) -> int:
+    """Write the changes of memberships, to be dispatched to the journeys, and return how many."""
     joining = [
         {"segment_id": segment_id, "contact_id": contact_id, "joined_at": now, "left_at": None, "told": False}
         for segment_id, contact_id in edits.joining
