@@ -62,7 +62,7 @@ class SendFacts:
     approved: bool = True  # the version, and the partner's texts for this member
     written_at: Sequence[datetime] = ()  # the person's marketing messages on this channel lately, of any journey, those being sent too
     priority: Priority = Priority.normal
-    rivals: Sequence[CompetingSend] = ()  # the person's other messages on this channel that go before this one, in order (`going_before`)
+    rivals: Sequence[CompetingSend] = ()  # the person's other messages on this channel that go before this one, in order (`ranked_before`)
     turn_at: datetime | None = None  # when the throttle lets it through
     throttle: str = "throttle"  # the rule that said so
 
