@@ -18,6 +18,7 @@ from distmark.db import Database
 from distmark.engine.version_moves import forget_positions
 from distmark.enrollments import recovery
 from distmark.enrollments.model import EnrollmentStatus
+from distmark.enrollments.service import end_cancelled_runs
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.table import JourneyVersion
 from distmark.operations import alarms, backlog
