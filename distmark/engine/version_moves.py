@@ -34,7 +34,7 @@ from distmark.partners.scope import visible
 from distmark.partners.service import require
 from distmark.partners.table import Brand, Partner
 from distmark.segments.membership import segment_keys_of
-from distmark.sql import among, id_of, row_count
+from distmark.sql import among, by_id, id_of, row_count
 
 BATCH = 500
 GatherFacts = Callable[[Session, Sequence[Enrollment], datetime], Mapping[int, Facts]]
@@ -411,10 +411,10 @@ def _count(plan: MovePlan, each: _Moved) -> None:
 
 def known_facts(session: Session, rows: Sequence[Enrollment], now: datetime) -> dict[int, Facts]:
     """Return facts of data alone, without messages and events, by enrollment id: estimates, since a wake decides with all facts."""
-    people = _by_id(session, Contact, {row.contact_id for row in rows})
-    partners = _by_id(session, Partner, {row.partner_id for row in rows})
-    campaigns = _by_id(session, Campaign, {row.campaign_id for row in rows if row.campaign_id})
-    brands = _by_id(session, Brand, {row.brand_id for row in rows})
+    people = by_id(session, Contact, {row.contact_id for row in rows})
+    partners = by_id(session, Partner, {row.partner_id for row in rows})
+    campaigns = by_id(session, Campaign, {row.campaign_id for row in rows if row.campaign_id})
+    brands = by_id(session, Brand, {row.brand_id for row in rows})
     segments = segment_keys_of(session, list(people.values()), now)
     definitions = {version_id: program_of(session, version_id).definition for version_id in {row.version_id for row in rows}}
     return {
@@ -429,10 +429,6 @@ def known_facts(session: Session, rows: Sequence[Enrollment], now: datetime) -> 
         )
         for row in rows
     }
-
-
-def _by_id(session: Session, table: Any, ids: set[int]) -> dict[int, Any]:
-    return {row.id: row for row in session.exec(select(table).where(among(session, table.id, ids)))} if ids else {}
 
 
 # --- writing -----------------------------------------------------------------------------------------------------------------------------
