@@ -74,7 +74,9 @@ class PrefectServer:
         if self.database_url:
             env["PREFECT_API_DATABASE_CONNECTION_URL"] = self.database_url
         self.home.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "flows.server", "--host", "127.0.0.1", "--port", str(self.port)]
+        # Dies with this process even if that is killed: nothing is left running.
+        guard = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
+        command = [*guard, sys.executable, "-m", "flows.server", "--host", "127.0.0.1", "--port", str(self.port)]
         with (self.home / "server.log").open("ab") as log:
             self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
 
