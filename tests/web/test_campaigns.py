@@ -296,7 +296,7 @@ def test_three_clicks_from_a_phone_call_to_a_sent_journey(pair: PartnerPair):
     """Search on the start page, then: the journey, the person, send."""
     with pair.db.writing() as session:
         watanabe = make.make_contact(session, pair.here.partner, last_name="渡辺")
-        from distmark.contacts.service import record_consent
+        from distmark.contacts.consents import record_consent
 
         record_consent(session, watanabe.id, "email", given=True, now=make.NOW)
     client = pair.as_()

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import update
 
 from distmark.channels.memory import Fault
-from distmark.contacts.service import record_consent
+from distmark.contacts.consents import record_consent
 from distmark.enrollments.model import TimelineKind
 from distmark.enrollments.table import Enrollment
 from distmark.entries.service import enrol

@@ -15,7 +15,7 @@ from distmark.clock import wall_now
 from distmark.engagement.service import record_event
 from distmark.enrollments.model import EnrollmentStatus
 from flows.launch import launch
-from flows.queue_lock import QueueOwnership
+from flows.queue_lock import QueueLock
 from flows.states import claiming, running, waiting
 from flows.worker import JourneyWorker
 from tests.shop import Shop
@@ -186,13 +186,13 @@ async def test_launching_twice_makes_one_run(shop: Shop) -> None:
 async def test_only_one_worker_owns_a_queue(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """D1"""
     taken: list[bool] = []
-    take = QueueOwnership.take
+    take = QueueLock.take
 
-    def note(ownership: QueueOwnership) -> bool:
+    def note(ownership: QueueLock) -> bool:
         taken.append(take(ownership))
         return taken[-1]
 
-    monkeypatch.setattr(QueueOwnership, "take", note)
+    monkeypatch.setattr(QueueLock, "take", note)
     campaign, people = await shop.open("  - {id: first, send: email, message: one}\n", ""), [shop.stage.contact() for _ in range(10)]
     shop.stage.enrol(campaign, *people)
 
