@@ -223,7 +223,7 @@ async def test_claims_of_a_dead_worker_are_let_go_and_those_of_a_living_one_are_
 
 
 async def test_retrying_a_parked_run_in_the_dashboard_lets_its_step_be_tried_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.worker.LOOK_ANYWAY_SECONDS", 0.1)
+    monkeypatch.setattr("flows.worker.POLL_ANYWAY_SECONDS", 0.1)
     (hanako,) = await launched(shop)
     with shop.stage.db.writing() as session:
         row = session.get_one(Enrollment, shop.stage.enrollment(hanako).id)

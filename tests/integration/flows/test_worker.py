@@ -186,13 +186,13 @@ async def test_launching_twice_makes_one_run(shop: Shop) -> None:
 async def test_only_one_worker_owns_a_queue(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """D1"""
     taken: list[bool] = []
-    take = QueueLock.take
+    acquire = QueueLock.acquire
 
-    def note(ownership: QueueLock) -> bool:
-        taken.append(take(ownership))
+    def note(lock: QueueLock) -> bool:
+        taken.append(acquire(lock))
         return taken[-1]
 
-    monkeypatch.setattr(QueueLock, "take", note)
+    monkeypatch.setattr(QueueLock, "acquire", note)
     campaign, people = await shop.open("  - {id: first, send: email, message: one}\n", ""), [shop.stage.contact() for _ in range(10)]
     shop.stage.enrol(campaign, *people)
 
