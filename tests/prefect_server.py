@@ -12,7 +12,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +22,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
+
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATES = ROOT / ".pytest_cache" / "prefect"
@@ -82,13 +83,15 @@ class PrefectServer:
 
     def wait_until_healthy(self) -> None:
         """Return when the server answers; RuntimeError with its log when it ends before, or takes two minutes."""
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self.process.poll() is None:
-            with suppress(OSError), urllib.request.urlopen(f"{self.url}/health", timeout=2) as answer:
-                if answer.status == 200:
-                    return
-            time.sleep(0.1)
-        raise RuntimeError(f"The Prefect server did not start:\n{(self.home / 'server.log').read_text()[-3000:]}")
+        with suppress(AssertionError):
+            wait_until(lambda: self._answers() or self.process.poll() is not None, START_SECONDS, pause=0.1)
+        if not self._answers():
+            raise RuntimeError(f"The Prefect server did not start:\n{(self.home / 'server.log').read_text()[-3000:]}")
+
+    def _answers(self) -> bool:
+        with suppress(OSError), urllib.request.urlopen(f"{self.url}/health", timeout=2) as answer:
+            return bool(answer.status == 200)
+        return False
 
     def stop(self) -> None:
         """End the server, by force when it has not ended after a quarter of a minute."""

@@ -280,7 +280,8 @@ async def test_language_and_what_is_known_of_the_tester_decide_words_and_way(des
     assert [message.subject for message in desk.inbox.accepted] == ["[Test] one"]
 
 
-async def test_server_that_asks_for_patience_is_asked_again(desk: Desk):
+async def test_server_that_asks_for_patience_is_asked_again(desk: Desk, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "LONGEST_RETRY", timedelta(seconds=0.5))
     desk.inbox.fail_call(1, Fault.temporary)
     test = desk.begin("  - {id: one, send: email, message: one}\n")
 
