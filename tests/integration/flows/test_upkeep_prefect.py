@@ -233,7 +233,7 @@ async def test_retrying_a_parked_run_in_the_dashboard_lets_its_step_be_tried_aga
         await shop.client.set_flow_run_state(run_id(shop, hanako), state)
 
     async with shop.worker() as worker:
-        await until(lambda: worker._last_look > 0)
+        await until(lambda: worker._polled_at > 0)
         before = shop.stage.enrollment(hanako).status
         retry = State(type=StateType.SCHEDULED, name="AwaitingRetry", message="Retry from the UI")
         await shop.client.set_flow_run_state(run_id(shop, hanako), retry)

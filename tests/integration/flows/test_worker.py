@@ -121,8 +121,8 @@ async def test_paused_pool_holds_everybody_and_loses_nobody(shop: Shop) -> None:
         with shop.stage.db.writing() as session:
             record_event(session, shop.stage.brand.id, "booked", shop.stage.clock.now(), contact_id=people[0].id)
         for _look in range(3):
-            before = worker._last_look
-            await until(lambda before=before: worker._last_look > before)
+            before = worker._polled_at
+            await until(lambda before=before: worker._polled_at > before)
         held = list(shop.stage.mail.accepted)
         await shop.client.update_work_pool(shop.pool, WorkPoolUpdate(is_paused=False))
         await until(lambda: len(shop.stage.mail.accepted) >= 5)
@@ -155,7 +155,7 @@ async def test_claim_whose_answer_was_lost_goes_on(shop: Shop) -> None:
     campaign, hanako = await shop.open(), shop.stage.contact()
 
     async with shop.worker() as worker:
-        await until(lambda: worker._last_look > 0)  # it has recovered what it found when it began
+        await until(lambda: worker._polled_at > 0)  # it has recovered what it found when it began
         shop.stage.enrol(campaign, hanako)
         await launch(shop.stage.db, shop.client, "default", wall_now())
         await shop.client.set_flow_run_state(uuid.UUID(shop.stage.enrollment(hanako).flow_run_id), claiming())
