@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Enum, text
 from sqlmodel import Field, Index, SQLModel
 
 from distmark.db import JSON_TYPE, UTCDateTime
@@ -91,7 +91,7 @@ class TimelineEntry(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     enrollment_id: int = Field(foreign_key="enrollment.id")
     at: datetime = Field(sa_type=UTCDateTime)
-    kind: TimelineKind
+    kind: TimelineKind = Field(sa_type=Enum(TimelineKind, name="movekind"))
     step_id: str = ""
     visit: int = 1
     detail: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)
@@ -111,7 +111,7 @@ class Suspension(SQLModel, table=True):
 
     id: int | None = Field(default=None, primary_key=True)
     brand_id: int = Field(foreign_key="brand.id")
-    kind: SuspensionKind
+    kind: SuspensionKind = Field(sa_type=Enum(SuspensionKind, name="restraintkind"))
     journey_id: int | None = Field(default=None, foreign_key="journey.id")
     version_id: int | None = Field(default=None, foreign_key="journey_version.id")
     campaign_id: int | None = Field(default=None, foreign_key="campaign.id")
