@@ -1,6 +1,6 @@
 """Throttles across processes: reserved times of messages, and the send rates that people set."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,10 +19,9 @@ from distmark.journeys.model import Why
 from distmark.partners.model import Permission, Viewer
 from distmark.partners.service import require
 from distmark.partners.table import Partner
-from distmark.sql import among, id_of, insert_into, row_count
+from distmark.sql import among, batches, id_of, insert_into, row_count
 
 MOST_PER_HOUR = 10_000_000
-BATCH = 500
 SEND_RATE = "send_rate"
 
 
@@ -39,7 +38,7 @@ def open_throttle_batch(session: Session, brand_id: int, rules: Iterable[str], t
     """
     levels: dict[str, datetime] = {}
     wanted = sorted(set(rules))  # in one order for all, or two processes would wait for each other
-    for part in _batches(wanted):
+    for part in batches(wanted):
         rows = [{"key": _key(brand_id, rule), "next_at": now} for rule in part]
         insert = insert_into(session, Pace).values(rows)
         # An update that changes nothing locks the rows that are there, and returns them.
@@ -47,17 +46,17 @@ def open_throttle_batch(session: Session, brand_id: int, rules: Iterable[str], t
         found = session.execute(statement.returning(col(Pace.key), col(Pace.next_at)))
         levels.update({key.partition(":")[2]: next_at for key, next_at in found})
     turns: dict[str, datetime] = {}
-    for part in _batches(tickets if wanted else []):
+    for part in batches(tickets if wanted else []):
         turns.update(session.exec(select(Pace.key, Pace.next_at).where(col(Pace.key).in_(part))).all())
     return ThrottleBatch(now, levels, turns)
 
 
 def save_throttle_batch(session: Session, brand_id: int, line: ThrottleBatch) -> None:
     """Write how far the paces have come, and which turns were given and used."""
-    for part in _batches(sorted(line.used)):
+    for part in batches(sorted(line.used)):
         session.execute(delete(Pace).where(col(Pace.key).in_(part)))
     moments = {_key(brand_id, rule): line.levels[rule] for rule in line.moved} | line.given
-    for part in _batches(sorted(moments)):
+    for part in batches(sorted(moments)):
         insert = insert_into(session, Pace).values([{"key": key, "next_at": moments[key]} for key in part])
         session.execute(insert.on_conflict_do_update(index_elements=["key"], set_={"next_at": insert.excluded.next_at}))
 
@@ -66,10 +65,6 @@ def forget_past_slots(session: Session, now: datetime) -> int:
     """Delete the paces and turns of yesterday and before, which hold nobody any more, and return how many."""
     result = session.execute(delete(Pace).where(col(Pace.next_at) < now - timedelta(days=1)))
     return row_count(result)
-
-
-def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (keys[start : start + BATCH] for start in range(0, len(keys), BATCH))
 
 
 def _key(brand_id: int, rule: str) -> str:
@@ -189,7 +184,7 @@ def _reserve_again(session: Session, brand_id: int, scope: RateScope, key: str, 
     held = select(Enrollment.id).where(among(session, col(Enrollment.id), tickets.values()))
     session.exec(held.order_by(col(Enrollment.id)).with_for_update(key_share=True)).all()
     session.execute(delete(Pace).where(of_rule))
-    for part in _batches(sorted(tickets)):
+    for part in batches(sorted(tickets)):
         session.execute(delete(Pace).where(col(Pace.key).in_(part)))
         ids = [tickets[ticket] for ticket in part]
         session.execute(update(Enrollment).where(col(Enrollment.id).in_(ids)).values(woken_at=now))

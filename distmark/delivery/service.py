@@ -133,9 +133,9 @@ def prepare(session: Session, batch: Batch, requests: Sequence[SendRequest]) -> 
     """
     if not requests:
         return []
-    desk = _batch_context(session, batch, requests)
-    judged = [_judge(session, desk, request) for request in requests]
-    save_throttle_batch(session, requests[0].enrollment.brand_id, desk.line)
+    context = _batch_context(session, batch, requests)
+    judged = [_judge(session, context, request) for request in requests]
+    save_throttle_batch(session, requests[0].enrollment.brand_id, context.throttle)
     claimed = iter(_claim_all(session, batch, [each for each in judged if isinstance(each, _Claim)]))
     return [next(claimed) if isinstance(each, _Claim) else each for each in judged]
 
@@ -156,9 +156,9 @@ class _BatchContext:
     batch: Batch
     approved: bool
     rows: Mapping[tuple[int, str, int], Message]
-    gates: Mapping[tuple[str, bool], _ChannelFacts]
+    channel_facts: Mapping[tuple[str, bool], _ChannelFacts]
     queue: Queue
-    line: ThrottleBatch
+    throttle: ThrottleBatch
     rates: Mapping[Scoped, Rate]
 
 
@@ -184,9 +184,9 @@ def _batch_context(session: Session, batch: Batch, requests: Sequence[SendReques
         batch=batch,
         approved=_is_sendable(batch),
         rows=_rows(session, requests),
-        gates={kind: _channel_facts(session, group, *kind, since) for kind, group in kinds.items()},
+        channel_facts={kind: _channel_facts(session, group, *kind, since) for kind, group in kinds.items()},
         queue=queue,
-        line=open_throttle_batch(session, brand_id, under, [_reservation_key(request) for request in requests], batch.now),
+        throttle=open_throttle_batch(session, brand_id, under, [_reservation_key(request) for request in requests], batch.now),
         rates=rates,
     )
 
@@ -271,16 +271,16 @@ def _domain(address: str) -> str:
     return address.rpartition("@")[2].strip().lower()
 
 
-def _judge(session: Session, desk: _BatchContext, request: SendRequest) -> Prepared | _Claim:
-    row = desk.rows.get((id_of(request.enrollment), request.effect.step_id, request.visit))
+def _judge(session: Session, context: _BatchContext, request: SendRequest) -> Prepared | _Claim:
+    row = context.rows.get((id_of(request.enrollment), request.effect.step_id, request.visit))
     if row is not None and row.status in FINAL:
         return Prepared(request, Readiness.settled, status=row.status)
     if row is not None and row.status is MessageStatus.sending:
         # Only one worker walks this enrollment, so whoever wrote this is gone, and nobody knows how far it came.
         ended = "The process that was handing this over ended before it heard the answer."
-        settle(session, row, MessageStatus.uncertain, desk.batch.now, detail=ended)
+        settle(session, row, MessageStatus.uncertain, context.batch.now, detail=ended)
         return Prepared(request, Readiness.settled, status=MessageStatus.uncertain)
-    decision = _decide(desk, request, row)
+    decision = _decide(context, request, row)
     if decision.outcome is SendVerdict.hold:
         return Prepared(request, Readiness.held, decision.rules, decision.until)
     if decision.outcome is SendVerdict.skip:
@@ -288,26 +288,26 @@ def _judge(session: Session, desk: _BatchContext, request: SendRequest) -> Prepa
     return _Claim(request, row, decision.reason if decision.outcome is SendVerdict.suppress else "")
 
 
-def _decide(desk: _BatchContext, request: SendRequest, row: Message | None) -> SendDecision:
-    contact, policy = request.person.contact, desk.batch.definition.send_policy
+def _decide(context: _BatchContext, request: SendRequest, row: Message | None) -> SendDecision:
+    contact, policy = request.person.contact, context.batch.definition.send_policy
     address = address_of(contact, request.effect.channel)
     if not address:
         return SendDecision(SendVerdict.suppress, ("no_address",))
     zone = zone_for(request.person.zone)
-    marketing = _is_marketing(desk.batch.definition, request.effect)
-    gate = desk.gates[request.effect.channel, marketing]
-    consent, written = gate.consent.get(id_of(contact)), gate.written.setdefault(request.enrollment.person_key, [])
-    me = current_send(request.enrollment, request.effect.step_id, request.visit, policy.priority, desk.batch.now)
+    marketing = _is_marketing(context.batch.definition, request.effect)
+    about_channel = context.channel_facts[request.effect.channel, marketing]
+    consent, written = about_channel.consent.get(id_of(contact)), about_channel.written.setdefault(request.enrollment.person_key, [])
+    me = current_send(request.enrollment, request.effect.step_id, request.visit, policy.priority, context.batch.now)
     facts = SendFacts(
-        now=desk.batch.now,
+        now=context.batch.now,
         zone=zone,
         transactional=not marketing,
-        suppressed=address_hash(contact.brand_id, address) in gate.suppressed or contact.erased_at is not None,
+        suppressed=address_hash(contact.brand_id, address) in about_channel.suppressed or contact.erased_at is not None,
         consented=consent is True or (consent is None and not marketing),
-        approved=desk.approved,
+        approved=context.approved,
         written_at=written,
         priority=policy.priority,
-        rivals=desk.queue.before(me, request.enrollment.person_key, request.effect.channel, zone) if marketing else (),
+        rivals=context.queue.before(me, request.enrollment.person_key, request.effect.channel, zone) if marketing else (),
     )
     if_held = IfHeld(str(request.effect.if_held or policy.if_held or IfHeld.hold))
 
@@ -318,36 +318,36 @@ def _decide(desk: _BatchContext, request: SendRequest, row: Message | None) -> S
         return decide_send(replace(facts, turn_at=turn_at, throttle=rule), policy.caps.limits, open_from, if_held)
 
     decision = decide(None, "")
-    if decision.outcome is SendVerdict.send and desk.rates:
-        decision = _throttled(desk, request, row, decide)
+    if decision.outcome is SendVerdict.send and context.rates:
+        decision = _throttled(context, request, row, decide)
     if decision.outcome is SendVerdict.send and marketing:
-        written.append(desk.batch.now)
+        written.append(context.batch.now)
     return decision
 
 
 def _throttled(
-    desk: _BatchContext, request: SendRequest, row: Message | None, decide: Callable[[datetime, str], SendDecision]
+    context: _BatchContext, request: SendRequest, row: Message | None, decide: Callable[[datetime, str], SendDecision]
 ) -> SendDecision:
     """Return whether it is the message's turn, and give it one if not: what may go but for the throttle waits in line."""
-    enrollment, now = request.enrollment, desk.batch.now
+    enrollment, now = request.enrollment, context.batch.now
     if row is not None and row.status is MessageStatus.deferred:  # its turn was taken at the first try
         return SEND
     ticket = _reservation_key(request)
-    given = desk.line.turns.get(ticket)
+    given = context.throttle.turns.get(ticket)
     if given is not None and given > now:  # something woke it before its turn, which it keeps
         return decide(given, next((str(rule) for rule in enrollment.rules if str(rule).startswith(RULE)), RULE))
     if given is not None:
-        desk.line.used.add(ticket)
+        context.throttle.used.add(ticket)
         if now <= given + RESERVATION_KEPT:
             return SEND
-    rates = rated(desk.rates, _scopes(desk.batch, request))
-    turn_at, rule = desk.line.turn(rates)
+    rates = rated(context.rates, _scopes(context.batch, request))
+    turn_at, rule = context.throttle.next_slot(rates)
     decision = decide(turn_at, rule)
     # A turn at night is not given: whoever would have it lines up again in the morning, when nobody is ahead who came later.
     if decision.outcome is SendVerdict.hold and decision.until == turn_at:
-        desk.line.given[ticket] = turn_at
-    if decision.outcome is SendVerdict.send or ticket in desk.line.given:
-        desk.line.take(rates)
+        context.throttle.given[ticket] = turn_at
+    if decision.outcome is SendVerdict.send or ticket in context.throttle.given:
+        context.throttle.reserve(rates)
     return decision
 
 

@@ -35,7 +35,7 @@ class Rate:
         """The time between two messages."""
         return HOUR / self.per_hour
 
-    def turn(self, level: datetime, now: datetime) -> datetime:
+    def next_slot(self, level: datetime, now: datetime) -> datetime:
         """Return when the next message may go, `level` being the pace so far."""
         return max(now, level - self.interval * (self.burst - 1))
 
@@ -72,15 +72,15 @@ class ThrottleBatch:
     given: dict[str, datetime] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
 
-    def turn(self, rates: Mapping[str, Rate]) -> tuple[datetime, str]:
+    def next_slot(self, rates: Mapping[str, Rate]) -> tuple[datetime, str]:
         """Return when a message under these rates may go, and the rule that makes it wait longest ("" when none does)."""
         turn_at, rule = self.now, ""
         for each, rate in rates.items():
-            if (turn := rate.turn(self.levels.get(each, self.now), self.now)) > turn_at:
+            if (turn := rate.next_slot(self.levels.get(each, self.now), self.now)) > turn_at:
                 turn_at, rule = turn, each
         return turn_at, rule
 
-    def take(self, rates: Mapping[str, Rate]) -> None:
+    def reserve(self, rates: Mapping[str, Rate]) -> None:
         """Give that turn away."""
         for each, rate in rates.items():
             self.levels[each] = rate.taken(self.levels.get(each, self.now), self.now)

@@ -195,26 +195,6 @@ def messages_of(
     return list(session.exec(statement.order_by(col(Message.id).desc()).limit(limit)))
 
 
-def written_since(session: Session, contact_ids: Sequence[int], since: datetime, channel: str) -> dict[int, list[datetime]]:
-    """Return when marketing messages went to each contact on the channel since then, oldest first: what caps count."""
-    rows = session.exec(
-        select(Message.contact_id, Message.sent_at)
-        .where(
-            col(Message.contact_id).in_(list(contact_ids)),
-            Message.channel == channel,
-            col(Message.marketing).is_(True),
-            col(Message.created_at) >= since,
-            col(Message.sent_at).is_not(None),
-        )
-        .order_by(col(Message.sent_at))
-    )
-    written: dict[int, list[datetime]] = {}
-    for contact_id, sent_at in rows:
-        if sent_at is not None:
-            written.setdefault(contact_id, []).append(sent_at)
-    return written
-
-
 def preview(
     session: Session,
     viewer: Viewer,

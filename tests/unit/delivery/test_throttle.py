@@ -14,11 +14,11 @@ SATO, AUTUMN = (RateScope.partner, "sato"), (RateScope.campaign, "autumn")
 
 def minutes(rate: Rate, count: int, *, level: datetime = NOW) -> list[float]:
     """The turns that `count` messages asked for at once are given, in minutes from now."""
-    line, rates = ThrottleBatch(NOW, {"it": level}), {"it": rate}
+    batch, rates = ThrottleBatch(NOW, {"it": level}), {"it": rate}
     turns = []
     for _message in range(count):
-        turns.append((line.turn(rates)[0] - NOW).total_seconds() / 60)
-        line.take(rates)
+        turns.append((batch.next_slot(rates)[0] - NOW).total_seconds() / 60)
+        batch.reserve(rates)
     return turns
 
 
@@ -41,15 +41,15 @@ def test_turns_are_evenly_spaced_after_the_burst(rate: Rate, level: datetime, tu
 
 def test_slowest_rate_decides_and_is_named() -> None:
     rates = {throttle_rule(*SATO): Rate(60), throttle_rule(*AUTUMN): Rate(1)}
-    line = ThrottleBatch(NOW, {})
-    line.take(rates)
+    batch = ThrottleBatch(NOW, {})
+    batch.reserve(rates)
 
-    assert line.turn(rates) == (NOW + timedelta(hours=1), "throttle:campaign:autumn")
-    assert line.moved == set(rates)
+    assert batch.next_slot(rates) == (NOW + timedelta(hours=1), "throttle:campaign:autumn")
+    assert batch.moved == set(rates)
 
 
 def test_turn_at_once_names_no_rule() -> None:
-    assert ThrottleBatch(NOW, {}).turn({"throttle:partner:sato": Rate(1)}) == (NOW, "")
+    assert ThrottleBatch(NOW, {}).next_slot({"throttle:partner:sato": Rate(1)}) == (NOW, "")
 
 
 def test_own_rate_goes_before_the_one_for_each() -> None:
@@ -79,7 +79,7 @@ def test_no_stretch_of_time_has_more_turns_than_the_rate_and_one_burst(per_hour:
     rate, at, level, turns = Rate(per_hour, burst), NOW, NOW, []
     for gap in gaps_seconds:
         at += timedelta(seconds=gap)
-        turns.append(rate.turn(level, at))
+        turns.append(rate.next_slot(level, at))
         level = rate.taken(level, at)
 
     assert turns == sorted(turns)
