@@ -11,7 +11,7 @@ from prefect.exceptions import ObjectNotFound
 
 from distmark.clock import wall_now
 from distmark.engine.wake import EngineContext, wake, wake_result
-from distmark.enrollments.recovery import relaunch_runs, retry_run
+from distmark.enrollments.run_repairs import relaunch_runs, retry_run
 from distmark.enrollments.service import end_cancelled_runs
 from flows.loops import RETRYABLE, brief
 from flows.prefect_api import QueueApi

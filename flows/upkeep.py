@@ -14,9 +14,17 @@ from prefect.exceptions import ObjectNotFound
 
 from distmark.clock import Clock, wall_now
 from distmark.db import Database, get_database
-from distmark.delivery.rates import forget_past_slots
+from distmark.delivery.send_rates import forget_past_slots
 from distmark.engine.version_moves import forget_positions
-from distmark.enrollments.recovery import MOST_OVERDUE, free_claims, long_claimed, note_repairs, overdue_runs, relaunch_runs, unknown_runs
+from distmark.enrollments.run_repairs import (
+    MOST_OVERDUE,
+    free_claims,
+    long_claimed,
+    note_repairs,
+    overdue_runs,
+    relaunch_runs,
+    unknown_runs,
+)
 from distmark.enrollments.service import end_cancelled_runs
 from distmark.settings import get_settings
 from flows.alarms import raise_alarms

@@ -21,12 +21,12 @@ from distmark.engine.runtime import get_engine_context
 from distmark.engine.wake import EngineContext
 from distmark.settings import Settings, get_settings
 from flows.alarms import raise_alarms_without_prefect
+from flows.dead_workers import recover_claims, recover_runs
 from flows.executor import RunExecutor
 from flows.launch import launch
 from flows.loops import repeat_forever, retry_until_done
 from flows.prefect_api import QueueApi
 from flows.queue_lock import QueueLock
-from flows.recovery import recover_claims, recover_runs
 
 log = logging.getLogger("distmark.worker")
 

@@ -8,8 +8,8 @@ from sqlmodel import Session
 from distmark.commands.acting import As, BrandKey, Json, brand_named, viewer_for
 from distmark.console import out, print_json, table
 from distmark.db import get_database
-from distmark.delivery import rates
-from distmark.delivery.rates import RateShown
+from distmark.delivery import send_rates
+from distmark.delivery.send_rates import RateShown
 from distmark.delivery.throttle import EACH, RateScope
 from distmark.errors import InvalidInput
 from distmark.partners.model import Permission, Viewer
@@ -27,7 +27,7 @@ app = typer.Typer(help="Set how fast messages may go out, and see how many wait 
 def list_(as_: As = "", brand: BrandKey = "", json_: Json = False) -> None:
     """Show every rate with the number of messages that wait for their turn under it now."""
     with get_database().reading() as session:
-        shown = rates.shown_rates(session, _viewer(session, as_, brand))
+        shown = send_rates.shown_rates(session, _viewer(session, as_, brand))
     if json_:
         for each in shown:
             print_json(_as_json(each))
@@ -52,7 +52,7 @@ def set_(
     """Let at most so many messages an hour go out. Those that wait already line up again at the new rate; nothing is lost."""
     with get_database().writing() as session:
         viewer, now = _viewer(session, as_, brand), get_settings().clock().now()
-        row = rates.set_rate(session, viewer, _scope(scope), key, per_hour, now, burst=burst)
+        row = send_rates.set_rate(session, viewer, _scope(scope), key, per_hour, now, burst=burst)
         told = {"scope": _word(row.scope), "key": row.key, "per_hour": row.per_hour, "burst": row.burst}
     if json_:
         print_json(told)
@@ -64,7 +64,7 @@ def set_(
 def remove(scope: Of, key: Key, as_: As = "", brand: BrandKey = "", json_: Json = False) -> None:
     """Take a rate away; what waited for its turn under it goes at once."""
     with get_database().writing() as session:
-        rates.remove_rate(session, _viewer(session, as_, brand), _scope(scope), key, get_settings().clock().now())
+        send_rates.remove_rate(session, _viewer(session, as_, brand), _scope(scope), key, get_settings().clock().now())
     if json_:
         print_json({"removed": _word(_scope(scope)), "key": key.strip().lower()})
     else:

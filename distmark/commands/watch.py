@@ -12,7 +12,7 @@ from distmark.errors import NotFound
 from distmark.operations.alarms import AlarmShown, alarms
 from distmark.operations.backlog import StepWatch
 from distmark.operations.backlog import watch as watch_steps
-from distmark.operations.held_sends import Held, held_sends
+from distmark.operations.held_send_counts import Held, held_sends
 from distmark.partners.model import Role, Viewer
 from distmark.partners.table import Brand
 from distmark.settings import get_settings

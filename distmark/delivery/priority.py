@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Select, exists, or_, select
 from sqlmodel import Session, col
 
-from distmark.delivery.policy import PLACE_KEPT, CompetingSend, ranked_before
+from distmark.delivery.send_policy import PLACE_KEPT, CompetingSend, ranked_before
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.definition import Kind

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from distmark.delivery.policy import HOUR
+from distmark.delivery.send_policy import HOUR
 
 EACH = "*"  # as a key: every one of the scope that has no rate of its own, each at a pace of its own
 RULE = "throttle"

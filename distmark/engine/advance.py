@@ -16,7 +16,8 @@ from distmark.engine.effects import EffectResult
 from distmark.engine.facts import as_json
 from distmark.enrollments.model import MAX_TRIES, EnrollmentStatus, TimelineKind
 from distmark.enrollments.table import Enrollment
-from distmark.journeys.model import Act, End, Facts, Outcome, SendMessage, SentFact, Sleep, Why
+from distmark.journeys.model import Act, End, Facts, SendMessage, SentFact, Sleep, Why
+from distmark.journeys.outcomes import Outcome
 from distmark.journeys.program import Program
 from distmark.journeys.source import Source
 from distmark.journeys.table import JourneyVersion

@@ -22,7 +22,8 @@ from distmark.errors import DeliveryError, PermanentDeliveryError, TemporaryDeli
 from distmark.integrations.ad_audiences import AudienceAction, AudienceChange, AudienceMember, Audiences, audiences_of
 from distmark.integrations.memory import MemoryAudiences, MemoryWebhooks
 from distmark.integrations.webhooks import HttpWebhooks, WebhookAnswer, WebhookCall, Webhooks, idempotency_key
-from distmark.journeys.model import CallWebhook, ChangeAudience, CreateTask, End, EnterJourney, Outcome, UpdateContact
+from distmark.journeys.model import CallWebhook, ChangeAudience, CreateTask, End, EnterJourney, UpdateContact
+from distmark.journeys.outcomes import Outcome
 from distmark.messages.compose import Person
 from distmark.settings import Settings
 from distmark.sql import id_of

@@ -55,7 +55,8 @@ from distmark.enrollments.service import ASLEEP, ended_columns
 from distmark.enrollments.table import Enrollment, TimelineEntry
 from distmark.errors import NotFound
 from distmark.journeys.definition import Kind
-from distmark.journeys.model import End, Outcome, SendMessage, Why
+from distmark.journeys.model import End, SendMessage, Why
+from distmark.journeys.outcomes import Outcome
 from distmark.journeys.program import Program
 from distmark.journeys.service import program_of, source_of
 from distmark.journeys.table import JourneyVersion

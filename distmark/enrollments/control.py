@@ -23,7 +23,8 @@ from distmark.enrollments.suspensions import Scope, covers, is_held, lift, lock_
 from distmark.enrollments.table import Enrollment, Suspension
 from distmark.enrollments.wait_estimates import EnrollmentAtStep, WaitEstimator, lengthens_wait, lock_enrollments
 from distmark.errors import InvalidInput, NotFound
-from distmark.journeys.model import Outcome, Sleep
+from distmark.journeys.model import Sleep
+from distmark.journeys.outcomes import Outcome
 from distmark.journeys.service import get_version, program_of
 from distmark.journeys.table import Journey, JourneyVersion
 from distmark.partners.model import Permission, Role, Viewer

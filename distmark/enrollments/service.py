@@ -11,7 +11,7 @@ from distmark.compliance.service import record
 from distmark.enrollments.model import EnrollmentStatus, TimelineKind
 from distmark.enrollments.table import Enrollment, TimelineEntry
 from distmark.errors import NotFound
-from distmark.journeys.model import Outcome
+from distmark.journeys.outcomes import Outcome
 from distmark.partners.model import Viewer
 from distmark.partners.scope import visible
 from distmark.sql import id_of, row_count

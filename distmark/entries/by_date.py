@@ -1,7 +1,9 @@
-"""Entry by a date of the contact: the coming date is scheduled when the contact changes, and the contact enters when it is due."""
+"""Entry by a date of the contact, such as a birthday: the coming date is scheduled when the contact changes, and the contact enters when it
+is due. `due_at` and `next_occasion` say when that is."""
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -12,14 +14,27 @@ from distmark.clock import Clock
 from distmark.contacts.attributes import attributes_of, zones_of
 from distmark.contacts.table import Contact
 from distmark.enrollments.model import CameBy
-from distmark.entries.dates import day_of, next_occasion
 from distmark.entries.entrances import contacts_not_erased, enter_once
 from distmark.entries.model import Entrant, EntryContext
 from distmark.entries.open_journeys import OpenJourney, entry_point_of
 from distmark.entries.plans import BATCH, lock_plan, plans_of
 from distmark.entries.table import EntryDate, EntryPlan
-from distmark.journeys.entry import EntrySource
+from distmark.journeys.entry import Entry, EntrySource
+from distmark.journeys.times import MINUTES_PER_DAY, Offset, TimeOfDay, as_date, resolve, shift, yearly
 from distmark.sql import among, id_of, insert_into
+
+MIDNIGHT = TimeOfDay.read("00:00")
+DAYS_PER_YEAR = 366
+LAST_YEAR = 9000  # later dates are typing errors, and adding to them passes the last day that Python can hold
+YEARS_TRIED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Occasion:
+    """One occurrence of a date: its day (the date itself, or an anniversary of it), and when the contact enters by it (aware UTC)."""
+
+    day: date
+    due_at: datetime
 
 
 def schedule_batch(session: Session, limit: int = BATCH) -> int | None:
@@ -138,3 +153,52 @@ def _still_due(
         else:
             due.append(row)
     return due
+
+
+# When a date enters: pure functions of the entry rule, the date and the zone; as in `journeys.times`, the contact's wall clock decides.
+
+
+def day_of(entry: Entry, attributes: Mapping[str, Any], zone: ZoneInfo) -> date | None:
+    """Return the contact's date that the entry names; None when the contact has none, or one that cannot be read."""
+    if entry.date is None:
+        return None
+    if entry.date.day is not None:
+        return entry.date.day
+    # A journey's own data exists only after entering, so no contact can enter by it.
+    found = as_date(attributes.get(entry.date.attribute), zone) if entry.date.root == "contact" else None
+    return found if found is not None and found.year <= LAST_YEAR else None
+
+
+def next_occasion(entry: Entry, day: date, zone: ZoneInfo, since: datetime, *, strictly: bool = False) -> Occasion | None:
+    """Return the first occasion of `day` that is due from `since` on (after it when `strictly`); None when there is none any more.
+
+    With `every: year` the first occasion is the day itself, and there is always another one.
+    """
+    if entry.every is None:
+        occasion = Occasion(day, due_at(entry, day, zone))
+        return occasion if _is_due_since(occasion, since, strictly) else None
+    first = max(day.year, since.astimezone(zone).year - _years(entry.offset) - 1)
+    for year in range(first, first + 2 * _years(entry.offset) + YEARS_TRIED):
+        occasion = Occasion(yearly(day, year), due_at(entry, yearly(day, year), zone))
+        if _is_due_since(occasion, since, strictly):
+            return occasion
+    raise AssertionError("an anniversary comes every year")
+
+
+def due_at(entry: Entry, day: date, zone: ZoneInfo) -> datetime:
+    """Return when a contact enters by `day`: the entry's time on it, moved by the offset on the wall clock of `zone`."""
+    offset = entry.offset or Offset()
+    wall = shift(datetime.combine(day, (entry.at or MIDNIGHT).at), offset)
+    return resolve(wall, zone) + timedelta(minutes=offset.minutes)
+
+
+def _is_due_since(occasion: Occasion, since: datetime, strictly: bool) -> bool:
+    return occasion.due_at > since or (occasion.due_at == since and not strictly)
+
+
+def _years(offset: Offset | None) -> int:
+    """Return the most years that the offset can reach, rounded up; 0 without an offset."""
+    if offset is None:
+        return 0
+    days = abs(offset.months) * 31 + abs(offset.days) + abs(offset.minutes) // MINUTES_PER_DAY
+    return days // DAYS_PER_YEAR + 1

@@ -6,21 +6,10 @@ from datetime import datetime
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
+from distmark.journeys.outcomes import Outcome
 from distmark.journeys.times import SendHours
 
 Attributes = Mapping[str, object]
-
-
-class Outcome(StrEnum):
-    """The end of an enrollment."""
-
-    completed = "completed"
-    goal = "goal"
-    exit = "exit"
-    stopped = "stopped"
-    unsubscribed = "unsubscribed"
-    failed = "failed"
-    moved = "moved"
 
 
 class Why(StrEnum):

@@ -7,7 +7,8 @@ from zoneinfo import ZoneInfo
 
 from distmark.errors import DistmarkError
 from distmark.journeys.expressions import namespace
-from distmark.journeys.model import Decision, End, Facts, Go, Outcome, StepVisit
+from distmark.journeys.model import Decision, End, Facts, Go, StepVisit
+from distmark.journeys.outcomes import Outcome
 from distmark.journeys.program import Program
 from distmark.journeys.steps import KINDS
 from distmark.journeys.times import zone_for

@@ -16,7 +16,7 @@ from sqlmodel import Session
 
 from distmark.channels.registry import address_of
 from distmark.clock import FixedClock
-from distmark.delivery.policy import SendFacts, SendVerdict, decide_send
+from distmark.delivery.send_policy import SendFacts, SendVerdict, decide_send
 from distmark.delivery.service import Prepared, Readiness, SendRequest
 from distmark.engine.advance import (
     WakeGroup,

@@ -6,7 +6,7 @@ from distmark.campaigns.table import CampaignStatus, MemberStatus
 from distmark.channels.registry import CHANNELS
 from distmark.enrollments.model import EnrollmentStatus, SuspensionKind
 from distmark.entries.model import EnrolVerdict
-from distmark.journeys.model import Outcome
+from distmark.journeys.outcomes import Outcome
 from distmark.journeys.table import VersionStatus
 from distmark.messages.model import MessageStatus
 from distmark.partners.model import Role

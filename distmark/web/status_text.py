@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.describe import describe_step
-from distmark.journeys.model import Outcome, Why
+from distmark.journeys.model import Why
+from distmark.journeys.outcomes import Outcome
 from distmark.journeys.program import Program
 from distmark.journeys.steps import Step
 from distmark.journeys.times import RULE_WORDS, describe_rule

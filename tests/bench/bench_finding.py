@@ -16,7 +16,7 @@ from sqlmodel import col, select
 from distmark.clock import FixedClock, wall_now
 from distmark.db import Database
 from distmark.engine.version_moves import forget_positions
-from distmark.enrollments import recovery
+from distmark.enrollments import run_repairs
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.service import end_cancelled_runs
 from distmark.enrollments.table import Enrollment
@@ -135,8 +135,8 @@ UNBOUND = frozenset({"watch_page", "worker_clears_claims_at_start"})  # counts e
 def _calls(ground: _Ground) -> dict[str, Callable[[Any], object]]:
     """Return name -> call, given a session. Every one is the project's own function."""
     from distmark.engine.wake import _claim, wake_result
+    from flows.dead_workers import release_claims
     from flows.launch import runs_to_launch
-    from flows.recovery import release_claims
 
     now, run_ids = ground.now, [run_id for run_id, _key in ground.runs]
     late_before, context = now - timedelta(minutes=5), ground.stage.context
@@ -145,7 +145,7 @@ def _calls(ground: _Ground) -> dict[str, Callable[[Any], object]]:
         "worker_any_due": lambda _session: ground.worker._is_any_due(),
         "worker_woken": lambda _session: ground.worker._woken_runs(),
         "worker_outbox": lambda session: runs_to_launch(session, "default", 1000),
-        "worker_retries_parked": lambda session: recovery.retry_run(session, alone, now),
+        "worker_retries_parked": lambda session: run_repairs.retry_run(session, alone, now),
         "worker_ends_cancelled": lambda session: end_cancelled_runs(session, run_ids[-1:], now),
         "worker_clears_claims_at_start": lambda _session: release_claims(ground.worker.context, "default"),
         "wake_claims_one": lambda _session: _claim(context, alone),
@@ -154,11 +154,11 @@ def _calls(ground: _Ground) -> dict[str, Callable[[Any], object]]:
         "watch_lateness": lambda session: backlog.lateness(session, now),
         "watch_look": lambda session: alarms.update_alarms(session, ground.stage.clock),
         "watch_page": lambda session: backlog.watch(session, ground.stage.marketer, now),
-        "upkeep_overdue_runs": lambda session: recovery.overdue_runs(session, late_before),
-        "upkeep_long_claimed": lambda session: recovery.long_claimed(session, now - timedelta(minutes=10), now),
-        "upkeep_frees_claims": lambda session: recovery.free_claims(session, "default", now - timedelta(minutes=10), now),
-        "upkeep_strangers": lambda session: recovery.unknown_runs(session, ground.runs[:200]),
-        "upkeep_launches_anew": lambda session: recovery.relaunch_runs(session, run_ids[-10:], now),
+        "upkeep_overdue_runs": lambda session: run_repairs.overdue_runs(session, late_before),
+        "upkeep_long_claimed": lambda session: run_repairs.long_claimed(session, now - timedelta(minutes=10), now),
+        "upkeep_frees_claims": lambda session: run_repairs.free_claims(session, "default", now - timedelta(minutes=10), now),
+        "upkeep_strangers": lambda session: run_repairs.unknown_runs(session, ground.runs[:200]),
+        "upkeep_launches_anew": lambda session: run_repairs.relaunch_runs(session, run_ids[-10:], now),
         "upkeep_forgets_positions": forget_positions,
     }
 

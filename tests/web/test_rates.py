@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from distmark.compliance.service import audit_trail
-from distmark.delivery.rates import set_rate
+from distmark.delivery.send_rates import set_rate
 from distmark.delivery.table import SendRate
 from distmark.delivery.throttle import RateScope
 from distmark.enrollments.table import Enrollment

@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PlainValidator, WithJsonSchema
 
 from distmark.journeys.field_types import Words
-from distmark.journeys.model import Decision, End, Outcome, StepVisit
+from distmark.journeys.model import Decision, End, StepVisit
+from distmark.journeys.outcomes import Outcome
 from distmark.journeys.steps.base import Step, StepKind
 
 OUTCOMES = {"exit": {"ja": "離脱", "en": "exit"}, "completed": {"ja": "完了", "en": "completed"}, "goal": {"ja": "目標", "en": "goal"}}

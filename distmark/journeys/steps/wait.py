@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from distmark.journeys.expressions import Expression, namespace
 from distmark.journeys.field_types import DateOf
-from distmark.journeys.model import Decision, End, EventFact, Go, Outcome, SentFact, Sleep, StepVisit, Why
+from distmark.journeys.model import Decision, End, EventFact, Go, SentFact, Sleep, StepVisit, Why
+from distmark.journeys.outcomes import Outcome
 from distmark.journeys.steps.base import Step, StepKind
 from distmark.journeys.times import Duration, Offset, TimeOfDay, add, as_date, next_allowed, next_day, next_time, resolve, shift, yearly
 from distmark.journeys.waits import Wait

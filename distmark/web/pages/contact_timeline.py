@@ -7,8 +7,8 @@ from datetime import datetime
 from sqlmodel import Session
 
 from distmark.engagement.model import Verdict
-from distmark.engagement.reactions import events_of
 from distmark.engagement.table import Event
+from distmark.engagement.who_reacted import events_of
 from distmark.enrollments import service as enrollments
 from distmark.enrollments.model import TimelineKind
 from distmark.enrollments.table import Enrollment, TimelineEntry

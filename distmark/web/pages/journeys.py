@@ -30,7 +30,7 @@ from distmark.journeys.source import DEFINITION_FILE, Source
 from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
 from distmark.metrics import service as metrics
 from distmark.metrics.model import Metric, Results, rate
-from distmark.operations.held_sends import Held, held_sends
+from distmark.operations.held_send_counts import Held, held_sends
 from distmark.partners.model import Permission
 from distmark.partners.service import names_of_users
 from distmark.sql import id_of

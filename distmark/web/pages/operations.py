@@ -17,7 +17,7 @@ from distmark.journeys.program import Program
 from distmark.operations import parked as parking
 from distmark.operations.alarms import AlarmShown, alarms
 from distmark.operations.backlog import StepWatch, late_before, watch
-from distmark.operations.held_sends import Held, held_sends
+from distmark.operations.held_send_counts import Held, held_sends
 from distmark.operations.parked import Parked, Retried
 from distmark.operations.uncertain import Uncertain, uncertain_count
 from distmark.operations.uncertain import uncertain as uncertain_messages

@@ -9,8 +9,8 @@ from sqlmodel import Session
 from starlette.datastructures import FormData
 
 from distmark.campaigns import service as campaigns
-from distmark.delivery import rates
-from distmark.delivery.rates import MOST_PER_HOUR, RateShown
+from distmark.delivery import send_rates
+from distmark.delivery.send_rates import MOST_PER_HOUR, RateShown
 from distmark.delivery.throttle import EACH, Rate, RateScope
 from distmark.errors import InvalidInput, NotFound
 from distmark.partners.model import Permission
@@ -48,7 +48,7 @@ def rates_page(visit: Visit = needs(Permission.run_operations), scope: str = "",
     """Show the rates with the number of messages that wait under each, and the form, filled with the named rate."""
     values = dict(EMPTY)
     with visit.reading() as session:
-        for rate in rates.list_rates(session, visit.viewer):
+        for rate in send_rates.list_rates(session, visit.viewer):
             if (rate.scope, rate.key) == (scope, key):
                 numbers = {"per_hour": str(rate.per_hour), "burst": str(rate.burst)}
                 values = {"scope": rate.scope.value, "key": "" if rate.key == EACH else rate.key, **numbers}
@@ -62,7 +62,7 @@ def store_rate(visit: Visit = needs(Permission.run_operations), form: FormData =
     try:
         scope, per_hour, burst = _scope(values["scope"]), _number(values["per_hour"]), _number(values["burst"] or "1")
         with visit.writing() as session:
-            rates.set_rate(session, visit.viewer, scope, values["key"] or EACH, per_hour, visit.now, burst=burst)
+            send_rates.set_rate(session, visit.viewer, scope, values["key"] or EACH, per_hour, visit.now, burst=burst)
     except (InvalidInput, NotFound) as error:
         return _page(visit, values, wrong=errors.explain(error, visit.language), status=422)
     return visit.go("/rates", N_("Saved. What waits already lines up again at this rate."))
@@ -72,14 +72,14 @@ def store_rate(visit: Visit = needs(Permission.run_operations), form: FormData =
 def remove_rate(visit: Visit = needs(Permission.run_operations), form: FormData = posted_form) -> Response:
     """Remove a rate; messages that wait under it go out now."""
     with visit.writing() as session:
-        rates.remove_rate(session, visit.viewer, _scope(text(form, "scope")), text(form, "key"), visit.now)
+        send_rates.remove_rate(session, visit.viewer, _scope(text(form, "scope")), text(form, "key"), visit.now)
     return visit.go("/rates", N_("Removed. What waited for its turn goes now."))
 
 
 def _page(visit: Visit, values: Mapping[str, str], *, wrong: str = "", status: int = 200) -> Response:
     with visit.reading() as session:
         names = _names(session, visit)
-        rows = [_rate_row(visit, shown, names) for shown in rates.shown_rates(session, visit.viewer)]
+        rows = [_rate_row(visit, shown, names) for shown in send_rates.shown_rates(session, visit.viewer)]
     return visit.page(
         "rates/page.html",
         status=status,

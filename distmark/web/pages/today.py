@@ -13,7 +13,7 @@ from distmark.campaigns.member_list import pending_by_campaign
 from distmark.campaigns.table import Campaign, CampaignStatus
 from distmark.compliance import service as compliance
 from distmark.contacts.service import contacts_by_id
-from distmark.engagement.reactions import recent_reactions
+from distmark.engagement.who_reacted import recent_reactions
 from distmark.enrollments.live_counts import live_by_campaign
 from distmark.journeys.service import journeys_by_id, newest_by_journey
 from distmark.journeys.table import Journey, VersionStatus

@@ -7,7 +7,7 @@ from prefect.settings import Settings
 from sqlmodel import select
 
 from distmark.channels.memory import Fault
-from distmark.delivery.rates import set_rate
+from distmark.delivery.send_rates import set_rate
 from distmark.delivery.table import RateScope
 from distmark.engagement.service import record_event
 from distmark.enrollments.control import pause, resume, stop

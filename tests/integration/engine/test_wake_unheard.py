@@ -7,7 +7,7 @@ import pytest
 import distmark.engine.wake as waking
 from distmark.engagement.service import record_event
 from distmark.enrollments.model import EnrollmentStatus
-from distmark.enrollments.recovery import release_queue
+from distmark.enrollments.run_repairs import release_queue
 from distmark.sql import id_of
 from tests.driver import Stage
 

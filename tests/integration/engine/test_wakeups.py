@@ -7,11 +7,11 @@ import pytest
 from sqlalchemy import update
 from sqlmodel import Session, col, select
 
-from distmark.delivery.rates import open_throttle_batch, remove_rate, set_rate
+from distmark.delivery.send_rates import open_throttle_batch, remove_rate, set_rate
 from distmark.delivery.throttle import RateScope, throttle_rule
 from distmark.engagement.service import NewEvent, Reading, click, record_event, record_events, record_readings
 from distmark.engine.wake import wake
-from distmark.enrollments.recovery import release_queue
+from distmark.enrollments.run_repairs import release_queue
 from distmark.enrollments.table import Enrollment
 from distmark.partners.model import Role
 from distmark.partners.table import Brand

@@ -75,7 +75,7 @@ def test_every_year_again_and_the_28th_where_there_is_no_29th(stage: EntryStage)
 def _leave(stage: EntryStage) -> None:
     from distmark.enrollments.service import end
     from distmark.enrollments.table import Enrollment
-    from distmark.journeys.model import Outcome
+    from distmark.journeys.outcomes import Outcome
 
     with stage.db.writing() as session:
         for row in session.exec(select(Enrollment).where(Enrollment.ended_at == None)):  # noqa: E711

@@ -291,7 +291,7 @@ async def test_event_in_a_cohort_leaves_its_parked_member_parked(shop: Shop) -> 
 
 async def test_rounds_go_on_where_the_last_one_ended(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.upkeep.MOST_OVERDUE", 2)
-    monkeypatch.setattr("distmark.enrollments.recovery.MOST_OVERDUE", 2)
+    monkeypatch.setattr("distmark.enrollments.run_repairs.MOST_OVERDUE", 2)
     people = await launched(shop, 3)
     for person in people:
         await shop.client.set_flow_run_state(run_id(shop, person), waiting(wall_now() + timedelta(days=1), "asleep"))

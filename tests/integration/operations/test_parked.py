@@ -19,7 +19,7 @@ from distmark.enrollments.model import EnrollmentStatus, TimelineKind
 from distmark.enrollments.suspensions import Scope
 from distmark.errors import InvalidInput, NotAllowed, NotFound
 from distmark.messages.model import MessageStatus
-from distmark.operations.held_sends import held_sends
+from distmark.operations.held_send_counts import held_sends
 from distmark.operations.parked import Retried, parked, parked_count, retry_parked, retry_parked_at_step
 from distmark.operations.uncertain import uncertain, uncertain_count
 from distmark.partners.model import Role, Viewer

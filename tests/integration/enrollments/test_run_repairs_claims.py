@@ -7,7 +7,7 @@ from sqlalchemy import update
 from sqlmodel import col
 
 from distmark.contacts.table import Contact
-from distmark.enrollments.recovery import free_claims, long_claimed, overdue_runs
+from distmark.enrollments.run_repairs import free_claims, long_claimed, overdue_runs
 from distmark.enrollments.table import Enrollment
 from tests.driver import Stage
 

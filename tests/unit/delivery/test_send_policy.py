@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distmark.delivery.policy import (
+from distmark.delivery.send_policy import (
     SEND,
     CompetingSend,
     SendDecision,

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from distmark.clock import wall_now
 from distmark.engine.wake import EngineContext
-from distmark.enrollments.recovery import release_queue
+from distmark.enrollments.run_repairs import release_queue
 from flows.prefect_api import QueueApi
 from flows.states import waiting
 

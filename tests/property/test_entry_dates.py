@@ -13,7 +13,7 @@ from distmark.clock import FixedClock
 from distmark.db import Database
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
-from distmark.entries.dates import Occasion, due_at, next_occasion
+from distmark.entries.by_date import Occasion, due_at, next_occasion
 from distmark.entries.table import Entrance
 from distmark.journeys.entry import Entry
 from distmark.journeys.times import Offset
