@@ -17,6 +17,8 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from distmark.errors import DistmarkError
 from distmark.machine.parts import PartStatus
+from distmark.machine.prefect import AUTH_FILE, prefect_auth
+from distmark.machine.private import read_secret
 from distmark.machine.state import is_running, read_state
 from distmark.settings import Mode, Settings
 
@@ -91,10 +93,16 @@ def status_line(news: PartStatus) -> str:
 def addresses(settings: Settings) -> Table:
     """Return the table of the addresses at which an installation is reached."""
     web = f"http://{settings.host}:{settings.port}"
-    rows = [("Web", web), ("Prefect dashboard", settings.dashboard_url)]
+    rows = [("Web", web), ("Prefect dashboard", settings.dashboard_url), ("Dashboard sign-in", _dashboard_sign_in(settings))]
     if settings.mode is not Mode.production:
         rows += [("Mailbox", f"{web}/mailbox"), ("SMTP", f"{settings.smtp_host}:{settings.smtp_port}")]
     return table(("What", "Where"), rows)
+
+
+def _dashboard_sign_in(settings: Settings) -> str:
+    """Return what the dashboard asks for; one that the operator chose is not repeated."""
+    made = read_secret(settings.data_dir / AUTH_FILE)
+    return made if made == prefect_auth(settings) else "the one of DISTMARK_PREFECT_AUTH"
 
 
 class Board:

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AliasChoices, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from distmark.clock import Clock, FastClock, SystemClock
@@ -25,7 +25,7 @@ class Mode(StrEnum):
 class Settings(BaseSettings):
     """All of an installation's settings; secrets are never printed."""
 
-    model_config = SettingsConfigDict(env_prefix="DISTMARK_", env_file=".env", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="DISTMARK_", env_file=".env", extra="ignore", populate_by_name=True)
 
     mode: Mode = Mode.production
     data_dir: Path = Path(".distmark")
@@ -39,6 +39,11 @@ class Settings(BaseSettings):
     secure_cookies: bool = False  # on behind TLS: cookies get the __Host- prefix and Secure
 
     prefect_api_url: str = "http://127.0.0.1:4200/api"
+    prefect_host: str = "127.0.0.1"  # where `distmark up` lets Prefect's server listen, whatever `host` is; it commands all runs
+    prefect_auth: SecretStr = Field(  # user:password of Prefect's API and dashboard; empty: one is made and kept in data_dir
+        default=SecretStr(""),
+        validation_alias=AliasChoices("distmark_prefect_auth", "prefect_server_api_auth_string", "prefect_api_auth_string"),
+    )
     prefect_ui_url: str = ""  # what links to the dashboard start with; empty: the API address without /api
     work_pool: str = "journeys"
     system_pool: str = "system"

@@ -1,6 +1,6 @@
 """`distmark doctor`: what is wrong with this installation, and how to mend it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -22,6 +22,7 @@ from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
 from distmark.errors import SettingsError
 from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
+from distmark.machine.prefect import call_prefect
 from distmark.partners.table import User
 from distmark.settings import Mode, Settings, get_settings
 
@@ -209,7 +210,7 @@ def _parked(session: Session) -> Diagnosis:
 def _server(settings: Settings) -> Diagnosis:
     mend = "Start it with `distmark up`, or set DISTMARK_PREFECT_API_URL to where it runs; enrolling works meanwhile and runs start later."
     try:
-        version = httpx2.get(f"{settings.prefect_api_url}/admin/version", timeout=5, trust_env=False)
+        version = call_prefect(settings, "GET", "/admin/version")
         version.raise_for_status()
     except httpx2.HTTPError as error:
         return Diagnosis("Prefect server", State.bad, f"{settings.prefect_api_url} does not answer ({type(error).__name__})", mend)
@@ -223,7 +224,7 @@ def _pools(settings: Settings) -> Iterator[Diagnosis]:
 
 def _pool(settings: Settings, name: str, what: str) -> Diagnosis:
     subject = f"Work pool {name}"
-    found = _ask(httpx2.get, f"{settings.prefect_api_url}/work_pools/{name}")
+    found = _ask(settings, "GET", f"/work_pools/{name}")
     if found is None:
         return Diagnosis(subject, State.bad, "does not exist", "Run `distmark init`; it registers the pools and the system flows.")
     if found.get("is_paused"):
@@ -233,9 +234,7 @@ def _pool(settings: Settings, name: str, what: str) -> Diagnosis:
             f"is paused, so {what} stand still",
             "Resume the pool in the Prefect dashboard when everybody may go on.",
         )
-    beats = [
-        worker["last_heartbeat_time"] for worker in _ask(httpx2.post, f"{settings.prefect_api_url}/work_pools/{name}/workers/filter") or []
-    ]
+    beats = [worker["last_heartbeat_time"] for worker in _ask(settings, "POST", f"/work_pools/{name}/workers/filter", {}) or []]
     alive = [beat for beat in beats if beat and _age(beat) < SILENT_AFTER]
     if not alive:
         silent = f"last heard of {max(beats)}" if beats else "never heard of"
@@ -248,10 +247,9 @@ def _pool(settings: Settings, name: str, what: str) -> Diagnosis:
     return Diagnosis(subject, State.good, f"{len(alive)} {'worker' if len(alive) == 1 else 'workers'} at work")
 
 
-def _ask(method: Callable[..., httpx2.Response], url: str) -> Any:
+def _ask(settings: Settings, method: str, path: str, body: Any = None) -> Any:
     with suppress(httpx2.HTTPError):
-        body: dict[str, Any] = {"json": {}} if method is httpx2.post else {}
-        answer = method(url, timeout=5, trust_env=False, **body)
+        answer = call_prefect(settings, method, path, body)
         return answer.json() if answer.status_code == 200 else None
     return None
 

@@ -12,11 +12,13 @@ from distmark.db import Database
 from distmark.demo.audience import AudienceTally
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
+from distmark.machine.prefect import authorization, prefect_auth
 from distmark.mailbox.store import MailboxStore
 from distmark.messages.model import ACCEPTED
 from distmark.messages.table import Message
 from distmark.metrics.model import Metric
 from distmark.metrics.service import metrics, recount
+from distmark.settings import Settings
 
 PAGE = 200
 SETTLE_SECONDS = 20.0
@@ -45,8 +47,9 @@ class Proof:
 class Prefect:
     """Prefect's REST API, read-only but for asking for a run of the results flow."""
 
-    def __init__(self, api_url: str) -> None:
-        self._http = httpx2.Client(base_url=api_url, timeout=60, trust_env=False)
+    def __init__(self, settings: Settings) -> None:
+        headers = authorization(prefect_auth(settings))
+        self._http = httpx2.Client(base_url=settings.prefect_api_url, headers=headers, timeout=60, trust_env=False)
 
     def close(self) -> None:
         self._http.close()

@@ -117,7 +117,7 @@ def _live_once(machine: Machine, started: float) -> int:
         all_ended = _watch(machine, db, ids)
         audience.settle()
         audience.stop()
-        prefect = Prefect(machine.settings.prefect_api_url)
+        prefect = Prefect(machine.settings)
         prefect.run_results()
         evidence = Evidence(db, mailbox, prefect, _deployments(db), ids, accepted_before, mailbox_before, since)
         proof = prove(evidence, 0)

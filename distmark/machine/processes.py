@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from distmark.machine.private import PRIVATE_UMASK, ensure_file, ensure_folder
+
 PR_SET_PDEATHSIG = 1
 PORTS_TRIED = 200
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -27,7 +29,8 @@ class Mark:
 
 def start_process(command: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path) -> "subprocess.Popen[bytes]":
     """Start a process in its own group, writing to `log`. On Linux it gets SIGTERM when the thread that started it is gone."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+    ensure_folder(log.parent)
+    ensure_file(log)
     parent = os.getpid()
 
     def die_with_parent() -> None:
@@ -44,6 +47,7 @@ def start_process(command: Sequence[str], env: Mapping[str, str], log: Path, cwd
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
+            umask=PRIVATE_UMASK,
             start_new_session=True,
             preexec_fn=die_with_parent,  # noqa: PLW1509 - two plain system calls, no allocation
         )

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from pydantic import SecretStr
 
 from distmark.clock import wall_now
+from distmark.machine.private import write_file
 from distmark.settings import Settings
 
 STATE_FILE = "machine.json"
@@ -82,6 +83,4 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content` to the file, whole: a reader sees the old or the new content."""
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
-    fresh.replace(path)
+    write_file(path, json.dumps(content, ensure_ascii=False, indent=1))

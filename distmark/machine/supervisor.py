@@ -21,11 +21,13 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 import httpx2
+from pydantic import SecretStr
 
 from distmark.clock import Clock, wall_now
 from distmark.errors import DistmarkError, Refused, SettingsError
 from distmark.machine.parts import FIRST_PAUSE_SECONDS, Child, Part, PartStatus, answers, greets
-from distmark.machine.prefect import REGISTER, add_poll_index, has_tables, server_environment
+from distmark.machine.prefect import REGISTER, add_poll_index, api_address, call_prefect, has_tables, keep_prefect_auth, server_environment
+from distmark.machine.private import ensure_folder
 from distmark.machine.processes import Mark, choose_port, end_groups, is_the_same, mark_of, start_process
 from distmark.machine.state import CLOCK_FILE, LOCK_FILE, MAILBOX_FILE, STATE_FILE, as_environment, read_state, resume_time, write_json
 from distmark.settings import ROOT, Mode, Settings
@@ -33,6 +35,7 @@ from distmark.settings import ROOT, Mode, Settings
 START_SECONDS = 120.0
 STOP_SECONDS = {"worker": 12.0, "web": 5.0, "catcher": 3.0, "server": 8.0}
 LONGEST_PAUSE_SECONDS = 30.0
+LOOPBACK = "127.0.0.1"
 STEADY_SECONDS = 60.0  # a process that lived this long starts again at once when it dies
 
 
@@ -71,7 +74,7 @@ class Machine:
 
         Raises Refused when this data folder's machine runs already, MachineStopped when it was told to stop.
         """
-        self.data_dir.mkdir(parents=True, exist_ok=True)
+        ensure_folder(self.data_dir)
         self._take_lock()
         try:
             self._check_mode()
@@ -196,7 +199,7 @@ class Machine:
         for name, port in wanted.items():
             before = state.get("ports", {}).get(name, {})
             first = [before["taken"]] if before.get("wanted") == port else []
-            self.ports[name] = choose_port(self.settings.host, [*first, port], self.ports.values())
+            self.ports[name] = choose_port(self._host_of(name), [*first, port], self.ports.values())
         self._wanted = wanted
         self.settings = self._settings_for_all()
         self._write_state()
@@ -205,13 +208,18 @@ class Machine:
         changes: dict[str, Any] = {
             "data_dir": self.data_dir,
             "port": self.ports["web"],
-            "prefect_api_url": f"http://{self.settings.host}:{self.ports['server']}/api",
+            "prefect_api_url": api_address(self.settings.prefect_host, self.ports["server"]),
+            "prefect_auth": SecretStr(keep_prefect_auth(self.settings)),
         }
         if self.is_demo:
-            changes |= {"smtp_host": self.settings.host, "smtp_port": self.ports["catcher"], "smtp_tls": "off", "smtp_username": ""}
+            changes |= {"smtp_host": LOOPBACK, "smtp_port": self.ports["catcher"], "smtp_tls": "off", "smtp_username": ""}
         if self.speed != 1.0:
             changes |= {"clock_speed": self.speed, "clock_origin": resume_time(self.data_dir), "clock_wall_origin": wall_now()}
         return self.settings.model_copy(update=changes)
+
+    def _host_of(self, name: str) -> str:
+        """Return where a process listens. `host` opens the pages alone: Prefect commands all runs, and a catcher takes anybody's mail."""
+        return {"web": self.settings.host, "server": self.settings.prefect_host}.get(name, LOOPBACK)
 
     def environment(self) -> dict[str, str]:
         """Return the environment of every process: all our settings spelled out, so that no file nearby says otherwise."""
@@ -221,7 +229,7 @@ class Machine:
     # --- processes --------------------------------------------------------------------------------------------------------------------
 
     def _part(self, name: str) -> Part:
-        host, python = self.settings.host, sys.executable
+        host, python = self._host_of(name), sys.executable
         if name == "server":
             port, url = self.ports["server"], self.settings.prefect_api_url
             command: tuple[str, ...] = (python, "-m", "flows.server", "--host", host, "--port", str(port))
@@ -232,14 +240,13 @@ class Machine:
             command = (python, "-m", "distmark.mailbox.catcher", "--host", host, "--port", str(port), "--store", store)
             return Part(name, command, lambda: greets(host, port), f"{host}:{port}")
         if name == "web":
-            url = f"http://{host}:{self.ports['web']}"
+            url = api_address(host, self.ports["web"]).removesuffix("/api")
             return Part(name, (python, "-m", "distmark.web.serve"), lambda: answers(f"{url}/healthz"), url)
         return Part(name, (python, "-m", "flows.serve"), self._worker_is_heard)
 
     def _worker_is_heard(self) -> bool:
-        pool = f"{self.settings.prefect_api_url}/work_pools/{self.settings.work_pool}/workers/filter"
         with suppress(httpx2.HTTPError):
-            told = httpx2.post(pool, json={}, timeout=5, trust_env=False)
+            told = call_prefect(self.settings, "POST", f"/work_pools/{self.settings.work_pool}/workers/filter", {})
             started = self._launched_at.get("worker", wall_now())
             beats = [worker.get("last_heartbeat_time") for worker in told.json()] if told.status_code == 200 else []
             return any(beat and datetime.fromisoformat(beat) >= started for beat in beats)

@@ -18,6 +18,7 @@ from distmark.mailbox.store import MailboxStore
 from distmark.messages.model import MessageStatus
 from distmark.messages.table import Message
 from distmark.metrics.service import roll_up
+from distmark.settings import Settings
 from distmark.sql import id_of
 from tests.factories import NOW, make_enrollment
 
@@ -53,7 +54,7 @@ def prefect() -> Iterator[Prefect]:
     server = HTTPServer(("127.0.0.1", 0), StandIn)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    asked = Prefect(f"http://127.0.0.1:{server.server_port}/api")
+    asked = Prefect(Settings(_env_file=None, prefect_api_url=f"http://127.0.0.1:{server.server_port}/api"))
     yield asked
     asked.close()
     server.shutdown()
