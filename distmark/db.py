@@ -1,7 +1,7 @@
 """Our database: engine, sessions, and column types that mean the same on SQLite and Postgres."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import JSON, DateTime, Engine, event, make_url
+from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.orm import sessionmaker
@@ -28,11 +29,41 @@ SQLModel.metadata.naming_convention = {
 }
 
 
+FIRST_TIME = datetime(1, 1, 2, tzinfo=UTC)  # times outside of these two cannot be shown in every zone
+LAST_TIME = datetime(9999, 12, 30, tzinfo=UTC)
+
+
+class _SqliteDateTime(sqlite_dialect.DATETIME):
+    """SQLite's text of a time, also with a year of fewer than four digits, which raw statements have written."""
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None]:
+        read: Any = super().result_processor(dialect, coltype)
+
+        def process(value: Any) -> datetime | None:
+            try:
+                found: datetime | None = read(value)
+            except ValueError:
+                year, _, rest = value.partition("-")
+                found = read(f"{year:0>4}-{rest}")
+            return found
+
+        return process
+
+
+_SQLITE_TIME: Any = _SqliteDateTime()  # type: ignore[no-untyped-call]
+
+
 class UTCDateTime(TypeDecorator[datetime]):
-    """An aware UTC datetime. Naive ones are refused on the way in; SQLite's naive ones are made UTC on the way out."""
+    """An aware UTC datetime. Naive ones are refused on the way in; SQLite's naive ones are made UTC on the way out.
+
+    A stored time at the very edge of the calendar is read as the nearest one that can be shown in every zone.
+    """
 
     impl = DateTime(timezone=True)
     cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        return dialect.type_descriptor(_SQLITE_TIME if dialect.name == "sqlite" else self.impl_instance)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         return None if value is None else aware(value)
@@ -40,7 +71,8 @@ class UTCDateTime(TypeDecorator[datetime]):
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        read = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return min(max(read, FIRST_TIME), LAST_TIME)
 
 
 JSON_TYPE = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
@@ -84,11 +116,13 @@ class Database:
 def _make_engine(url: str) -> Engine:
     parsed = make_url(url)
     if not parsed.drivername.startswith("sqlite"):
-        return create_engine(url, pool_size=10, max_overflow=10, pool_pre_ping=True)
+        # In the server's own zone a time near the last day of the calendar cannot be read.
+        in_utc = {"options": f"{parsed.query.get('options', '')} -c timezone=UTC".strip()}
+        return create_engine(url, pool_size=10, max_overflow=10, pool_pre_ping=True, hide_parameters=True, connect_args=in_utc)
     in_memory = parsed.database in (None, "", ":memory:")
     if not in_memory:
         Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"connect_args": {"check_same_thread": False, "timeout": 60}}
+    options: dict[str, Any] = {"connect_args": {"check_same_thread": False, "timeout": 60}, "hide_parameters": True}
     if in_memory:
         options["poolclass"] = StaticPool
     engine = create_engine(url, **options)

@@ -109,8 +109,12 @@ def _as_text(value: object) -> str:
 
 
 def _as_sqlite(value: object) -> str:
-    """Return a time as SQLAlchemy keeps it in SQLite: without its zone, which is UTC."""
-    return aware(value).strftime("%Y-%m-%d %H:%M:%S.%f") if isinstance(value, datetime) else str(value)
+    return sqlite_time(value) if isinstance(value, datetime) else str(value)
+
+
+def sqlite_time(at: datetime) -> str:
+    """Return a time as SQLAlchemy keeps it in SQLite: without its zone, which is UTC, and with a year of four digits."""
+    return aware(at).replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
 
 
 def _labelled(shared: Mapping[str, Any], parts: Sequence[ColumnElement[Any]]) -> list[ColumnElement[Any]]:

@@ -10,8 +10,8 @@ from distmark.campaigns.table import Campaign
 from distmark.errors import InvalidInput, NotFound
 from distmark.journeys.table import Journey
 from distmark.partners.model import PERMISSIONS, Permission, Viewer
+from distmark.partners.service import active_viewer
 from distmark.partners.table import Brand, Partner, User
-from distmark.sql import id_of
 
 _Found = TypeVar("_Found")
 AS_RULE = "Act as this user. Without it: the first user (by age of the account) of the brand whose role may do this."
@@ -39,24 +39,22 @@ def viewer_for(
     if partner_id is not None:
         query = query.where(or_(col(User.partner_id) == partner_id, col(User.partner_id).is_(None)))
     # Someone of the named partner first, else someone of the brand: a partner's people see only their own contacts.
-    user = next(iter(sorted(session.exec(query), key=lambda user: user.partner_id != partner_id)), None)
-    if user is None:
+    users = sorted(session.exec(query), key=lambda user: user.partner_id != partner_id)
+    viewer = next((found for user in users if (found := active_viewer(session, user)) is not None), None)
+    if viewer is None:
         others = " other than the author" if but_not else ""
         raise NotFound(
             f"No user{others} may {permission.replace('_', ' ')} here; make one with `distmark init`, or name one with --as EMAIL."
         )
-    return _viewer(user)
+    return viewer
 
 
 def _named(session: Session, email: str) -> Viewer:
     user = session.exec(select(User).where(User.email == email.strip().lower())).first()
-    if user is None or not user.active:
+    viewer = active_viewer(session, user) if user is not None else None
+    if viewer is None:
         raise NotFound(f"There is no active user {email}; check the address given with --as.")
-    return _viewer(user)
-
-
-def _viewer(user: User) -> Viewer:
-    return Viewer(id_of(user), user.role, user.brand_id, user.partner_id, user.name, user.language)
+    return viewer
 
 
 def brand_named(session: Session, key: str) -> Brand:

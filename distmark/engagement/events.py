@@ -1,31 +1,38 @@
 """Events of contacts in other systems: recorded once, many at a time; they wake waiting enrollments and enter contacts into journeys."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 
 from sqlmodel import Session, col, select
 
+from distmark.clock import aware
 from distmark.contacts.model import address_hash, address_key
 from distmark.contacts.table import Contact
-from distmark.engagement.model import EventKind, Verdict
+from distmark.engagement.model import EARLIEST, EventKind, Verdict, is_possible
 from distmark.engagement.table import Event
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
 from distmark.enrollments.wakeups import goal_events, wake_waiting
 from distmark.entries.by_event import ContactEvent, enter_by_events
-from distmark.errors import DistmarkError, InvalidInput, NotFound
+from distmark.errors import DistmarkError, InvalidInput, NotFound, Refused
 from distmark.journeys.model import EventFact
 from distmark.journeys.service import program_of
 from distmark.sql import among, id_of, insert_into, rows_of
 
 MOST_EVENTS = 1000
+MOST_DATA_BYTES = 32_000  # of an event's `data`, as JSON
 
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event that another system reports. Exactly one of `contact_id` and `email` is given; `key` makes a repeat the same event."""
+    """An event that another system reports. Exactly one of `contact_id` and `email` is given; `key` makes a repeat the same event.
+
+    A key is one partner's own, or the brand's when its people report, and of one name: it says nothing about events of others.
+    """
 
     name: str
     contact_id: int | None = None
@@ -54,6 +61,24 @@ class _Whose:
     enrollment: Enrollment | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Keyed:
+    """An event that can be recorded, with the key that makes a repeat the same row, and the hash of what was told."""
+
+    natural_key: str
+    content_hash: str
+    event: NewEvent
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A recorded event. Its `content_hash` is "" when it was recorded before such hashes were kept."""
+
+    event_id: int
+    contact_id: int
+    content_hash: str
+
+
 def record_events(
     session: Session, brand_id: int, events: Sequence[NewEvent], now: datetime, *, partner_id: int | None = None
 ) -> list[RecordedEvent | DistmarkError]:
@@ -61,16 +86,21 @@ def record_events(
 
     Waiting enrollments are woken, and journeys that listen to the event enter the contact, all in the caller's transaction. An event is a
     conversion when said so, when it carries a value, or when a journey the person is in has it as its goal. A refusal (NotFound when no
-    such contact is known to the caller, InvalidInput without a name) keeps no other event from being recorded.
+    such contact is known to the caller, InvalidInput without a name, with an impossible time or too much data, Refused when the key is
+    that of a different event) keeps no other event from being recorded.
     """
-    whose = _whose(session, brand_id, partner_id, events)
+    whose = _whose(session, brand_id, partner_id, events, now)
     rows: dict[str, dict[str, Any]] = {}
-    keys: list[str | DistmarkError] = []
+    keys: list[_Keyed | DistmarkError] = []
     for event, of in zip(events, whose, strict=True):
-        key = of if isinstance(of, DistmarkError) else _natural_key(brand_id, event, of, now)
-        keys.append(key)
-        if isinstance(key, str) and isinstance(of, _Whose) and key not in rows:
-            rows[key] = _row(session, brand_id, event, of, key, now)
+        if isinstance(of, DistmarkError):
+            keys.append(of)
+            continue
+        content_hash = _content_hash(brand_id, event)
+        key = _natural_key(brand_id, partner_id, event, of, content_hash, now)
+        keys.append(_Keyed(key, content_hash, event))
+        if key not in rows:
+            rows[key] = _row(session, event, of, key, now) | {"content_hash": content_hash}
     # One event alone needs no look beforehand: if it was recorded, its row is not inserted.
     known = _known(session, rows) if len(rows) > 1 else {}
     new = [row for key, row in rows.items() if key not in known]
@@ -79,42 +109,68 @@ def record_events(
     known |= _known(session, [key for key in rows if key not in made and key not in known])
     contacts = {of.contact.id: of.contact for of in whose if isinstance(of, _Whose)}
     _spread(session, brand_id, [rows[key] for key in made], contacts, now)
-    return _answers(keys, made, known, rows)
+    made_rows = {key: _Known(event_id, rows[key]["contact_id"], rows[key]["content_hash"]) for key, event_id in made.items()}
+    return _answers(keys, made_rows, known)
 
 
 def _answers(
-    keys: Sequence[str | DistmarkError], made: Mapping[str, int], known: Mapping[str, tuple[int, int]], rows: Mapping[str, dict[str, Any]]
+    keys: Sequence[_Keyed | DistmarkError], made: Mapping[str, _Known], known: Mapping[str, _Known]
 ) -> list[RecordedEvent | DistmarkError]:
     answers: list[RecordedEvent | DistmarkError] = []
     seen: set[str] = set()
-    for key in keys:
-        if isinstance(key, DistmarkError):
-            answers.append(key)
-        elif key in made:
-            answers.append(RecordedEvent(made[key], rows[key]["contact_id"], repeated=key in seen))
-            seen.add(key)
+    for keyed in keys:
+        if isinstance(keyed, DistmarkError):
+            answers.append(keyed)
+            continue
+        row, repeated = made.get(keyed.natural_key) or known[keyed.natural_key], keyed.natural_key not in made or keyed.natural_key in seen
+        seen.add(keyed.natural_key)
+        if row.content_hash not in ("", keyed.content_hash):
+            answers.append(
+                Refused(f'The key "{keyed.event.key}" was used for another event {keyed.event.name} with other content; give each its own.')
+            )
         else:
-            answers.append(RecordedEvent(*known[key], repeated=True))
+            answers.append(RecordedEvent(row.event_id, row.contact_id, repeated))
     return answers
 
 
 # --- whose ------------------------------------------------------------------------------------------------------------------------------
 
 
-def _whose(session: Session, brand_id: int, partner_id: int | None, events: Sequence[NewEvent]) -> list[_Whose | DistmarkError]:
+def _whose(
+    session: Session, brand_id: int, partner_id: int | None, events: Sequence[NewEvent], now: datetime
+) -> list[_Whose | DistmarkError]:
     by_id, by_email = _contacts(session, brand_id, partner_id, events)
     people = {contact.person_key for found in (*by_id.values(), *by_email.values()) for contact in found}
     enrollments = _enrollments(session, brand_id, people)
     whose: list[_Whose | DistmarkError] = []
     for event in events:
-        if not event.name.strip():
-            whose.append(InvalidInput('The event has no name; give one such as "appointment_booked".'))
-        elif event.contact_id is None and not event.email:
-            whose.append(InvalidInput("The event names nobody; give contact_id or email."))
+        if mistake := _mistake(event, now):
+            whose.append(mistake)
         else:
             found = by_email.get(address_key(event.email or ""), []) if event.contact_id is None else by_id.get(event.contact_id, [])
             whose.append(_owner(found, enrollments))
     return whose
+
+
+def _mistake(event: NewEvent, now: datetime) -> InvalidInput | None:
+    if not event.name.strip():
+        return InvalidInput('The event has no name; give one such as "appointment_booked".')
+    if event.contact_id is None and not event.email:
+        return InvalidInput("The event names nobody; give contact_id or email.")
+    if event.at is not None and event.at.tzinfo is None:
+        return InvalidInput(f"The event's time {event.at.isoformat()} has no time zone; give one, such as {event.at.isoformat()}+09:00.")
+    if event.at is not None and not is_possible(event.at, now):
+        return InvalidInput(
+            f"The event's time {event.at.isoformat()} is not between {EARLIEST.date()} and now; give the time at which it happened."
+        )
+    size = len(_as_json(dict(event.data)).encode())
+    if size > MOST_DATA_BYTES:
+        return InvalidInput(f"The event's data has {size:,} bytes; give at most {MOST_DATA_BYTES:,}.")
+    return None
+
+
+def _as_json(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False, sort_keys=True, default=str)
 
 
 def _owner(found: Sequence[Contact], enrollments: Mapping[int, Enrollment]) -> _Whose | DistmarkError:
@@ -158,15 +214,26 @@ def _enrollments(session: Session, brand_id: int, person_keys: Iterable[str]) ->
 # --- the rows ---------------------------------------------------------------------------------------------------------------------------
 
 
-def _natural_key(brand_id: int, event: NewEvent, of: _Whose, now: datetime) -> str:
-    moment = event.at or now
-    return f"event:{brand_id}:{event.key}" if event.key else f"event:{brand_id}:{of.contact.id}:{event.name}:{moment.isoformat()}"
+def _natural_key(brand_id: int, partner_id: int | None, event: NewEvent, of: _Whose, content_hash: str, now: datetime) -> str:
+    """Return the key of the event's row: its own key within the caller's partner (or the brand) and its name, or all its content."""
+    if event.key:
+        scope = f"partner-{partner_id}" if partner_id is not None else "brand"
+        return f"event:{brand_id}:{scope}:{event.name}:{event.key}"
+    return f"event:{brand_id}:{of.contact.id}:{event.name}:{aware(event.at or now).isoformat()}:{content_hash[:16]}"
 
 
-OWN = ("natural_key", "kind", "name", "at", "partner_id", "contact_id", "enrollment_id", "value", "data", "first")
+def _content_hash(brand_id: int, event: NewEvent) -> str:
+    """Return the hash of everything that was told: the same for a repetition, another for an event that differs."""
+    whose = event.contact_id if event.contact_id is not None else address_hash(brand_id, event.email or "")
+    at = None if event.at is None else aware(event.at).isoformat()
+    value = None if event.value is None else float(event.value)
+    return sha256(_as_json([whose, event.name, at, value, dict(event.data), event.conversion]).encode()).hexdigest()
 
 
-def _row(session: Session, brand_id: int, event: NewEvent, of: _Whose, key: str, now: datetime) -> dict[str, Any]:
+OWN = ("natural_key", "content_hash", "kind", "name", "at", "partner_id", "contact_id", "enrollment_id", "value", "data", "first")
+
+
+def _row(session: Session, event: NewEvent, of: _Whose, key: str, now: datetime) -> dict[str, Any]:
     told = event.conversion is not None or event.value is not None
     converted = event.conversion is not False if told else _is_goal(session, of.enrollment, event.name)
     return {
@@ -187,13 +254,14 @@ def _is_goal(session: Session, enrollment: Enrollment | None, name: str) -> bool
     return enrollment is not None and name in goal_events(program_of(session, enrollment.version_id))
 
 
-def _known(session: Session, keys: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """Return event and contact of those natural keys that are recorded."""
+def _known(session: Session, keys: Iterable[str]) -> dict[str, _Known]:
+    """Return the recorded events with these natural keys."""
     wanted = list(keys)
     if not wanted:
         return {}
-    rows = session.exec(select(Event.natural_key, Event.id, Event.contact_id).where(among(session, col(Event.natural_key), wanted)))
-    return {key: (event_id or 0, contact_id) for key, event_id, contact_id in rows}
+    columns = select(Event.natural_key, Event.id, Event.contact_id, Event.content_hash)
+    rows = session.exec(columns.where(among(session, col(Event.natural_key), wanted)))
+    return {key: _Known(event_id or 0, contact_id, content_hash) for key, event_id, contact_id, content_hash in rows}
 
 
 def _mark_first(session: Session, rows: Sequence[dict[str, Any]]) -> None:

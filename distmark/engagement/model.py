@@ -1,6 +1,10 @@
-"""The kinds of engagement events, and verdicts on them. Pure."""
+"""The kinds of engagement events, verdicts on them, and the times that they can have. Pure."""
 
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+CLOCKS_DIFFER = timedelta(hours=1)  # how far the clock of another system may be ahead of ours
 
 
 class EventKind(StrEnum):
@@ -22,3 +26,8 @@ class Verdict(StrEnum):
     human = "human"
     machine = "machine"
     unknown = "unknown"
+
+
+def is_possible(at: datetime, now: datetime) -> bool:
+    """Return whether something that is told at `now` can have happened at `at`: since 1970, and not in the future."""
+    return EARLIEST <= at <= now + CLOCKS_DIFFER

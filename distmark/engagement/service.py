@@ -137,7 +137,8 @@ def record_event(
     """Record something a contact did elsewhere, once per `key`, wake what waits for it, and enter the contact where journeys listen to it.
 
     It is a conversion when said so, when it carries a value, or when a journey the person is in has it as its goal. Errors: NotFound when
-    no such contact is known to the caller, InvalidInput without a name.
+    no such contact is known to the caller, InvalidInput without a name, with an impossible time or too much data, Refused when the key is
+    that of a different event.
     """
     event = NewEvent(name, contact_id, email, at, value, data or {}, key, conversion)
     recorded = record_events(session, brand_id, [event], now, partner_id=partner_id)[0]

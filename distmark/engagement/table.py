@@ -22,6 +22,8 @@ class Event(SQLModel, table=True):
 
     id: int | None = Field(default=None, primary_key=True)
     natural_key: str = Field(unique=True)
+    # Of an event that another system told: the same for a repetition. "" for all others, and for those of before it was kept.
+    content_hash: str = Field(default="", sa_column_kwargs={"server_default": text("''")})
     kind: EventKind
     name: str = ""  # of a custom event or conversion
     verdict: Verdict = Verdict.human

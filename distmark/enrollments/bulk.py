@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import JSON, ColumnElement, Text, and_, cast, column, exists, func, insert, literal, select, update
@@ -10,7 +10,7 @@ from sqlmodel import Session, col
 
 from distmark.enrollments.model import EnrollmentStatus, TimelineKind
 from distmark.enrollments.table import Enrollment, TimelineEntry
-from distmark.sql import among, on_sqlite, row_count
+from distmark.sql import among, on_sqlite, row_count, sqlite_time
 
 MOST_ATTEMPTS = 200  # to change rows that a wake has locked; its transactions take milliseconds
 BETWEEN_ATTEMPTS_SECONDS = 0.02
@@ -93,7 +93,7 @@ def _as_table(session: Session, rows: Sequence[Mapping[str, Any]]) -> Any:
     """Return the rows as a table to select from, with the types of the enrollment's columns."""
     columns = Enrollment.__table__.columns  # type: ignore[attr-defined]
     if on_sqlite(session):
-        given = func.json_each(json.dumps(rows, default=_sqlite_time)).table_valued("value")
+        given = func.json_each(json.dumps(rows, default=sqlite_time)).table_valued("value")
         return select(*(func.json_extract(given.c.value, f"$.{name}").label(name) for name in rows[0])).subquery("given")
     typed = [column(name, columns[name].type) for name in rows[0]]
     return (
@@ -101,10 +101,6 @@ def _as_table(session: Session, rows: Sequence[Mapping[str, Any]]) -> Any:
         .table_valued(*typed)
         .render_derived(name="given", with_types=True)
     )
-
-
-def _sqlite_time(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 def _change_unlocked(

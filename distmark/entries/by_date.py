@@ -25,7 +25,8 @@ from distmark.sql import among, id_of, insert_into
 
 MIDNIGHT = TimeOfDay.read("00:00")
 DAYS_PER_YEAR = 366
-LAST_YEAR = 9000  # later dates are typing errors, and adding to them passes the last day that Python can hold
+# Other dates are typing errors, and an offset from them passes the first or last day that Python can hold.
+FIRST_YEAR, LAST_YEAR = 1000, 9000
 YEARS_TRIED = 8
 
 
@@ -162,11 +163,10 @@ def day_of(entry: Entry, attributes: Mapping[str, Any], zone: ZoneInfo) -> date 
     """Return the contact's date that the entry names; None when the contact has none, or one that cannot be read."""
     if entry.date is None:
         return None
-    if entry.date.day is not None:
-        return entry.date.day
-    # A journey's own data exists only after entering, so no contact can enter by it.
-    found = as_date(attributes.get(entry.date.attribute), zone) if entry.date.root == "contact" else None
-    return found if found is not None and found.year <= LAST_YEAR else None
+    found = entry.date.day
+    if found is None and entry.date.root == "contact":  # a journey's own data exists only after entering, so no contact can enter by it
+        found = as_date(attributes.get(entry.date.attribute), zone)
+    return found if found is not None and FIRST_YEAR <= found.year <= LAST_YEAR else None
 
 
 def next_occasion(entry: Entry, day: date, zone: ZoneInfo, since: datetime, *, strictly: bool = False) -> Occasion | None:

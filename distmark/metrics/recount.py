@@ -42,6 +42,7 @@ WITH placed AS (
   LEFT JOIN message m ON m.id = v.message_id
   LEFT JOIN enrollment e ON e.id = coalesce(v.enrollment_id, m.enrollment_id)
   WHERE coalesce(m.version_id, e.version_id) IS NOT NULL
+    AND julianday(v.at) BETWEEN 2440587.5 AND julianday(v.received_at) + 1.0 / 24
 )
 """
 EVERY_TIME = """
@@ -79,6 +80,10 @@ POSTGRES = (
     ("date(m.at)", "date(m.at AT TIME ZONE 'UTC')"),
     ("date(at)", "date(at AT TIME ZONE 'UTC')"),
     ("date(min(at))", "date(min(at) AT TIME ZONE 'UTC')"),
+    (
+        "julianday(v.at) BETWEEN 2440587.5 AND julianday(v.received_at) + 1.0 / 24",
+        "v.at BETWEEN '1970-01-01 00:00:00+00' AND v.received_at + interval '1 hour'",
+    ),
     ("json_extract(m.detail, '$.outcome')", "m.detail->>'outcome'"),
 )
 

@@ -1,16 +1,17 @@
 """The roll-up: moves and engagement events become counts, each row once. Writes its room's tables and the rows' `rolled`, nothing else."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, func, not_, or_, select, text, update
+from sqlalchemy import Interval, Row, func, literal, not_, or_, select, text, update
 from sqlmodel import Session, col
 
 from distmark.clock import stopwatch
 from distmark.db import Database
-from distmark.engagement.model import EventKind, Verdict
+from distmark.engagement.model import CLOCKS_DIFFER, EARLIEST, EventKind, Verdict, is_possible
 from distmark.engagement.table import Event
 from distmark.enrollments.table import Enrollment, TimelineEntry
 from distmark.experiments.service import entries_of, note_entries
@@ -32,6 +33,7 @@ from distmark.metrics.send_times import add_hours
 from distmark.metrics.table import Count, RollUp
 from distmark.sql import insert_into, on_sqlite
 
+log = logging.getLogger("distmark.metrics")
 BATCH = 5_000
 ROLL_UP_LOCK = 0x64697374  # any constant: the advisory lock that lets one roll-up run at a time on Postgres
 
@@ -109,7 +111,10 @@ def _take_moves(session: Session, batch: int) -> tuple[int, Deltas]:
 
 
 def _take_events(session: Session, batch: int) -> tuple[int, Deltas]:
-    rows = session.execute(_unrolled_events(batch)).all()
+    taken = session.execute(_unrolled_events(batch)).all()
+    rows = [row for row in taken if is_possible(row.at, row.received_at)]
+    if len(rows) < len(taken):
+        log.warning("events with impossible times are counted nowhere: %s", sorted({row.id for row in taken} - {row.id for row in rows}))
     deltas: Deltas = {}
     places = {row.id: place for row in rows if (place := _place_of(row)) is not None}
     for row in rows:
@@ -122,8 +127,8 @@ def _take_events(session: Session, batch: int) -> tuple[int, Deltas]:
             _bump(deltas, place.key(row.at.date(), metric), tally)
     _count_once(session, rows, places, deltas)
     add_hours(session, rows)
-    _mark(session, Event, [row.id for row in rows])
-    return len(rows), deltas
+    _mark(session, Event, [row.id for row in taken])
+    return len(taken), deltas
 
 
 def _unrolled_events(batch: int) -> Any:
@@ -132,6 +137,7 @@ def _unrolled_events(batch: int) -> Any:
         select(
             col(Event.id),
             col(Event.at),
+            col(Event.received_at),
             col(Event.kind),
             col(Event.verdict),
             col(Event.name),
@@ -202,9 +208,19 @@ def _counted_at(session: Session, subjects: Iterable[Subject]) -> dict[Subject, 
     ):
         if of in ids:
             once = select(col(Event.kind), column, func.min(col(Event.at))).where(column.in_(ids[of]), col(Event.rolled), apart, _once())
+            once = once.where(_was_counted(session))
             for kind, id_, at in session.execute(once.group_by(col(Event.kind), column)).all():
                 counted[Subject(kind, of, id_)] = at
     return counted
+
+
+def _was_counted(session: Session) -> Any:
+    """Return the condition that the event's time is possible; see `is_possible`."""
+    at, received_at = col(Event.at), col(Event.received_at)
+    if on_sqlite(session):  # which compares texts, and knows no year of three digits
+        ahead = CLOCKS_DIFFER.total_seconds() / 86_400
+        return func.julianday(at).between(literal(2_440_587.5), func.julianday(received_at) + literal(ahead))
+    return at.between(EARLIEST, received_at + literal(CLOCKS_DIFFER, Interval()))
 
 
 def _once() -> Any:

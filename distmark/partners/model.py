@@ -27,6 +27,7 @@ class Permission(StrEnum):
     write_contacts = "write_contacts"
     see_results = "see_results"
     run_operations = "run_operations"
+    record_events = "record_events"
     use_api = "use_api"
 
 
@@ -57,6 +58,7 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
             Permission.enrol_contacts,
             Permission.see_contacts,
             Permission.write_contacts,
+            Permission.record_events,
             Permission.see_results,
             Permission.use_api,
         }

@@ -17,7 +17,7 @@ from sqlalchemy import delete
 from sqlmodel import Session, col, select
 
 from distmark.errors import InvalidInput, NotAllowed, NotFound
-from distmark.partners.model import Permission, Viewer
+from distmark.partners.model import Permission, Role, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.table import Brand, Partner, SignIn, User
 from distmark.sql import id_of
@@ -90,13 +90,13 @@ def _is_active(session: Session, user: User) -> bool:
     if not user.active:
         return False
     if user.partner_id is None:
-        return True
+        return user.role is not Role.partner  # nobody can say whose rows a partner's person without a partner may see
     partner = session.get(Partner, user.partner_id)
     return partner is not None and partner.active
 
 
 def active_viewer(session: Session, user: User) -> Viewer | None:
-    """Return the viewer of this user; None when the user or its partner is no longer active."""
+    """Return the viewer of this user; None when the user or its partner is no longer active, or a partner's person has no partner."""
     return _viewer(user) if _is_active(session, user) else None
 
 

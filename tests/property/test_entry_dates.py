@@ -13,7 +13,7 @@ from distmark.clock import FixedClock
 from distmark.db import Database
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
-from distmark.entries.by_date import Occasion, due_at, next_occasion
+from distmark.entries.by_date import Occasion, day_of, due_at, next_occasion
 from distmark.entries.table import Entrance
 from distmark.journeys.entry import Entry
 from distmark.journeys.times import Offset
@@ -130,3 +130,20 @@ def test_flow_that_comes_by_whenever_enters_each_occasion_once(
     assert entered == sum(row.verdict == "enrolled" for row in rows)
     assert {row.verdict for row in rows} <= {"enrolled", "already_in"}
     database.close()
+
+
+@given(
+    day=st.dates() | st.just(date.min) | st.just(date.max),
+    at=times,
+    offset=st.sampled_from(OFFSETS),
+    zone=st.sampled_from(ZONES),
+    yearly=st.booleans(),
+)
+def test_every_date_that_a_calendar_holds_has_an_occasion_or_none(day: date, at: time, offset: str, zone: str, yearly: bool):
+    entry, place = entry_of(at, offset, yearly), ZoneInfo(zone)
+
+    counted = day_of(entry, {"birthday": day.isoformat()}, place)
+
+    assert (counted is None) == (not 1000 <= day.year <= 9000)
+    if counted is not None:
+        assert yearly == (next_occasion(entry, counted, place, BEGIN) is not None) or not yearly

@@ -1,5 +1,7 @@
 """The events API: its permission, its verdicts, and harmless repeats."""
 
+from datetime import UTC, datetime
+
 import pytest
 from sqlmodel import select
 
@@ -95,3 +97,70 @@ def test_unreadable_event_is_answered_422_with_the_number_of_the_request(guest, 
 
     assert answer.status_code == 422
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+def token_of(pair: PartnerPair, role: Role, **fields: object) -> dict[str, str]:
+    with pair.db.writing() as session:
+        user = make.make_user(session, role, pair.brand, **fields)
+    return {"authorization": f"Bearer {api_token(pair.app.state.site, user.id)}"}
+
+
+@pytest.mark.parametrize("role", [Role.marketer, Role.approver])
+def test_people_who_see_no_contacts_record_no_events(pair: PartnerPair, guest, role: Role):
+    body = {"name": "bought", "contact_id": pair.here.contact.id, "value": 1000}
+
+    for content in (body, {"events": [body]}):
+        assert guest.post("/api/v1/events", json=content, headers=token_of(pair, role)).status_code == 403
+
+    with pair.db.reading() as session:
+        assert session.exec(select(Event)).all() == []
+
+
+def test_partners_person_without_a_partner_is_nobody(pair: PartnerPair, guest):
+    with pair.db.writing() as session:
+        user = make.make_user(session, Role.partner, partner=pair.here.partner)
+        user.partner_id = None
+        session.add(user)
+    headers = {"authorization": f"Bearer {api_token(pair.app.state.site, user.id)}"}
+
+    answer = guest.post("/api/v1/events", json={"name": "bought", "contact_id": pair.here.contact.id}, headers=headers)
+
+    assert answer.status_code == 401
+
+
+def test_another_event_under_the_same_key_is_answered_409_with_the_key(pair: PartnerPair, guest, bearer):
+    body = {"name": "account_opened", "contact_id": pair.here.contact.id, "key": "crm-17", "value": 100000}
+    guest.post("/api/v1/events", json=body, headers=bearer)
+
+    one = guest.post("/api/v1/events", json=body | {"value": 5}, headers=bearer)
+    many = guest.post("/api/v1/events", json={"events": [body, body | {"value": 5}]}, headers=bearer)
+
+    assert one.status_code == 409
+    assert "crm-17" in one.json()["detail"]
+    assert [each["verdict"] for each in many.json()["results"]] == ["repeated", "refused"]
+    assert many.json()["results"][1]["reason"] == "key_used"
+
+
+@pytest.mark.parametrize("at", ["0999-06-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00", "2026-11-24T09:00:00Z"])
+def test_impossible_time_is_answered_422_alone_and_by_its_own_verdict_in_a_list(pair: PartnerPair, guest, bearer, at: str):
+    body = {"name": "account_opened", "contact_id": pair.here.contact.id}
+
+    one = guest.post("/api/v1/events", json=body | {"at": at}, headers=bearer)
+    many = guest.post("/api/v1/events", json=[body | {"at": at}, body], headers=bearer)
+
+    assert one.status_code == 422
+    assert "time" in one.json()["detail"]
+    assert [each["verdict"] for each in many.json()["results"]] == ["refused", "recorded"]
+
+
+def test_pages_show_a_stored_event_with_an_impossible_time(pair: PartnerPair):
+    with pair.db.writing() as session:
+        for number, year in enumerate((1, 999, 9999)):
+            at = datetime(year, 12, 31, 23, 59, 59, tzinfo=UTC)
+            row = {"natural_key": f"event-{number}", "kind": "converted", "name": "bought", "at": at, "received_at": at, "first": True}
+            whose = {"brand_id": pair.brand.id, "partner_id": pair.here.partner.id, "contact_id": pair.here.enrolled.id}
+            session.add(Event(**row, **whose, enrollment_id=pair.here.enrollment.id))
+    client = pair.as_()
+
+    for path in ("/", f"/contacts/{pair.here.enrolled.id}", f"/results/{pair.journey.key}"):
+        assert client.get(path).status_code == 200, path

@@ -19,8 +19,9 @@ from distmark.entries.api_calls import (
     RequestedContact,
     enter_by_call,
 )
-from distmark.errors import DistmarkError, NotFound
-from distmark.partners.model import Viewer
+from distmark.errors import DistmarkError, NotFound, Refused
+from distmark.partners.model import Permission, Viewer
+from distmark.partners.service import require
 from distmark.web.api.bodies import Id, check_storable, problems_json, problems_of, problems_response, raw_body, read_json
 from distmark.web.api.viewer import api_viewer
 from distmark.web.visit import Site
@@ -28,6 +29,7 @@ from distmark.web.visit import Site
 router = APIRouter(prefix="/api/v1")
 LONGEST_KEY = 200
 MOST_FIELDS = 100
+REASONS: dict[type[DistmarkError], str] = {NotFound: "unknown_contact", Refused: "key_used"}
 Email = Annotated[str, Field(min_length=3, max_length=254)]
 
 
@@ -124,9 +126,11 @@ def _idempotency_key(request: Request) -> str | None:
 def post_events(request: Request, body: bytes = raw_body, viewer: Viewer = api_viewer) -> Response:
     """Record one event, or up to 1,000 as {"events": [...]}; an event with the verdict recorded is committed.
 
-    One event is answered by 201, or by 200 when the same `key` came before. Many events are answered by 200 with a verdict for each, in
-    order: recorded, repeated or refused; a refused event does not keep the others from being recorded.
+    One event is answered by 201, by 200 when the same event came before under its `key`, and by 409 when another one did. Many events are
+    answered by 200 with a verdict for each, in order: recorded, repeated or refused; a refused event does not keep the others from being
+    recorded.
     """
+    require(viewer, Permission.record_events)
     site: Site = request.app.state.site
     try:
         content = read_json(body)
@@ -186,6 +190,5 @@ def _record_many(site: Site, viewer: Viewer, many: Sequence[Any]) -> dict[str, A
 
 def _verdict_json(answer: RecordedEvent | DistmarkError) -> dict[str, Any]:
     if isinstance(answer, DistmarkError):
-        reason = "unknown_contact" if isinstance(answer, NotFound) else "unreadable"
-        return {"verdict": "refused", "reason": reason, "detail": str(answer)}
+        return {"verdict": "refused", "reason": REASONS.get(type(answer), "unreadable"), "detail": str(answer)}
     return {"verdict": "repeated" if answer.repeated else "recorded", "event_id": answer.event_id, "contact_id": answer.contact_id}
