@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import delete
 from sqlmodel import Session, col, select
 
+from distmark.campaigns.offers import offered_journey, offers_of
 from distmark.campaigns.service import add_members, list_campaigns
 from distmark.campaigns.table import Campaign, CampaignStatus
 from distmark.compliance.service import record
@@ -22,7 +23,6 @@ from distmark.entries.table import EnrolCall
 from distmark.errors import InvalidInput, NotFound, Refused
 from distmark.journeys.definition import FieldType
 from distmark.journeys.findings import closest
-from distmark.journeys.service import get_journey
 from distmark.partners.model import Permission, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.service import require
@@ -96,7 +96,8 @@ def enter_by_call(session: Session, viewer: Viewer, call: EntryCall, now: dateti
 
     The same key gets the same answer for 30 days, and enters no contact again. Errors, none of which enters any contact: InvalidCall when a
     contact is not named or its data does not fit the journey's `journey_fields`, NotFound for a journey or campaign outside the viewer's
-    sight, Refused for one that takes no contacts, InvalidInput when the key was used for another call.
+    sight, Refused for one that takes no contacts or is offered to other partners than a contact's, InvalidInput when the key was used for
+    another call.
     """
     require(viewer, Permission.enrol_contacts)
     _check_size(call)
@@ -106,6 +107,7 @@ def enter_by_call(session: Session, viewer: Viewer, call: EntryCall, now: dateti
     entry_point = _entry_point(session, viewer, call)
     _check(entry_point, call.contacts)
     found = _requested_contacts(session, viewer, call.contacts)
+    _check_offer(session, entry_point, found)
     results = _enter(session, viewer, entry_point, call, found, now)
     answers = [_answer(contact, results) for contact in found]
     if row_id is not None:
@@ -147,7 +149,7 @@ def _claim_key(session: Session, viewer: Viewer, call: EntryCall, now: datetime)
 
 
 def _entry_point(session: Session, viewer: Viewer, call: EntryCall) -> EntryPoint:
-    journey = get_journey(session, viewer, call.journey_key)
+    journey = offered_journey(session, viewer, call.journey_key)
     campaign = _campaign(session, viewer, call.campaign_key, id_of(journey)) if call.campaign_key else None
     entry_point = open_entry_point(session, journey, campaign, call.contacts_per_run)
     if entry_point is None:
@@ -164,6 +166,16 @@ def _campaign(session: Session, viewer: Viewer, key: str, journey_id: int) -> Ca
     if campaign.status not in (CampaignStatus.open, CampaignStatus.paused):
         raise Refused(f'Campaign "{campaign.name}" is {campaign.status}: nobody can be enrolled until it is open.')
     return campaign
+
+
+def _check_offer(session: Session, entry_point: EntryPoint, contacts: Sequence[Contact | None]) -> None:
+    """Raise Refused when the journey is not offered to the partner of a contact; a campaign's own offer is checked with its members."""
+    if entry_point.campaign_id is not None:
+        return
+    offer = offers_of(session, [entry_point.journey_id])[entry_point.journey_id]
+    outside = next((each for each in contacts if each is not None and not offer.is_open_to(each.partner_id)), None)
+    if outside is not None:
+        raise Refused(f"The journey is not offered to the partner of contact {outside.id} now; name a campaign that is, or leave it out.")
 
 
 # --- checking ---------------------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from typing import Any
 from sqlalchemy import Row, func, or_, select
 from sqlmodel import Session, col
 
-from distmark.campaigns.table import Campaign
+from distmark.campaigns.offers import offered_journey
+from distmark.campaigns.service import get_campaign
 from distmark.db import Database
 from distmark.errors import NotAllowed, NotFound
 from distmark.experiments.service import DecidedExperiments, decide_due_experiments
@@ -84,10 +85,9 @@ def results(
     Raises NotFound and NotAllowed.
     """
     _require(viewer)
-    query = select(Journey).where(col(Journey.brand_id) == viewer.brand_id, col(Journey.key) == journey_key)
-    journey = session.scalars(query).one_or_none()
-    if journey is None:
-        raise NotFound(f"There is no journey {journey_key}; `distmark journeys list` shows those there are.")
+    journey = offered_journey(session, viewer, journey_key)
+    if campaign_id is not None and get_campaign(session, viewer, campaign_id).journey_id != journey.id:
+        raise NotFound(f"There is no campaign {campaign_id} of this journey among yours.")
     return journey_results(
         session,
         journey,
@@ -102,13 +102,7 @@ def results(
 def campaign_results(session: Session, viewer: Viewer, campaign_id: int, days: int = SERIES_DAYS) -> Results:
     """Return the results of one campaign; a partner sees their own contacts only. Raises NotFound, NotAllowed."""
     _require(viewer)
-    campaign = session.get(Campaign, campaign_id)
-    if (
-        campaign is None
-        or campaign.brand_id != viewer.brand_id
-        or campaign.partner_id not in (None, viewer.partner_id or campaign.partner_id)
-    ):
-        raise NotFound(f"There is no campaign {campaign_id}.")
+    campaign = get_campaign(session, viewer, campaign_id)
     journey = session.get_one(Journey, campaign.journey_id)
     return journey_results(session, journey, campaign_id=campaign_id, partner_id=viewer.partner_id, days=days, lang=viewer.language)
 
@@ -169,11 +163,6 @@ def home_numbers(session: Session, viewer: Viewer, since: date) -> dict[str, int
 def _require(viewer: Viewer) -> None:
     if not viewer.may(Permission.see_results):
         raise NotAllowed(f"{viewer.name} ({viewer.role}) may not see results; ask an administrator for the right.")
-
-
-def _may_see(viewer: Viewer, campaign: Campaign) -> bool:
-    shared = viewer.partner_id is None or campaign.partner_id in (None, viewer.partner_id)
-    return campaign.brand_id == viewer.brand_id and shared
 
 
 def _versions_of(session: Session, journey: Journey, number: int | None) -> list[JourneyVersion]:

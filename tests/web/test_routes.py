@@ -9,11 +9,13 @@ from fastapi.routing import APIRoute
 from sqlalchemy import select
 from sqlmodel import SQLModel
 
+from distmark.journeys.table import Journey
 from distmark.partners.model import PERMISSIONS, Permission, Role
-from distmark.web.api.viewer import ApiViewer
+from distmark.web.api.viewer import ApiViewer, api_token
 from distmark.web.pages import PAGES, mailbox
 from distmark.web.pages.recipient import ForRecipients
 from distmark.web.permissions import Anyone, Needs
+from tests import factories as make
 from tests.web.conftest import PartnerPair
 
 PUBLIC = {
@@ -277,3 +279,25 @@ def test_permissions_cover_every_write(pair: PartnerPair):
         needed = declared(route)[0]
         if route.methods & {"POST", "PUT", "DELETE"} and isinstance(needed, Needs):
             assert isinstance(needed.permission, Permission), f"{route.path} changes something and must name a permission"
+
+
+def test_journey_offered_to_one_partner_is_nothing_to_another_at_any_door(pair: PartnerPair, guest):
+    with pair.db.writing() as session:
+        version = make.make_version(session, pair.brand)
+        make.make_campaign(session, version, partner_id=pair.there.partner.id)
+        key = session.get_one(Journey, version.journey_id).key
+        user = make.make_user(session, Role.partner, partner=pair.here.partner)
+    bearer = {"authorization": f"Bearer {api_token(pair.app.state.site, user.id)}"}
+    client = pair.as_()
+
+    answers = {
+        "results": client.get(f"/results/{key}").status_code,
+        "control": client.get(f"/journeys/{key}/control").status_code,
+        "enter": guest.post(
+            f"/api/v1/journeys/{key}/enrollments", json={"contacts": [{"id": pair.here.contact.id}]}, headers=bearer
+        ).status_code,
+        "pause": guest.post("/api/v1/control/pause", json={"journey": key}, headers=bearer).status_code,
+    }
+
+    assert set(answers.values()) <= {403, 404}, answers
+    assert key not in client.get("/results").text

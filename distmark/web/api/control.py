@@ -9,13 +9,14 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from sqlmodel import Session, col, select
 
+from distmark.campaigns.offers import offered_journey
 from distmark.campaigns.table import Campaign
 from distmark.enrollments import control
 from distmark.enrollments.control import ResumePlan
 from distmark.enrollments.suspensions import Scope
 from distmark.entries.api_calls import InvalidCall
 from distmark.errors import NotFound
-from distmark.journeys.service import get_journey, versions_of
+from distmark.journeys.service import versions_of
 from distmark.journeys.table import Journey
 from distmark.partners.model import Viewer
 from distmark.partners.scope import visible
@@ -176,7 +177,7 @@ def _scope_of(session: Session, viewer: Viewer, scope_request: ScopeRequest) -> 
     """Return the scope that the request names; NotFound when a named row is not among the viewer's."""
     if scope_request.enrollments:
         return Scope.listed(scope_request.enrollments)
-    journey = get_journey(session, viewer, scope_request.journey) if scope_request.journey else None
+    journey = offered_journey(session, viewer, scope_request.journey) if scope_request.journey else None
     version_id = _version_id(session, journey, scope_request.version) if journey and scope_request.version is not None else None
     return Scope(
         journey_id=id_of(journey) if journey and version_id is None else None,

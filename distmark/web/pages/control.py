@@ -9,6 +9,7 @@ from fastapi.responses import Response
 from sqlmodel import Session, col, select
 from starlette.datastructures import FormData
 
+from distmark.campaigns.offers import offered_journey
 from distmark.campaigns.service import get_campaign
 from distmark.campaigns.table import CampaignStatus
 from distmark.contacts.service import get_contact
@@ -75,7 +76,7 @@ FindSubject = Callable[[Session], ControlSubject]
 
 def _journey(visit: Visit, key: str) -> FindSubject:
     def find(session: Session) -> ControlSubject:
-        row = journeys.get_journey(session, visit.viewer, key)
+        row = offered_journey(session, visit.viewer, key)
         name = visit.translator.named(row.name) or row.key
         return ControlSubject(Scope(journey_id=row.id), N_("Journey"), name, f"/journeys/{key}/control", f"/journeys/{key}")
 
@@ -84,7 +85,7 @@ def _journey(visit: Visit, key: str) -> FindSubject:
 
 def _version(visit: Visit, key: str, number: int) -> FindSubject:
     def find(session: Session) -> ControlSubject:
-        row = journeys.get_journey(session, visit.viewer, key)
+        row = offered_journey(session, visit.viewer, key)
         version = next((each for each in journeys.versions_of(session, id_of(row)) if each.number == number), None)
         if version is None:
             raise NotFound(f"This journey has no version {number}.")

@@ -7,9 +7,9 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from sqlmodel import Session
 
+from distmark.campaigns import offers
 from distmark.campaigns import service as campaigns
 from distmark.enrollments import service as enrollments
-from distmark.errors import NotFound
 from distmark.journeys import service as journeys
 from distmark.journeys.program import Program
 from distmark.journeys.service import newest_by_journey
@@ -69,7 +69,7 @@ def results_list(visit: Visit = needs(Permission.see_results)) -> Response:
 
 def _journeys(session: Session, visit: Visit) -> list[Journey]:
     published = newest_by_journey(session, visit.viewer, (VersionStatus.registered, VersionStatus.retired))
-    return [journey for journey in journeys.list_journeys(session, visit.viewer) if journey.id in published]
+    return [journey for journey in offers.offered_journeys(session, visit.viewer) if journey.id in published]
 
 
 @router.get("/results/{key}")
@@ -83,10 +83,8 @@ def results_page(
     """Show the results of a journey, of one version or of one campaign."""
     days = days if days in DAYS else DAYS[1]
     with visit.reading() as session:
-        journey = journeys.get_journey(session, visit.viewer, key)
+        journey = offers.offered_journey(session, visit.viewer, key)
         offered = [row for row in campaigns.list_campaigns(session, visit.viewer) if row.journey_id == journey.id]
-        if campaign is not None and campaign not in {row.id for row in offered}:
-            raise NotFound(f"There is no campaign {campaign} of this journey among yours.")
         found = metrics.results(session, visit.viewer, key, version=version, campaign_id=campaign, days=days)
         versions = [row for row in journeys.versions_of(session, id_of(journey)) if row.registered_at is not None]
         newest = next((row for row in versions if version in (None, row.number)), None)
