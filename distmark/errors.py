@@ -17,6 +17,10 @@ class Refused(DistmarkError):
     """The thing exists and the person may act, but not now or not like this (wrong status, broken rule)."""
 
 
+class SelectionChanged(Refused):
+    """The people or numbers that a person agreed to are not those of now. Nothing was changed; the person looks again."""
+
+
 class InvalidInput(DistmarkError):
     """An input that cannot be read; the text names the place."""
 

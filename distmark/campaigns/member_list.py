@@ -1,9 +1,10 @@
 """Members of campaigns with their contacts, as the campaign page lists them: pending members, one member, and a member's neighbours."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import ColumnElement, and_, or_
 from sqlmodel import Session, col, func, select
 
 from distmark.campaigns.table import Campaign, Member, MemberStatus
@@ -11,6 +12,7 @@ from distmark.contacts.service import mentions
 from distmark.contacts.table import Contact
 from distmark.partners.model import Viewer
 from distmark.partners.scope import visible
+from distmark.sql import among
 
 
 def pending_by_campaign(session: Session, viewer: Viewer) -> dict[int, int]:
@@ -37,18 +39,25 @@ def member_with_contact(session: Session, viewer: Viewer, campaign_id: int, cont
     return (found[0], found[1]) if found else None
 
 
-def contacts_to_enrol(session: Session, viewer: Viewer, campaign_id: int, member_ids: Sequence[int], limit: int) -> list[Contact]:
-    """Return the contacts of the named members, of all pending members when none is named, in the order of the members."""
+def contacts_of_members(session: Session, viewer: Viewer, campaign_id: int, member_ids: Collection[int]) -> list[Contact]:
+    """Return the contacts of these members of the campaign, in the order of the members; those outside the viewer's sight are left out."""
     statement = (
         visible(select(Contact), Contact, viewer)
         .join(Member, col(Member.contact_id) == col(Contact.id))
-        .where(Member.campaign_id == campaign_id, col(Contact.erased_at).is_(None))
+        .where(Member.campaign_id == campaign_id, among(session, col(Member.id), member_ids), col(Contact.erased_at).is_(None))
     )
-    if member_ids:
-        statement = statement.where(col(Member.id).in_(list(member_ids)))
-    else:
-        statement = statement.where(Member.status == MemberStatus.pending)
-    return list(session.exec(statement.order_by(col(Member.id)).limit(limit)))
+    return list(session.exec(statement.order_by(col(Member.id))))
+
+
+def with_status(session: Session, status: MemberStatus, blocked: Collection[int]) -> ColumnElement[bool]:
+    """Return the condition on a member's status. Pending members that cannot begin, the contacts `blocked`, count as error."""
+    own = col(Member.status) == status
+    if not blocked or status not in (MemberStatus.pending, MemberStatus.error):
+        return own
+    among_blocked = among(session, col(Member.contact_id), blocked)
+    if status is MemberStatus.pending:
+        return and_(own, ~among_blocked)
+    return or_(own, and_(col(Member.status) == MemberStatus.pending, among_blocked))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +69,13 @@ class Neighbours:
     after: int | None
 
 
-def neighbours(session: Session, viewer: Viewer, member: Member, status: MemberStatus | None, text: str) -> Neighbours:
+def neighbours(
+    session: Session, viewer: Viewer, member: Member, status: MemberStatus | None, text: str, blocked: Collection[int] = ()
+) -> Neighbours:
     """Return the member's neighbours in the order of the table with this filter, for the preview's ‹ › buttons."""
     conditions = [col(Member.campaign_id) == member.campaign_id, *mentions(text)]
     if status is not None:
-        conditions.append(col(Member.status) == status)
+        conditions.append(with_status(session, status, blocked))
 
     def in_table(column: Any) -> Any:
         joined = select(column).select_from(Member).join(Contact, col(Contact.id) == col(Member.contact_id))

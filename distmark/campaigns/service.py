@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, exists, func, or_, update
 from sqlmodel import Session, col, select
 
+from distmark.campaigns.member_list import with_status
 from distmark.campaigns.table import Campaign, CampaignStatus, Member, MemberStatus, PartnerBlocks
 from distmark.compliance.service import record
 from distmark.contacts.service import mentions
@@ -224,8 +225,27 @@ def member_ids_of(session: Session, campaign_id: int | None, contact_ids: Collec
     return {contact_id: member_id for contact_id, member_id in rows if member_id is not None}
 
 
+def rejected_among(session: Session, campaign_id: int | None, contact_ids: Collection[int]) -> set[int]:
+    """Return the contacts among these that their partner left out of the campaign; none without a campaign."""
+    if campaign_id is None:
+        return set()
+    rejected = select(Member.contact_id).where(Member.campaign_id == campaign_id, Member.status == MemberStatus.rejected)
+    return set(session.exec(rejected.where(among(session, col(Member.contact_id), contact_ids))))
+
+
+def refuse_members(session: Session, campaign_id: int | None, reasons: Mapping[int, str], now: datetime) -> None:
+    """Set the members of these contacts to error, each with the reason why it could not be enrolled; one left out meanwhile stays so."""
+    if campaign_id is None:
+        return
+    for reason in dict.fromkeys(reasons.values()):
+        of_reason = [contact_id for contact_id, given in reasons.items() if given == reason]
+        refused = update(Member).where(col(Member.campaign_id) == campaign_id, among(session, col(Member.contact_id), of_reason))
+        refused = refused.where(col(Member.status) != MemberStatus.rejected)
+        session.execute(refused.values(status=MemberStatus.error, decided_at=now, error=reason))
+
+
 def approve_members(session: Session, campaign_id: int | None, contact_ids: Collection[int], now: datetime) -> None:
-    """Set the members of these contacts to approved, since they were enrolled; without a campaign nothing changes."""
+    """Set the members of these contacts to approved, since they are enrolled or queued; without a campaign nothing changes."""
     if campaign_id is None:
         return
     enrolled = update(Member).where(col(Member.campaign_id) == campaign_id, among(session, col(Member.contact_id), contact_ids))
@@ -240,15 +260,16 @@ def members(
     text: str = "",
     after_id: int | None = None,
     limit: int = 50,
+    blocked: Collection[int] = (),
 ) -> MemberPage:
     """Return the campaign's members within the viewer's sight, with their contacts, in the order of adding.
 
-    `text` selects contacts as in `find_contacts`; `after_id` is the `next_after` of the page before.
+    `text` selects contacts as in `find_contacts`; `after_id` is the `next_after` of the page before; `blocked` as in `with_status`.
     """
     get_campaign(session, viewer, campaign_id)
     conditions = [col(Member.campaign_id) == campaign_id, *mentions(text)]
     if status is not None:
-        conditions.append(col(Member.status) == status)
+        conditions.append(with_status(session, status, blocked))
     with_contact = col(Contact.id) == col(Member.contact_id)
     counting = select(func.count(col(Member.id))).join(Contact, with_contact)
     total = session.exec(visible(counting, Contact, viewer).where(*conditions)).one()

@@ -61,7 +61,7 @@ class Member(SQLModel, table=True):
     added_at: datetime = Field(sa_type=UTCDateTime)
     added_by_id: int | None = Field(default=None, foreign_key="user_account.id")
     decided_at: datetime | None = Field(default=None, sa_type=UTCDateTime)
-    error: str = ""  # the reason why it could not be enrolled
+    error: str = ""  # the verdict by which it could not be enrolled after it was approved
 
 
 class PartnerBlocks(SQLModel, table=True):

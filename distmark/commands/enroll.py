@@ -29,6 +29,7 @@ VERDICTS = {
     "other_partner": "is in it with another partner",
     "not_matching": "is not among those whom it is for",
     "draining": "is not taken now: nobody new enters until it is resumed",
+    "left_out": "was left out of this campaign by its partner",
     "queued": "enters later, when it takes more",
 }
 

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from sqlmodel import Session, col, select
 
 from distmark.campaigns.attributes import campaign_attributes
-from distmark.campaigns.service import approve_members, member_ids_of
+from distmark.campaigns.service import approve_members, member_ids_of, rejected_among
 from distmark.campaigns.table import Campaign
 from distmark.channels.registry import address_of
 from distmark.compliance.service import require_sendable
@@ -69,6 +69,7 @@ def enter(session: Session, entry_point: EntryPoint, entrants: Sequence[Entrant]
     enrollment_ids = _insert(session, entry_point, entering, context)
     return_room(session, entry_point, len(entering) - len(enrollment_ids), context.now)
     queue_entrants(session, entry_point, beyond_cap, context)
+    approve_members(session, entry_point.campaign_id, [id_of(entrant.contact) for entrant in beyond_cap], context.now)
     queued = {id_of(entrant.contact) for entrant in beyond_cap}
     return [_final_result(results[id_of(entrant.contact)], enrollment_ids, queued) for entrant in entrants]
 
@@ -86,7 +87,8 @@ def _final_result(result: EnrolResult, enrollment_ids: Mapping[int, int], queued
 def check_eligibility(session: Session, entry_point: EntryPoint, entrants: Sequence[Entrant], now: datetime) -> dict[int, EnrolResult]:
     """Return by contact id whether each contact may enter now, changing nothing.
 
-    The first reason against it counts, in this order: address, suppression, consent, re-entry, drain, filter. The cap is not looked at.
+    The first reason against it counts, in this order: left out of the campaign, address, suppression, consent, re-entry, drain, filter.
+    The cap is not looked at.
     """
     results = _eligibility(session, entry_point, [entrant.contact for entrant in entrants], now)
     rule = entry_point.definition.entry.filter
@@ -151,9 +153,13 @@ def _eligibility(session: Session, entry_point: EntryPoint, contacts: Sequence[C
     zones = zones_of(session, [contact for contact in contacts if contact.person_key in earlier])
     partners = {id_of(contact): contact.partner_id for contact in contacts}
     drained = drained_among(session, entry_point.brand_id, entry_point.journey_id, entry_point.campaign_id, partners)
+    rejected = rejected_among(session, entry_point.campaign_id, list(partners))
     results: dict[int, EnrolResult] = {}
     entering: set[str] = set()
     for contact in contacts:
+        if id_of(contact) in rejected:
+            results[id_of(contact)] = EnrolResult(id_of(contact), EnrolVerdict.left_out)
+            continue
         result = EnrolResult(id_of(contact), _contact_verdict(contact, channel, definition, stopped, consents.get(id_of(contact))))
         before = earlier.get(contact.person_key)
         if result.verdict is EnrolVerdict.enrolled and before is not None:

@@ -86,7 +86,12 @@ class EnrolVerdict(StrEnum):
     other_partner = "other_partner"
     not_matching = "not_matching"  # the contact does not fit the journey's entry filter
     draining = "draining"  # the journey, campaign, partner or contact is drained until a person resumes it
+    left_out = "left_out"  # the partner left the contact out of this campaign
     queued = "queued"  # enters later: the journey's cap is reached
+
+
+# The verdicts on a contact that is in the journey now, or will be.
+ENTERED = frozenset({EnrolVerdict.enrolled, EnrolVerdict.queued, EnrolVerdict.already_in})
 
 
 @dataclass(frozen=True, slots=True)

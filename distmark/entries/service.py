@@ -14,8 +14,8 @@ from distmark.contacts.table import Contact
 from distmark.enrollments.model import CameBy
 from distmark.enrollments.table import Enrollment
 from distmark.entries.admission import check_eligibility, enter, open_entry_point
-from distmark.entries.model import EnrolResult, EnrolVerdict, Entrant, EntryContext, EntryPoint
-from distmark.errors import NotFound, Refused
+from distmark.entries.model import ENTERED, EnrolResult, EnrolVerdict, Entrant, EntryContext, EntryPoint
+from distmark.errors import NotFound, Refused, SelectionChanged
 from distmark.journeys.table import Journey
 from distmark.partners.model import Permission, Viewer
 from distmark.partners.scope import visible
@@ -33,18 +33,23 @@ def enrol(
     now: datetime,
     *,
     data: Mapping[str, Any] | None = None,
+    exactly: bool = False,
 ) -> list[EnrolResult]:
     """Enter each contact into the campaign's journey and return one result per contact, in the order of `contact_ids`.
 
     Only rows are written: the flow run of each enrollment is created afterwards, from its row. A second call enrols no contact again.
     `data` is kept with each enrollment as the journey's own data. Errors: NotFound for a campaign or contact outside the viewer's rows,
-    Refused for a closed campaign or a journey without an approved, registered version.
+    Refused for a closed campaign or a journey without an approved, registered version. With `exactly`, SelectionChanged when one of the
+    contacts cannot begin: a person agreed to all of them.
     """
     require(viewer, Permission.enrol_contacts)
-    entry_point = _campaign_entry_point(session, get_campaign(session, viewer, campaign_id))
+    entry_point = campaign_entry_point(session, get_campaign(session, viewer, campaign_id))
     contacts = _contacts(session, viewer, contact_ids)
     add_members(session, viewer, campaign_id, [id_of(contact) for contact in contacts], now)
     results = enter(session, entry_point, [Entrant(contact, data or {}) for contact in contacts], EntryContext(CameBy.campaign, now))
+    left_out = sum(result.verdict not in ENTERED for result in results)
+    if exactly and left_out:
+        raise SelectionChanged(f"Something changed since these people were shown: {left_out} of them cannot begin now. Nobody was sent.")
     entered = sum(result.verdict is EnrolVerdict.enrolled for result in results)
     if entered:
         content_hash = entry_point.version.content_hash
@@ -87,13 +92,14 @@ def _entries_since(session: Session, entry_point: EntryPoint, contact: Contact, 
 def preview_enrol(session: Session, viewer: Viewer, campaign_id: int, contact_ids: Sequence[int], now: datetime) -> list[EnrolResult]:
     """Return the results that `enrol` would have now, changing nothing. The journey's cap is not looked at."""
     require(viewer, Permission.enrol_contacts)
-    entry_point = _campaign_entry_point(session, get_campaign(session, viewer, campaign_id))
+    entry_point = campaign_entry_point(session, get_campaign(session, viewer, campaign_id))
     contacts = _contacts(session, viewer, contact_ids)
     verdicts = check_eligibility(session, entry_point, [Entrant(contact) for contact in contacts], now)
     return [verdicts[id_of(contact)] for contact in contacts]
 
 
-def _campaign_entry_point(session: Session, campaign: Campaign) -> EntryPoint:
+def campaign_entry_point(session: Session, campaign: Campaign) -> EntryPoint:
+    """Return the entry point of the campaign's journey. Refused for a closed campaign or a journey without a registered version."""
     # A contact that is enrolled in a paused campaign starts paused.
     if campaign.status not in (CampaignStatus.open, CampaignStatus.paused):
         raise Refused(f'Campaign "{campaign.name}" is {campaign.status}: nobody can be enrolled until it is open.')

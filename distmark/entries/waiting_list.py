@@ -5,12 +5,13 @@ from datetime import datetime
 
 from sqlmodel import Session, col, select
 
+from distmark.campaigns.service import refuse_members
 from distmark.campaigns.table import Campaign, CampaignStatus
 from distmark.contacts.table import Contact
 from distmark.enrollments.model import CameBy
 from distmark.entries.admission import enter
 from distmark.entries.entrances import contacts_not_erased, settle_entrances
-from distmark.entries.model import EnrolResult, EnrolVerdict, Entrant, EntryContext
+from distmark.entries.model import ENTERED, EnrolResult, EnrolVerdict, Entrant, EntryContext
 from distmark.entries.open_journeys import OpenJourney, entry_point_of, open_journeys, record_entries
 from distmark.entries.plans import BATCH
 from distmark.entries.quota import room_left
@@ -79,4 +80,6 @@ def _admit_group(
         entered = enter(session, entry_point, [entrant for _, entrant in entering], context)
         record_entries(session, entry_point, entered, context.by, now)
         results += [(id_of(row), result) for (row, _), result in zip(entering, entered, strict=True)]
+    verdicts = {result.contact_id: result.verdict for _, result in results if result.verdict not in ENTERED}
+    refuse_members(session, rows[0].campaign_id, verdicts, now)
     return results

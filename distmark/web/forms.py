@@ -1,6 +1,6 @@
 """Posted forms: reading one, and reading texts, numbers and files from its fields."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from fastapi import Depends, Request
@@ -8,6 +8,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 MOST_FILES = 200  # a journey with its templates in a few languages
+MOST_IN_RANGES = 1000
 LONGEST_NUMBER = 18  # digits: what both databases take as a key
 
 
@@ -49,6 +50,28 @@ def numbers(form: FormData, name: str) -> list[int]:
 def whole_numbers(values: Sequence[str]) -> list[int]:
     """Return the `values` that are whole numbers small enough for a key, without repeats, in their order; the others are dropped."""
     return list(dict.fromkeys(int(value) for value in values if value.isascii() and value.isdigit() and len(value) < LONGEST_NUMBER))
+
+
+def whole_ranges(values: Sequence[str], most: int = MOST_IN_RANGES) -> list[int]:
+    """Return the whole numbers in `values`, each a number or a range such as 12-40, without repeats; at most `most` of them."""
+    found: dict[int, None] = {}
+    for value in values:
+        first, dash, last = value.partition("-")
+        ends = whole_numbers([first, last] if dash else [first])
+        if ends and len(ends) == (2 if dash and first != last else 1):
+            found |= dict.fromkeys(range(ends[0], min(ends[-1], ends[0] + most) + 1))
+    return list(found)[:most]
+
+
+def ranges(numbers: Iterable[int]) -> list[str]:
+    """Return the numbers as `whole_ranges` reads them, in order: neighbours as one range, so that many fit into an address."""
+    found: list[tuple[int, int]] = []
+    for number in sorted(set(numbers)):
+        if found and found[-1][1] == number - 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return [str(first) if first == last else f"{first}-{last}" for first, last in found]
 
 
 def upload(form: FormData, name: str) -> tuple[str, bytes]:

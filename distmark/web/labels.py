@@ -43,6 +43,8 @@ MEMBER: dict[str, Label] = {
     MemberStatus.error: Label(N_("Needs attention"), "bad"),
 }
 
+QUEUED = Label(N_("Waits for a place"), "warn")
+
 VERSION: dict[str, Label] = {
     VersionStatus.draft: Label(N_("Draft")),
     VersionStatus.submitted: Label(N_("Waiting for approval"), "warn"),
@@ -106,6 +108,7 @@ VERDICT: dict[str, str] = {
     EnrolVerdict.other_partner: N_("is in touch with another partner"),
     EnrolVerdict.not_matching: N_("is not among those whom this journey is for"),
     EnrolVerdict.draining: N_("is not taken now: nobody new enters until it is resumed"),
+    EnrolVerdict.left_out: N_("was left out of this campaign; take them back first"),
     EnrolVerdict.queued: N_("waits until this journey takes more people"),
 }
 

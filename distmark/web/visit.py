@@ -17,6 +17,7 @@ from itsdangerous import BadSignature, URLSafeTimedSerializer
 from jinja2 import Environment
 from jinja2_fragments import render_block
 from sqlmodel import Session
+from starlette.datastructures import FormData
 
 from distmark.clock import Clock
 from distmark.db import Database
@@ -144,6 +145,12 @@ class Guest:
             content = self.site.signer("flash").dumps([kind, message, values])
             response.set_cookie(FLASH, str(content), max_age=60, httponly=True, samesite="lax", secure=self.site.settings.secure_cookies)
         return response
+
+    def back(self, form: FormData, *paths: str) -> str:
+        """Return the address in the form's field `back`, with its query, when its path is one of `paths`; else the first of `paths`."""
+        wanted = form.get("back")
+        is_known = isinstance(wanted, str) and local_path(wanted).partition("?")[0] in paths
+        return local_path(str(wanted)) if is_known else paths[0]
 
     def address(self, **changes: object) -> str:
         """Return this page's address with some query parameters changed; None or "" removes a parameter."""

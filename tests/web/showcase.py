@@ -146,7 +146,7 @@ def _members(session: Session, campaign: Campaign, version: JourneyVersion, cont
         if number == 0:
             member.blocks = {"personal_note": "先日はお子様の進学のお話をありがとうございました。"}
         if number == 1:
-            member.status, member.error = MemberStatus.error, "メールアドレスが不達です"
+            member.status, member.error = MemberStatus.error, "suppressed"
         session.add(member)
         if number >= 7:
             member.status = MemberStatus.approved

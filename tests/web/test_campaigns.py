@@ -238,7 +238,7 @@ def test_ticked_contacts_join_and_lead_to_the_confirmation(pair: PartnerPair):
 
     answer = client.post(f"/campaigns/{pair.campaign.id}/people", data={"contact": [str(i) for i in ids], "then": "send"})
 
-    assert answer.headers["location"] == f"/campaigns/{pair.campaign.id}/send"
+    assert re.fullmatch(rf"/campaigns/{pair.campaign.id}/send\?chosen=yes&member=\d+-\d+", answer.headers["location"])
     with pair.db.reading() as session:
         assert {row.contact_id for row in session.exec(select(Member).where(Member.campaign_id == pair.campaign.id))} >= set(ids)
 
@@ -255,7 +255,7 @@ def test_somebody_new_after_a_call_is_kept_with_the_ground_for_writing(pair: Par
 
     answer = pair.as_().post(f"/campaigns/{pair.campaign.id}/people/new", data=fields)
 
-    assert answer.headers["location"] == f"/campaigns/{pair.campaign.id}/send"
+    assert re.fullmatch(rf"/campaigns/{pair.campaign.id}/send\?chosen=yes&member=\d+", answer.headers["location"])
     with pair.db.reading() as session:
         contact = session.exec(select(Contact).where(Contact.email == "arai@example.jp")).one()
         consent = session.exec(select(Consent).where(Consent.contact_id == contact.id)).one()
@@ -349,7 +349,7 @@ def test_many_members_are_offered_runs_of_many_with_what_that_changes_and_one_pr
 
     for page in (path, f"{path}/send"):
         assert "Prefect の画面には人ではなく実行が表示され" in client.get(page).text
-    answer = client.post(f"{path}/cohort", data={"contacts_per_run": "100", "back": "send"})
+    answer = client.post(f"{path}/cohort", data={"contacts_per_run": "100", "back": f"{path}/send"})
 
     assert answer.headers["location"] == f"{path}/send"
     assert per_run(pair) == 100

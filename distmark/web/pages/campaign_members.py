@@ -1,6 +1,7 @@
 """Adding members to a campaign: many contacts of one's own, or a new contact right after a call."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from urllib.parse import urlencode
 
 from fastapi import APIRouter
 from fastapi.responses import Response
@@ -13,7 +14,7 @@ from distmark.errors import InvalidInput, Refused
 from distmark.partners.model import Permission
 from distmark.sql import id_of
 from distmark.web import errors
-from distmark.web.forms import numbers, posted_form, text
+from distmark.web.forms import numbers, posted_form, ranges, text
 from distmark.web.i18n import N_
 from distmark.web.pages.campaigns import campaign_context
 from distmark.web.pages.contacts import FIELDS, record_agreement
@@ -63,8 +64,15 @@ def add_people(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts)
     chosen = numbers(form, "contact")
     with visit.writing() as session:
         count = campaigns.add_members(session, visit.viewer, campaign_id, chosen, visit.now)
-    to = "/send" if text(form, "then") == "send" else ""
-    return visit.go(f"/campaigns/{campaign_id}{to}", N_("Added: %(count)s."), count=count)
+        member_ids = campaigns.member_ids_of(session, campaign_id, chosen).values()
+    to = send_address(campaign_id, member_ids) if text(form, "then") == "send" else f"/campaigns/{campaign_id}"
+    return visit.go(to, N_("Added: %(count)s."), count=count)
+
+
+def send_address(campaign_id: int, member_ids: Collection[int]) -> str:
+    """Return the address of the page that confirms sending to these members, and to nobody else."""
+    named = [("chosen", "yes"), *(("member", each) for each in ranges(member_ids))]
+    return f"/campaigns/{campaign_id}/send?{urlencode(named)}"
 
 
 @router.post("/campaigns/{campaign_id}/people/new")
@@ -77,6 +85,7 @@ def add_new(campaign_id: int, visit: Visit = needs(Permission.write_contacts), f
             contact = contacts.create_contact(session, visit.viewer, written, visit.now)
             record_agreement(session, visit, contact, values["ground"])
             campaigns.add_members(session, visit.viewer, campaign_id, [id_of(contact)], visit.now)
+            member_ids = campaigns.member_ids_of(session, campaign_id, [id_of(contact)]).values()
     except (InvalidInput, Refused) as error:
         return _page(visit, campaign_id, values=values, wrong=errors.explain(error, visit.language), status=422)
-    return visit.go(f"/campaigns/{campaign_id}/send", N_("Added: %(count)s."), count=1)
+    return visit.go(send_address(campaign_id, member_ids), N_("Added: %(count)s."), count=1)

@@ -1,6 +1,6 @@
 """Campaigns: the list, and a campaign's members with their status, a preview of their messages, and sending."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -12,18 +12,19 @@ from sqlmodel import Session
 from starlette.datastructures import FormData
 
 from distmark.campaigns import service as campaigns
-from distmark.campaigns.member_list import contacts_to_enrol, member_with_contact, neighbours, pending_by_campaign
+from distmark.campaigns.member_list import contacts_of_members, member_with_contact, neighbours
 from distmark.campaigns.service import partners_with_blocks
 from distmark.campaigns.table import Campaign, CampaignStatus, Member, MemberStatus
+from distmark.contacts.service import contacts_by_id
 from distmark.contacts.table import Contact
 from distmark.enrollments import control
 from distmark.enrollments import service as enrollments
 from distmark.enrollments.live_counts import live_by_campaign
 from distmark.enrollments.suspensions import Scope
-from distmark.enrollments.table import Enrollment
-from distmark.entries import service
-from distmark.entries.model import EnrolVerdict
-from distmark.errors import InvalidInput, NotFound, Refused
+from distmark.entries import members, service
+from distmark.entries.members import PendingMembers
+from distmark.entries.model import EnrolResult, EnrolVerdict
+from distmark.errors import InvalidInput, NotFound, Refused, SelectionChanged
 from distmark.journeys import service as journeys
 from distmark.journeys.program import Program
 from distmark.journeys.service import journeys_by_id, newest_by_journey
@@ -36,9 +37,9 @@ from distmark.partners.model import Permission
 from distmark.partners.service import partners_of
 from distmark.sql import id_of
 from distmark.web import errors
-from distmark.web.forms import numbers, posted_form, text, whole_numbers
+from distmark.web.forms import numbers, posted_form, text, whole_ranges
 from distmark.web.i18n import N_
-from distmark.web.labels import MEMBER
+from distmark.web.labels import MEMBER, QUEUED, VERDICT
 from distmark.web.mail_frame import mail_document
 from distmark.web.permissions import needs
 from distmark.web.status_text import StatusText, status_of, step_name
@@ -46,7 +47,8 @@ from distmark.web.visit import Visit
 
 router = APIRouter()
 ROWS = 25
-SEND_AT_ONCE = 1000
+SEND_AT_ONCE = members.JUDGED_AT_ONCE
+FEW = 5  # so many people are named where an act on them is confirmed
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def campaign_list(visit: Visit = needs(Permission.see_campaigns)) -> Response:
         page: dict[str, Any] = {
             "campaigns": sorted(found, key=lambda row: (row.status is not CampaignStatus.open, row.name)),
             "journeys": journeys_by_id(session, visit.viewer),
-            "pending": pending_by_campaign(session, visit.viewer),
+            "pending": members.pending_members_by_campaign(session, visit.viewer, visit.now),
             "live": live_by_campaign(session, visit.viewer),
         }
     return visit.page("campaigns/list.html", **page)
@@ -161,16 +163,16 @@ def _page(
     chosen_status = MemberStatus(status) if status in set(MemberStatus) else None
     with visit.reading() as session:
         context = campaign_context(session, visit, campaign_id)
-        found = campaigns.members(session, visit.viewer, campaign_id, status=chosen_status, text=q, after_id=after, limit=ROWS)
-        counts = campaigns.member_counts(session, visit.viewer, campaign_id)
-        enrolled = enrollments.newest_enrollments(session, visit.viewer, campaign_id, [id_of(contact) for _, contact in found.rows])
-        programs = _programs(session, enrolled.values(), context)
-        rows = [_member_row(visit, context, member, contact, enrolled.get(id_of(contact)), programs) for member, contact in found.rows]
-        shown = _member_preview(session, visit, context, rows, found.total, chosen_status, q, contact_id, step_id, lang)
-        first_at = _first_message_time(session, visit, context, rows)
+        pending = members.pending_members(session, visit.viewer, campaign_id, visit.now)
+        found = campaigns.members(
+            session, visit.viewer, campaign_id, status=chosen_status, text=q, after_id=after, limit=ROWS, blocked=pending.blocked
+        )
+        counts = _counts(campaigns.member_counts(session, visit.viewer, campaign_id), pending)
+        rows = _member_rows(session, visit, context, found.rows, pending)
+        shown = _member_preview(session, visit, context, rows, found.total, chosen_status, q, contact_id, step_id, lang, pending)
+        first_at = _first_message_time(session, visit, context, pending)
         suspension_kinds = control.suspension_kinds(session, visit.viewer, Scope(campaign_id=campaign_id))
         cohort = _cohort_choice(session, visit, context.campaign, sum(counts.values()))
-    pending = counts.get(MemberStatus.pending, 0)
     return visit.page(
         "campaigns/page.html",
         status=code,
@@ -181,7 +183,7 @@ def _page(
         found=found,
         counts=counts,
         total=sum(counts.values()),
-        pending=pending,
+        pending=0 if pending.refused else pending.waiting,
         attention=counts.get(MemberStatus.error, 0),
         first_at=first_at,
         chosen_status=status if chosen_status else "",
@@ -215,14 +217,44 @@ def _programs(session: Session, rows: Any, context: CampaignContext) -> dict[int
     return programs
 
 
-def _member_row(
-    visit: Visit, context: CampaignContext, member: Member, contact: Contact, enrollment: Enrollment | None, programs: Mapping[int, Program]
-) -> MemberRow:
-    if enrollment is not None:
-        status = status_of(enrollment, programs.get(enrollment.version_id), visit.translator)
-    else:
-        status = StatusText(MEMBER[member.status], "", member.error or visit.gettext(N_("Has not begun")))
-    return MemberRow(member, contact, status, _layer(context, member))
+def _counts(by_status: dict[MemberStatus, int], pending: PendingMembers) -> dict[MemberStatus, int]:
+    """Return the numbers of members by status, with the pending ones that cannot begin among those that need attention."""
+    blocked = len(pending.blocked)
+    return by_status | {
+        MemberStatus.pending: by_status[MemberStatus.pending] - blocked,
+        MemberStatus.error: by_status[MemberStatus.error] + blocked,
+    }
+
+
+def _member_rows(
+    session: Session, visit: Visit, context: CampaignContext, found: Sequence[tuple[Member, Contact]], pending: PendingMembers
+) -> list[MemberRow]:
+    campaign_id, ids = id_of(context.campaign), [id_of(contact) for _, contact in found]
+    enrolled = enrollments.newest_enrollments(session, visit.viewer, campaign_id, ids)
+    programs = _programs(session, enrolled.values(), context)
+    queued = members.queued_among(session, campaign_id, ids)
+
+    def status(member: Member, contact: Contact) -> StatusText:
+        enrollment = enrolled.get(id_of(contact))
+        if enrollment is not None:
+            return status_of(enrollment, programs.get(enrollment.version_id), visit.translator)
+        return _status_before_entry(visit, member, pending.blocked.get(id_of(contact)), id_of(contact) in queued)
+
+    return [MemberRow(member, contact, status(member, contact), _layer(context, member)) for member, contact in found]
+
+
+def _status_before_entry(visit: Visit, member: Member, blocked: EnrolResult | None, is_queued: bool) -> StatusText:
+    if member.status is MemberStatus.pending and blocked is not None:
+        return StatusText(MEMBER[MemberStatus.error], "", reason_text(visit, blocked))
+    if is_queued:
+        return StatusText(QUEUED, "", visit.gettext(VERDICT[EnrolVerdict.queued]))
+    return StatusText(MEMBER[member.status], "", visit.gettext(VERDICT.get(member.error, member.error) or N_("Has not begun")))
+
+
+def reason_text(visit: Visit, result: EnrolResult) -> str:
+    """Return why a contact cannot begin: the verdict, from when it is possible again, and the other partner."""
+    until = visit.gettext(N_("possible again from %(time)s"), time=visit.translator.short(result.until)) if result.until else ""
+    return " · ".join(part for part in (visit.gettext(VERDICT[result.verdict]), until, result.partner_name) if part)
 
 
 def _layer(context: CampaignContext, member: Member) -> str:
@@ -243,6 +275,7 @@ def _member_preview(
     contact_id: int | None,
     step_id: str,
     lang: str,
+    pending: PendingMembers,
 ) -> MemberPreview | None:
     """Return the preview for the chosen contact, else for the first row; None for an empty campaign."""
     if not rows and contact_id is None:
@@ -252,7 +285,7 @@ def _member_preview(
     if pair is None:
         raise NotFound(f"Contact {wanted} is not a member of this campaign.")
     member, contact = pair
-    beside = neighbours(session, visit.viewer, member, status, q)
+    beside = neighbours(session, visit.viewer, member, status, q, pending.blocked)
     preview, problem = _preview(session, visit, context, wanted, step_id, lang)
     return MemberPreview(
         contact=contact,
@@ -287,12 +320,11 @@ def preview_unsubscribe_url(visit: Visit) -> str:
 
 
 def _first_message_time(
-    session: Session, visit: Visit, context: CampaignContext, rows: Sequence[MemberRow]
+    session: Session, visit: Visit, context: CampaignContext, pending: PendingMembers
 ) -> tuple[datetime, ZoneInfo] | None:
-    waiting = next((row for row in rows if row.member.status is MemberStatus.pending), None)
-    if waiting is None or context.program is None:
+    if not pending.ready or context.program is None:
         return None
-    return first_message_time(session, context.program, waiting.contact, visit.now)
+    return first_message_time(session, context.program, pending.ready[0], visit.now)
 
 
 @router.get("/campaigns/{campaign_id}/preview.html")
@@ -338,57 +370,86 @@ def save_blocks(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts
 @router.post("/campaigns/{campaign_id}/decide")
 def decide(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
     """Leave the ticked members out, or take them back."""
-    status = MemberStatus.rejected if text(form, "action") == "reject" else MemberStatus.pending
+    act = DECISIONS.get(text(form, "action"))
     with visit.writing() as session:
-        changed = campaigns.decide_members(session, visit.viewer, campaign_id, numbers(form, "member"), status, visit.now)
-    message = N_("Left out: %(count)s.") if status is MemberStatus.rejected else N_("Taken back: %(count)s.")
-    return visit.go(f"/campaigns/{campaign_id}", message, count=changed if isinstance(changed, int) else len(numbers(form, "member")))
+        campaigns.get_campaign(session, visit.viewer, campaign_id)
+        if act is None:
+            raise InvalidInput("It is not said what to do; choose to leave them out or to take them back.")
+        decided = act(session, visit.viewer, campaign_id, numbers(form, "member"), visit.now)
+    back, taken = visit.back(form, f"/campaigns/{campaign_id}"), text(form, "action") == "take_back"
+    if decided.begun:
+        message = N_("Left out: %(count)s. Already on their way, and to be stopped on their own page: %(begun)s.")
+        return visit.go(back, message, "warn", count=decided.changed, begun=decided.begun)
+    return visit.go(back, N_("Taken back: %(count)s.") if taken else N_("Left out: %(count)s."), count=decided.changed)
+
+
+# What the form's button says -> the act.
+DECISIONS = {"reject": members.leave_out, "take_back": members.take_back}
 
 
 @dataclass(frozen=True, slots=True)
 class SendPreview:
     """The effect of sending now: the contacts that begin, the contacts left out with the verdict, and the time of the first message."""
 
-    begin: list[Contact]
-    left_out: list[tuple[Contact, str, datetime | None, str]]
-    first_at: tuple[datetime, ZoneInfo] | None
+    begin: Sequence[Contact] = ()
+    left_out: Sequence[tuple[Contact, str]] = ()
+    first_at: tuple[datetime, ZoneInfo] | None = None
+    later: int = 0  # pending contacts beyond those that are sent at once
 
 
 @router.get("/campaigns/{campaign_id}/send")
 def confirm_page(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts)) -> Response:
-    """Show how many contacts begin, when the first message goes out, and which contacts are left out and why; nothing is sent yet."""
-    member_ids = whole_numbers(visit.request.query_params.getlist("member"))
+    """Show who begins, when the first message goes out, and which contacts are left out and why; nothing is sent yet.
+
+    The address names the members; without any named it is about everybody who waits.
+    """
+    query = visit.request.query_params
+    named = whole_ranges(query.getlist("member")) if {"member", "chosen"} & set(query) else None
+    return _confirm_page(visit, campaign_id, named)
+
+
+def _confirm_page(visit: Visit, campaign_id: int, member_ids: Collection[int] | None, *, wrong: str = "", status: int = 200) -> Response:
     with visit.reading() as session:
         context = campaign_context(session, visit, campaign_id)
-        people = contacts_to_enrol(session, visit.viewer, campaign_id, member_ids, SEND_AT_ONCE)
         cohort = _cohort_choice(session, visit, context.campaign, sum(campaigns.member_counts(session, visit.viewer, campaign_id).values()))
-        problem, sending = "", SendPreview([], [], None)
+        problem, sending = "", SendPreview()
         try:
-            sending = _send_preview(session, visit, context, people)
+            sending = _send_preview(session, visit, context, member_ids)
         except Refused as error:
             problem = errors.explain(error, visit.language)
     return visit.page(
         "campaigns/send.html",
+        status=status,
         context=context,
         campaign=context.campaign,
         base_path=f"/campaigns/{campaign_id}",
         sending=sending,
         problem=problem,
+        wrong=wrong,
         cohort=cohort,
+        chosen=member_ids is not None,
+        few=FEW,
     )
 
 
-def _send_preview(session: Session, visit: Visit, context: CampaignContext, people: Sequence[Contact]) -> SendPreview:
-    by_id = {id_of(contact): contact for contact in people}
-    results = service.preview_enrol(session, visit.viewer, id_of(context.campaign), list(by_id), visit.now)
-    begin = [by_id[result.contact_id] for result in results if result.verdict is EnrolVerdict.enrolled]
+def _send_preview(session: Session, visit: Visit, context: CampaignContext, member_ids: Collection[int] | None) -> SendPreview:
+    campaign_id, later = id_of(context.campaign), 0
+    if member_ids is None:
+        pending = members.pending_members(session, visit.viewer, campaign_id, visit.now)
+        if pending.refused:
+            raise pending.refused
+        begin, later = list(pending.ready), pending.unjudged
+        contacts, results = contacts_by_id(session, visit.viewer, list(pending.blocked)), list(pending.blocked.values())
+    else:
+        people = contacts_of_members(session, visit.viewer, campaign_id, member_ids)
+        contacts = {id_of(contact): contact for contact in people}
+        results = service.preview_enrol(session, visit.viewer, campaign_id, list(contacts), visit.now)
+        begin = [contacts[result.contact_id] for result in results if result.verdict is EnrolVerdict.enrolled]
     left_out = [
-        (by_id[result.contact_id], str(result.verdict), result.until, result.partner_name)
-        for result in results
-        if result.verdict is not EnrolVerdict.enrolled
+        (contacts[result.contact_id], reason_text(visit, result)) for result in results if result.verdict is not EnrolVerdict.enrolled
     ]
     times = [first_message_time(session, context.program, contact, visit.now) for contact in begin[:20]] if context.program else []
-    return SendPreview(begin, left_out, min((at for at in times if at), key=lambda at: at[0], default=None))
+    return SendPreview(begin, left_out, min((at for at in times if at), key=lambda at: at[0], default=None), later)
 
 
 @router.post("/campaigns/{campaign_id}/cohort")
@@ -397,7 +458,7 @@ def set_cohort(campaign_id: int, visit: Visit = needs(Permission.see_campaigns),
     many = next(iter(numbers(form, "contacts_per_run")), 0)
     with visit.writing() as session:
         campaigns.set_contacts_per_run(session, visit.viewer, campaign_id, many, visit.now)
-    back = f"/campaigns/{campaign_id}" + ("/send" if text(form, "back") == "send" else "")
+    back = visit.back(form, f"/campaigns/{campaign_id}", f"/campaigns/{campaign_id}/send")
     if many == 1:
         return visit.go(back, N_("Each person gets a run of their own."))
     return visit.go(back, N_("Runs carry up to %(count)s people each."), count=many)
@@ -426,9 +487,17 @@ def _cohort_choice(session: Session, visit: Visit, campaign: Campaign, members: 
 
 @router.post("/campaigns/{campaign_id}/send")
 def send(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
-    """Enrol the confirmed contacts; a second press enrols no contact twice."""
-    with visit.writing() as session:
-        results = service.enrol(session, visit.viewer, campaign_id, numbers(form, "contact")[:SEND_AT_ONCE], visit.now)
+    """Enrol exactly the confirmed contacts, or none when one of them cannot begin any more; a second press enrols no contact twice."""
+    confirmed = numbers(form, "contact")
+    if len(confirmed) > SEND_AT_ONCE:
+        raise InvalidInput(f"{len(confirmed)} people were chosen; send to at most {SEND_AT_ONCE} at once.")
+    try:
+        with visit.writing() as session:
+            results = service.enrol(session, visit.viewer, campaign_id, confirmed, visit.now, exactly=True)
+    except SelectionChanged as error:
+        with visit.reading() as session:
+            named = campaigns.member_ids_of(session, campaign_id, confirmed)
+        return _confirm_page(visit, campaign_id, list(named.values()), wrong=errors.explain(error, visit.language), status=409)
     entered = sum(1 for result in results if result.verdict in (EnrolVerdict.enrolled, EnrolVerdict.queued))
     already = sum(1 for result in results if result.verdict is EnrolVerdict.already_in)
     if entered:
@@ -436,4 +505,4 @@ def send(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), form
         return visit.go(f"/campaigns/{campaign_id}", message, count=entered)
     if already:
         return visit.go(f"/campaigns/{campaign_id}", N_("They are on their way already; nobody was enrolled twice."), kind="good")
-    return visit.go(f"/campaigns/{campaign_id}", N_("Nobody was enrolled; see why on the page before."), kind="warn")
+    return visit.go(f"/campaigns/{campaign_id}", N_("Nobody was chosen, so nobody was sent."), kind="warn")

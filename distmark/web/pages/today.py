@@ -9,12 +9,12 @@ from fastapi.responses import Response
 from sqlmodel import Session
 
 from distmark.campaigns import service as campaigns
-from distmark.campaigns.member_list import pending_by_campaign
 from distmark.campaigns.table import Campaign, CampaignStatus
 from distmark.compliance import service as compliance
 from distmark.contacts.service import contacts_by_id
 from distmark.engagement.who_reacted import recent_reactions
 from distmark.enrollments.live_counts import live_by_campaign
+from distmark.entries.members import PendingMembers, pending_members_by_campaign
 from distmark.journeys.service import journeys_by_id, newest_by_journey
 from distmark.journeys.table import Journey, VersionStatus
 from distmark.metrics import service as metrics
@@ -84,10 +84,10 @@ def offers_of(session: Session, visit: Visit, q: str) -> list[CampaignOffer]:
     """Return the open campaigns whose name, key or journey texts contain every word of `q`; those with most members come first."""
     journeys = journeys_by_id(session, visit.viewer)
     published = newest_by_journey(session, visit.viewer, (VersionStatus.registered,))
-    pending = pending_by_campaign(session, visit.viewer)
+    pending = pending_members_by_campaign(session, visit.viewer, visit.now)
     live = live_by_campaign(session, visit.viewer)
     offers = [
-        CampaignOffer(row, journeys[row.journey_id], pending.get(id_of(row), 0), live.get(id_of(row), 0))
+        CampaignOffer(row, journeys[row.journey_id], pending.get(id_of(row), PendingMembers()).waiting, live.get(id_of(row), 0))
         for row in campaigns.list_campaigns(session, visit.viewer)
         if row.status is CampaignStatus.open and row.journey_id in published
     ]

@@ -4,17 +4,20 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlmodel import select
+from sqlmodel import Session, select
 
-from distmark.campaigns.table import Campaign, CampaignStatus
+from distmark.campaigns.table import Campaign, CampaignStatus, Member, MemberStatus
 from distmark.clock import FixedClock
 from distmark.contacts.table import Contact
 from distmark.db import Database
 from distmark.engagement.events import NewEvent, record_events
+from distmark.entries.api_calls import EntryCall, RequestedContact, enter_by_call
+from distmark.entries.members import Decided, leave_out, pending_members, queued_among, take_back
 from distmark.entries.model import EnrolVerdict
 from distmark.entries.quota import period_start
 from distmark.entries.table import Entrance, EntryCount
 from distmark.journeys.field_types import Cap
+from distmark.journeys.table import Journey
 from tests.entry_stage import EntryStage
 
 TOKYO = ZoneInfo("Asia/Tokyo")
@@ -131,6 +134,82 @@ def test_closed_campaign_admits_nobody_and_delays_nobody(stage: EntryStage):
     assert [stage.enrollment(person) is not None for person in people] == [True, False, False]
     with stage.db.reading() as session:
         assert all(row.settled_at for row in session.exec(select(Entrance)))
+
+
+def test_member_that_is_queued_waits_for_the_journey_and_no_longer_for_its_partner(stage: EntryStage):
+    campaign = stage.journey("  - {id: pause, wait: {for: 1 day}}\n", "entry: {cap: 1 per day}")
+    people = [stage.contact() for _ in range(2)]
+
+    stage.enrol(campaign, *people)
+
+    with stage.db.reading() as session:
+        assert not pending_members(session, stage.viewer, campaign.id, stage.clock.now()).waiting
+        assert queued_among(session, campaign.id, [person.id for person in people]) == {people[1].id}
+        assert _member(session, people[1]).status is MemberStatus.approved
+
+
+def test_queued_member_that_cannot_enter_any_more_needs_attention_and_says_why(stage: EntryStage):
+    campaign = stage.journey("  - {id: pause, wait: {for: 1 day}}\n", "entry: {cap: 1 per day, filter: contact.city != '横浜市'}")
+    people = [stage.contact() for _ in range(2)]
+    stage.enrol(campaign, *people)
+    stage.change(people[1], city="横浜市")
+
+    stage.look_every(HOUR, stage.clock.now() + DAY)
+
+    with stage.db.reading() as session:
+        member = _member(session, people[1])
+    assert (member.status, member.error) == (MemberStatus.error, "not_matching")
+
+
+def test_queued_member_that_is_left_out_does_not_enter_and_stays_left_out(stage: EntryStage):
+    campaign = stage.journey("  - {id: pause, wait: {for: 1 day}}\n", "entry: {cap: 1 per day}")
+    people = [stage.contact() for _ in range(2)]
+    stage.enrol(campaign, *people)
+    with stage.db.writing() as session:
+        decided = leave_out(session, stage.viewer, campaign.id, [_member(session, person).id for person in people], stage.clock.now())
+
+    stage.look_every(HOUR, stage.clock.now() + DAY)
+
+    assert decided == Decided(changed=1, begun=1)
+    assert stage.enrollment(people[1]) is None
+    with stage.db.reading() as session:
+        assert [_member(session, person).status for person in people] == [MemberStatus.approved, MemberStatus.rejected]
+
+
+def test_member_left_out_is_refused_at_every_entrance_of_the_campaign(stage: EntryStage):
+    campaign = stage.journey("  - {id: pause, wait: {for: 1 day}}\n")
+    person = stage.contact()
+    stage.add_member(campaign, person)
+    with stage.db.writing() as session:
+        leave_out(session, stage.viewer, campaign.id, [_member(session, person).id], stage.clock.now())
+
+    by_campaign = stage.enrol(campaign, person)[0].verdict
+    with stage.db.writing() as session:
+        key = session.get_one(Journey, campaign.journey_id).key
+        call = EntryCall(key, [RequestedContact(person.id, None, {})], None, campaign.key)
+        by_call = enter_by_call(session, stage.viewer, call, stage.clock.now()).answers[0].verdict
+
+    assert (by_campaign, by_call) == (EnrolVerdict.left_out, EnrolVerdict.left_out)
+    assert stage.enrollment(person) is None
+    with stage.db.writing() as session:
+        take_back(session, stage.viewer, campaign.id, [_member(session, person).id], stage.clock.now())
+    assert stage.enrol(campaign, person)[0].verdict is EnrolVerdict.enrolled
+
+
+def test_only_members_left_out_or_refused_are_taken_back(stage: EntryStage):
+    campaign = stage.journey("  - {id: pause, wait: {for: 1 day}}\n")
+    person = stage.contact()
+    stage.enrol(campaign, person)
+
+    with stage.db.writing() as session:
+        decided = take_back(session, stage.viewer, campaign.id, [_member(session, person).id], stage.clock.now())
+
+        assert decided.changed == 0
+        assert _member(session, person).status is MemberStatus.approved
+
+
+def _member(session: Session, person: Contact) -> Member:
+    return session.exec(select(Member).where(Member.contact_id == person.id)).one()
 
 
 def test_dates_beyond_the_cap_wait_like_the_others(stage: EntryStage):
