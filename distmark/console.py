@@ -39,8 +39,6 @@ STATE_STYLE = {
     "starting": "yellow",
     "ready": "green",
     "ended": "bold red",
-    "hung": "bold red",
-    "failing": "bold red",
     "restarting": "yellow",
     "stopping": "yellow",
     "stopped": "dim",
@@ -53,7 +51,6 @@ PART_TITLE = {
     "web": "Web",
     "worker": "Journey worker",
     "leftovers": "Processes left over",
-    "supervision": "Supervision",
 }
 
 

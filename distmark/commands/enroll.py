@@ -11,6 +11,7 @@ from distmark.campaigns.table import Campaign
 from distmark.commands.acting import As, BrandKey, Json, campaign_named, partner_named, viewer_for
 from distmark.console import out, print_json, table
 from distmark.contacts.model import address_key
+from distmark.contacts.people import contacts_by_email
 from distmark.contacts.table import Contact
 from distmark.db import get_database
 from distmark.errors import InvalidInput, NotFound
@@ -80,12 +81,11 @@ def _people(session: Session, viewer: Viewer, emails: Sequence[str], everybody: 
         query = query.where(Contact.partner_id == viewer.partner_id)
     if everybody:
         return session.exec(query).all()
-    keys = [address_key(email) for email in emails]
-    found = session.exec(query.where(col(Contact.email_key).in_(keys))).all()
-    missing = [key for key in keys if key not in {contact.email_key for contact in found}]
+    found = contacts_by_email(session, query.order_by(None), viewer.brand_id, emails, viewer.partner_id)
+    missing = [key for key in map(address_key, emails) if key not in found]
     if missing:
         raise NotFound(f"There is no contact {missing[0]} in this book; import it with `distmark contacts import`.")
-    return found
+    return list({contact.id: contact for contacts in found.values() for contact in contacts}.values())
 
 
 COMMANDS = (("enroll", enroll, "distmark enroll new-year-2027 hanako@example.com --partner nagoya"),)

@@ -3,16 +3,18 @@
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import delete
+from sqlalchemy import and_, delete, or_
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from distmark.channels.kind import AddressForm
-from distmark.channels.registry import CHANNELS
+from distmark.channels.registry import CHANNELS, address_of
 from distmark.contacts.fields import as_email, as_phone, as_text
 from distmark.contacts.model import SuppressionReason, SuppressionScope, address_hash, address_key
-from distmark.contacts.table import Consent, Suppression
+from distmark.contacts.table import Consent, Contact, ContactAddress, Suppression
 from distmark.errors import InvalidInput
 from distmark.sql import batches, insert_into
 
@@ -93,7 +95,10 @@ def suppress(
     scope: SuppressionScope = SuppressionScope.marketing,
     message_id: int | None = None,
 ) -> bool:
-    """Suppress the address for all partners of the brand on `channel`; return whether this suppression is new."""
+    """Suppress the address for all partners of the brand on `channel`; return whether this suppression is new.
+
+    A refusal replaces a bounce, which says nothing about the person's other addresses.
+    """
     row = {
         "brand_id": brand_id,
         "channel": channel,
@@ -103,38 +108,128 @@ def suppress(
         "at": now,
         "message_id": message_id,
     }
-    statement = insert_into(session, Suppression).values(row).on_conflict_do_nothing().returning(col(Suppression.id))
-    return session.execute(statement).first() is not None
+    return _insert_suppressions(session, [row])
 
 
-def suppressed(session: Session, brand_id: int, channel: str, addresses: Iterable[str], marketing: bool) -> set[str]:
+def suppress_contact(
+    session: Session, contact: Contact, channel: str, reason: SuppressionReason, now: datetime, message_id: int | None = None
+) -> None:
+    """Suppress marketing to the contact on `channel`: to its address there, and if it has none any more, to all that it had."""
+    address = address_of(contact, channel)
+    if address:
+        suppress(session, contact.brand_id, channel, address, reason, now, message_id=message_id)
+        return
+    had = select(ContactAddress.address_hash).where(ContactAddress.contact_id == contact.id)
+    shared = {"brand_id": contact.brand_id, "channel": channel, "scope": SuppressionScope.marketing, "reason": reason}
+    _insert_suppressions(session, [{**shared, "address_hash": each, "at": now, "message_id": message_id} for each in session.exec(had)])
+
+
+def copy_refusals(session: Session, brand_id: int, channel: str, before: str | None, address: str) -> None:
+    """Let the refusals of the earlier address hold for the present one on `channel`; a bounce says nothing about the new address."""
+    if not before or before == address:
+        return
+    refused = select(Suppression).where(
+        Suppression.brand_id == brand_id,
+        Suppression.channel == channel,
+        Suppression.address_hash == hash_of(brand_id, channel, before),
+        Suppression.reason != SuppressionReason.bounced,
+    )
+    copied = ("brand_id", "channel", "scope", "reason", "at", "message_id")
+    hashed = hash_of(brand_id, channel, address)
+    rows = [{name: getattr(row, name) for name in copied} | {"address_hash": hashed} for row in session.exec(refused)]
+    _insert_suppressions(session, rows)
+
+
+def _insert_suppressions(session: Session, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Insert these suppressions and return whether any is new."""
+    new = False
+    for row in rows:
+        statement = insert_into(session, Suppression).values(dict(row))
+        refused = statement.on_conflict_do_update(
+            index_elements=["brand_id", "channel", "address_hash", "scope"],
+            set_={name: statement.excluded[name] for name in ("reason", "at", "message_id")},
+            where=and_(col(Suppression.reason) == SuppressionReason.bounced, statement.excluded.reason != SuppressionReason.bounced),
+        )
+        new |= session.execute(refused.returning(col(Suppression.id))).first() is not None
+    return new
+
+
+def suppressed(
+    session: Session,
+    brand_id: int,
+    channel: str,
+    addresses: Iterable[str],
+    marketing: bool,
+    reasons: Collection[SuppressionReason] = tuple(SuppressionReason),
+) -> set[str]:
     """Return the hashes (`model.address_hash`) of the suppressed addresses among these.
 
-    A suppression of either scope stops marketing; other messages are stopped by one of scope `all` only.
+    An address is suppressed itself, or because its person refused another of their addresses, present or earlier; a bounce concerns its own
+    address only. A suppression of either scope stops marketing; other messages are stopped by one of scope `all` only.
     """
     found: set[str] = set()
     hashes_of = {hash_of(brand_id, channel, address): address_hash(brand_id, address) for address in addresses}
     for hashes in batches(hashes_of):
-        rows = select(Suppression.address_hash).where(
-            Suppression.brand_id == brand_id, Suppression.channel == channel, col(Suppression.address_hash).in_(hashes)
-        )
-        if not marketing:
-            rows = rows.where(Suppression.scope == SuppressionScope.all)
-        found.update(hashes_of[stopped] for stopped in session.exec(rows))
+        themselves = select(Suppression.address_hash).where(col(Suppression.address_hash).in_(hashes))
+        for rows in (themselves, _refused_elsewhere(hashes)):
+            stopping = rows.where(
+                Suppression.brand_id == brand_id, Suppression.channel == channel, col(Suppression.reason).in_(list(reasons))
+            )
+            if not marketing:
+                stopping = stopping.where(Suppression.scope == SuppressionScope.all)
+            found.update(hashes_of[stopped] for stopped in session.exec(stopping))
     return found
 
 
-def suppressions_of(session: Session, brand_id: int, hashes: Sequence[str]) -> list[Suppression]:
-    """Return the suppressions of the addresses with these hashes: each says why the address is not written to."""
-    return list(session.exec(select(Suppression).where(Suppression.brand_id == brand_id, col(Suppression.address_hash).in_(list(hashes)))))
+def _refused_elsewhere(hashes: Sequence[str]) -> SelectOfScalar[str]:
+    """Select those of these addresses whose person has or had another address that was refused; the caller adds brand and channel."""
+    asked, other, contact, same = aliased(ContactAddress), aliased(ContactAddress), aliased(Contact), aliased(Contact)
+    return (
+        select(asked.address_hash)
+        .join(contact, col(contact.id) == col(asked.contact_id))
+        .join(same, and_(col(same.brand_id) == col(contact.brand_id), col(same.person_key) == col(contact.person_key)))
+        .join(other, col(other.contact_id) == col(same.id))
+        .join(
+            Suppression,
+            and_(col(Suppression.brand_id) == col(other.brand_id), col(Suppression.address_hash) == col(other.address_hash)),
+        )
+        .where(
+            col(asked.address_hash).in_(hashes),
+            col(asked.brand_id) == col(Suppression.brand_id),
+            col(Suppression.reason) != SuppressionReason.bounced,
+        )
+    )
+
+
+def suppressions_of(session: Session, contact: Contact) -> list[Suppression]:
+    """Return the suppressions that stop messages to the contact, one per channel and scope: each says why the contact is not written to."""
+    own = {hash_of(contact.brand_id, channel, address) for channel in CHANNELS if (address := address_of(contact, channel))}
+    of_person = select(ContactAddress.address_hash).join(Contact, col(Contact.id) == col(ContactAddress.contact_id))
+    of_person = of_person.where(Contact.brand_id == contact.brand_id, Contact.person_key == contact.person_key)
+    refused_elsewhere = and_(col(Suppression.address_hash).in_(of_person), col(Suppression.reason) != SuppressionReason.bounced)
+    rows = session.exec(
+        select(Suppression)
+        .where(Suppression.brand_id == contact.brand_id, or_(col(Suppression.address_hash).in_(own), refused_elsewhere))
+        .order_by(col(Suppression.at), col(Suppression.id))
+    )
+    return list({(row.channel, row.scope): row for row in sorted(rows, key=lambda row: row.address_hash in own)}.values())
 
 
 def unsuppress(session: Session, brand_id: int, channel: str, address: str, scope: SuppressionScope = SuppressionScope.marketing) -> bool:
-    """Lift the suppression and return whether there was one. One after a complaint or an erasure is never lifted."""
+    """Lift the suppression, of all addresses that the person has or had, and return whether there was one.
+
+    One after a complaint or an erasure is never lifted.
+    """
+    hashed = hash_of(brand_id, channel, address)
+    known, contact = aliased(ContactAddress), aliased(Contact)
+    persons = select(contact.person_key).join(known, col(known.contact_id) == col(contact.id))
+    persons = persons.where(col(known.brand_id) == brand_id, col(known.address_hash) == hashed)
+    theirs = select(ContactAddress.address_hash).join(Contact, col(Contact.id) == col(ContactAddress.contact_id))
+    theirs = theirs.where(Contact.brand_id == brand_id, col(Contact.person_key).in_(persons))
     lifted = delete(Suppression).where(
         col(Suppression.brand_id) == brand_id,
         col(Suppression.channel) == channel,
-        col(Suppression.address_hash) == hash_of(brand_id, channel, address),
+        or_(col(Suppression.address_hash) == hashed, col(Suppression.address_hash).in_(theirs)),
         col(Suppression.scope) == scope,
         col(Suppression.reason).not_in((SuppressionReason.complained, SuppressionReason.erased)),
     )

@@ -19,12 +19,13 @@ from distmark.contacts.consents import GROUNDS, consent_state
 from distmark.contacts.fields import FIELDS, ContactInput, attribute_name, message, tidy, yes_or_no
 from distmark.contacts.mapping import changes, new_contact
 from distmark.contacts.model import address_key
+from distmark.contacts.people import Addresses, addresses_of, corrected_contacts, follow_addresses, identify, keep_addresses
 from distmark.contacts.table import Consent, Contact
 from distmark.errors import InvalidInput
 from distmark.partners.model import Permission, Viewer
 from distmark.partners.service import get_partner, require
 from distmark.partners.table import Partner
-from distmark.sql import batches
+from distmark.sql import batches, id_of
 
 MOST_BYTES = 30_000_000
 MOST_UNPACKED_BYTES = 400_000_000
@@ -339,23 +340,36 @@ def _import_batch(session: Session, partner: Partner, lines: Sequence[Line], con
     """Insert or update the contacts of one batch of lines, with their consents, by a few statements."""
     known = _known_contacts(session, partner, lines)
     contacts: list[tuple[Contact, Line]] = []
+    moved: list[tuple[Contact, Addresses]] = []
     for line in lines:
         contact = known.get(line.address)
         if contact is None:
             counts.created += 1
             contact = new_contact(partner, line.written, context.now)
-        elif changed := changes(contact, line.written):
+        elif changed := changes(contact, _kept_address(contact, line)):
             counts.updated += 1
             if not context.dry_run:
+                moved.append((contact, addresses_of(contact)))
                 _change(contact, changed, context.now)
         else:
             counts.unchanged += 1
         contacts.append((contact, line))
     if not context.dry_run:
+        with session.no_autoflush:
+            named = identify(session, [contact for contact, _ in contacts if contact.id is None])
         session.add_all(contact for contact, _ in contacts)
         session.flush()
+        keep_addresses(session, named, context.now)
+        follow_addresses(session, moved, context.now)
     for channel in CONSENT_CHANNELS:
         _record_consents(session, channel, contacts, context, counts)
+
+
+def _kept_address(contact: Contact, line: Line) -> ContactInput:
+    """Return what the line says of the contact, without a mail address that was corrected since: the file is older than the correction."""
+    if contact.email_key == line.address or not line.written.email:
+        return line.written
+    return line.written.model_copy(update={"email": contact.email})
 
 
 def _change(contact: Contact, changed: Mapping[str, Any], now: datetime) -> None:
@@ -369,7 +383,9 @@ def _known_contacts(session: Session, partner: Partner, lines: Sequence[Line]) -
     known: dict[str, Contact] = {}
     of_partner = select(Contact).where(Contact.partner_id == partner.id, col(Contact.erased_at).is_(None))
     for keys in batches(line.address for line in lines if line.written.email):
-        known.update({contact.email_key or "": contact for contact in session.exec(of_partner.where(col(Contact.email_key).in_(keys)))})
+        now_known = session.exec(of_partner.where(col(Contact.email_key).in_(keys)))
+        by_email = {contact.email_key or "": contact for contact in now_known}
+        known.update(corrected_contacts(session, id_of(partner), set(keys) - by_email.keys()) | by_email)
     by_phone = {line.address: line for line in lines if not line.written.email}
     for phones in batches(by_phone):
         for contact in session.exec(of_partner.where(col(Contact.phone).in_(phones)).order_by(col(Contact.id).desc())):

@@ -28,11 +28,14 @@ def new_contact(partner: Partner, written: ContactInput, now: datetime) -> Conta
     )
 
 
-def keys(brand_id: int, email: str | None, phone: str | None, otherwise: str = "") -> dict[str, str | None]:
-    """Return the keys by which a contact is found: the same mail address, else phone number, is the same person in the whole brand."""
+def keys(brand_id: int, email: str | None, phone: str | None) -> dict[str, str | None]:
+    """Return the keys of a new contact: the same mail address, else phone number, is the same person in the whole brand."""
     address = email or phone
-    person = address_hash(brand_id, address) if address else otherwise or uuid.uuid4().hex
-    return {"email_key": address_key(email) if email else None, "person_key": person}
+    return {"email_key": _email_key(email), "person_key": address_hash(brand_id, address) if address else uuid.uuid4().hex}
+
+
+def _email_key(email: str | None) -> str | None:
+    return address_key(email) if email else None
 
 
 def changes(contact: Contact, written: ContactInput) -> dict[str, Any]:
@@ -43,9 +46,8 @@ def changes(contact: Contact, written: ContactInput) -> dict[str, Any]:
     if "attributes" in written.model_fields_set:
         given["attributes"] = merged(contact.attributes, written.attributes)
     changed = {name: value for name, value in given.items() if getattr(contact, name) != value}
-    if "email" in changed or "phone" in changed:
-        email, phone = changed.get("email", contact.email), changed.get("phone", contact.phone)
-        changed |= keys(contact.brand_id, email, phone, contact.person_key)
+    if "email" in changed:
+        changed["email_key"] = _email_key(changed["email"])
     return changed
 
 

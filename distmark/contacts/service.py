@@ -10,6 +10,7 @@ from sqlmodel import Session, col, select
 
 from distmark.contacts.fields import ContactInput, read_contact, tidy
 from distmark.contacts.mapping import changes, new_contact
+from distmark.contacts.people import addresses_of, follow_addresses, identify, keep_addresses
 from distmark.contacts.table import Contact
 from distmark.errors import InvalidInput, NotFound, Refused
 from distmark.partners.model import Permission, Viewer
@@ -41,8 +42,10 @@ def create_contact(session: Session, viewer: Viewer, written: ContactInput, now:
     partner = _locked_partner(session, viewer, partner_id or viewer.partner_id)
     contact = new_contact(partner, written, now)
     _check_addresses(session, contact, {"email": contact.email, "email_key": contact.email_key})
+    known = identify(session, [contact])
     session.add(contact)
     session.flush()
+    keep_addresses(session, known, now)
     update_memberships(session, [contact], now)
     return contact
 
@@ -50,7 +53,7 @@ def create_contact(session: Session, viewer: Viewer, written: ContactInput, now:
 def update_contact(session: Session, viewer: Viewer, contact_id: int, written: ContactInput, now: datetime) -> Contact:
     """Change the given fields of the contact and return the row; attributes are merged, and one of None is removed.
 
-    Consents stay as they are. Errors as in `create_contact`, and NotFound.
+    Consents stay as they are, and it stays the same person (`people.follow_addresses`). Errors as in `create_contact`, and NotFound.
     """
     require(viewer, Permission.write_contacts)
     contact = get_contact(session, viewer, contact_id)
@@ -71,10 +74,12 @@ def _changed(session: Session, contact: Contact, written: ContactInput, now: dat
     if not changed:
         return contact
     _check_addresses(session, contact, changed)
+    before = addresses_of(contact)
     for name, value in {**changed, "updated_at": now}.items():
         setattr(contact, name, value)
     session.add(contact)
     session.flush()
+    follow_addresses(session, [(contact, before)], now)
     update_memberships(session, [contact], now)
     return contact
 

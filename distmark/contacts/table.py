@@ -9,9 +9,13 @@ from sqlmodel import Field, Index, SQLModel, UniqueConstraint
 from distmark.contacts.model import ContactKind, SuppressionReason, SuppressionScope
 from distmark.db import JSON_TYPE, UTCDateTime
 
+HOLDS_PERSON = "holds_person"
+# For columns with the key of a contact's person in them, in tables of any room: `people` changes them all when two persons prove to be one.
+PERSON_COLUMN: dict[str, Any] = {"info": {HOLDS_PERSON: True}}
+
 
 class Contact(SQLModel, table=True):
-    """A person in one partner's book. `person_key` is the same for the same mail address in all books of a brand.
+    """A person in one partner's book. `person_key` is the same for one person in all books of a brand, and stays when an address changes.
 
     Every insert and update sets `unread` by itself, from whatever code: segments and dated entries process unread rows only.
     """
@@ -31,7 +35,7 @@ class Contact(SQLModel, table=True):
     email: str | None = None
     email_key: str | None = None
     phone: str | None = None  # E.164
-    person_key: str = Field(index=True)
+    person_key: str = Field(index=True, sa_column_kwargs=PERSON_COLUMN)
     language: str = "ja"
     zone: str = ""  # empty: the partner's, else the brand's
     company: str = ""
@@ -42,6 +46,20 @@ class Contact(SQLModel, table=True):
     updated_at: datetime = Field(sa_type=UTCDateTime)
     erased_at: datetime | None = Field(default=None, sa_type=UTCDateTime)
     unread: bool = Field(default=True, sa_column_kwargs={"onupdate": True, "server_default": true()})
+
+
+class ContactAddress(SQLModel, table=True):
+    """An address that a contact has or had, as a hash. Only contacts whose addresses changed have rows."""
+
+    __tablename__ = "contact_address"
+    __table_args__ = (UniqueConstraint("contact_id", "address_hash"), Index("ix_contact_address_hash", "brand_id", "address_hash"))
+
+    id: int | None = Field(default=None, primary_key=True)
+    brand_id: int = Field(foreign_key="brand.id")
+    contact_id: int = Field(foreign_key="contact.id")
+    address_hash: str
+    identifies: bool = False  # the person is found by it: a mail address, or the phone number of a contact without one
+    at: datetime = Field(sa_type=UTCDateTime)
 
 
 class Consent(SQLModel, table=True):

@@ -30,15 +30,14 @@ from distmark.journeys.source import Source
 from distmark.journeys.table import JourneyVersion
 from distmark.journeys.times import next_allowed, zone_for
 from distmark.messages.compose import Links, Person, blocks_of, compiled, from_name, language_of, render_for, to_name
-from distmark.messages.model import ACCEPTED, FINAL, MAX_ATTEMPTS, MessageStatus
-from distmark.messages.service import Settled, add_rows, new_row, note_attempts, rows_of_step, settle, settle_all
+from distmark.messages.model import FINAL, MAX_ATTEMPTS, MessageStatus
+from distmark.messages.service import Settled, add_rows, new_row, note_attempts, rows_of_step, settle, settle_all, written_at
 from distmark.messages.table import Message
 from distmark.personalisation.model import RenderedMessage
 from distmark.sql import id_of, on_sqlite
 
 log = logging.getLogger("distmark.delivery")
 
-COUNTED = ACCEPTED | {MessageStatus.sending, MessageStatus.uncertain}  # what a cap counts: what may have reached the person
 SAME = ("token", "header_id", "language", "marketing", "name", "channel", "subject", "links")  # on every try of one message
 BACKOFF = (timedelta(seconds=5), timedelta(seconds=30), timedelta(minutes=2), timedelta(minutes=10), timedelta(hours=1))
 
@@ -215,32 +214,8 @@ def _channel_facts(
     return _ChannelFacts(
         suppressed=consents.suppressed(session, brand_id, channel, addresses, marketing),
         consent=consents.consent_state(session, [request.enrollment.contact_id for request in requests], channel),
-        written=_written(session, brand_id, people, channel, since) if since and marketing else {},
+        written=written_at(session, brand_id, people, since, channel=channel, marketing=True) if since and marketing else {},
     )
-
-
-def _written(session: Session, brand_id: int, people: Sequence[str], channel: str, since: datetime) -> dict[str, list[datetime]]:
-    """Return the times of marketing messages to each person on the channel, over all journeys and partners.
-
-    One that is on its way counts, and one that may have arrived.
-    """
-    rows = session.exec(
-        select(Contact.person_key, Message.sent_at, Message.sending_at)
-        .join(Contact, col(Contact.id) == col(Message.contact_id))
-        .where(
-            Contact.brand_id == brand_id,
-            col(Contact.person_key).in_(set(people)),
-            Message.channel == channel,
-            col(Message.marketing).is_(True),
-            col(Message.status).in_(COUNTED),
-            col(Message.sending_at) >= since,
-        )
-    )
-    written: dict[str, list[datetime]] = {}
-    for person_key, sent_at, sending_at in rows:
-        if at := sent_at or sending_at:
-            written.setdefault(person_key, []).append(at)
-    return written
 
 
 def _is_sendable(batch: Batch) -> bool:

@@ -11,6 +11,7 @@ from sqlmodel import Session, col, select
 
 from distmark.clock import aware
 from distmark.contacts.model import address_hash, address_key
+from distmark.contacts.people import contacts_by_email
 from distmark.contacts.table import Contact
 from distmark.engagement.model import EARLIEST, EventKind, Verdict, is_possible
 from distmark.engagement.table import Event
@@ -148,7 +149,7 @@ def _whose(
             whose.append(mistake)
         else:
             found = by_email.get(address_key(event.email or ""), []) if event.contact_id is None else by_id.get(event.contact_id, [])
-            whose.append(_owner(found, enrollments))
+            whose.append(_owner(session, found, enrollments, event.name))
     return whose
 
 
@@ -173,14 +174,19 @@ def _as_json(content: Any) -> str:
     return json.dumps(content, ensure_ascii=False, sort_keys=True, default=str)
 
 
-def _owner(found: Sequence[Contact], enrollments: Mapping[int, Enrollment]) -> _Whose | DistmarkError:
-    """Return the contact with this address whose enrollment is live, the latest entered first; else the newest contact with it."""
+def _owner(
+    session: Session, found: Sequence[Contact], enrollments: Mapping[int, Sequence[Enrollment]], name: str
+) -> _Whose | DistmarkError:
+    """Return the contact among these whose live enrollment the event is of, and that enrollment; else the newest of them.
+
+    An enrollment that has the event as its goal comes first, then one that waits for it, then the one entered last.
+    """
     if not found:
         return NotFound("No contact of yours has this id or address; import the contact first.")
-    inside = [(enrollments[id_of(contact)], contact) for contact in found if contact.id in enrollments]
+    inside = [(enrollment, contact) for contact in found for enrollment in enrollments.get(id_of(contact), ())]
     if not inside:
         return _Whose(found[0], None)
-    enrollment, contact = max(inside, key=lambda each: id_of(each[0]))
+    enrollment, contact = max(inside, key=lambda each: (_is_goal(session, each[0], name), each[0].awaits == name, id_of(each[0])))
     return _Whose(contact, enrollment)
 
 
@@ -188,27 +194,27 @@ def _contacts(
     session: Session, brand_id: int, partner_id: int | None, events: Sequence[NewEvent]
 ) -> tuple[dict[int, list[Contact]], dict[str, list[Contact]]]:
     """Return the contacts by id and by address, newest first, as far as the caller may know of them."""
-    mine = select(Contact).where(Contact.brand_id == brand_id, col(Contact.erased_at).is_(None)).order_by(col(Contact.id).desc())
+    mine = select(Contact).where(Contact.brand_id == brand_id, col(Contact.erased_at).is_(None))
     if partner_id is not None:
         mine = mine.where(Contact.partner_id == partner_id)
     ids = {event.contact_id for event in events if event.contact_id is not None}
     by_id = {id_of(contact): [contact] for contact in session.exec(mine.where(among(session, col(Contact.id), ids)))} if ids else {}
-    by_email: dict[str, list[Contact]] = {}
-    keys = {address_hash(brand_id, event.email) for event in events if event.contact_id is None and event.email}
-    for contact in session.exec(mine.where(among(session, col(Contact.person_key), keys))) if keys else ():
-        by_email.setdefault(contact.email_key or "", []).append(contact)
-    return by_id, by_email
+    emails = {event.email for event in events if event.contact_id is None and event.email}
+    return by_id, contacts_by_email(session, mine, brand_id, emails, partner_id)
 
 
-def _enrollments(session: Session, brand_id: int, person_keys: Iterable[str]) -> dict[int, Enrollment]:
-    """Return the live enrollment that each contact of these people entered last; all of theirs stay locked, in the order of wakes."""
+def _enrollments(session: Session, brand_id: int, person_keys: Iterable[str]) -> dict[int, list[Enrollment]]:
+    """Return the live enrollments of these persons by contact id; all of them stay locked, in the order of wakes."""
     keys = list(person_keys)
     if not keys:
         return {}
     live = select(Enrollment).where(
         among(session, col(Enrollment.person_key), keys), Enrollment.brand_id == brand_id, Enrollment.status != EnrollmentStatus.ended
     )
-    return {row.contact_id: row for row in session.exec(live.order_by(col(Enrollment.id)).with_for_update(key_share=True))}
+    found: dict[int, list[Enrollment]] = {}
+    for row in session.exec(live.order_by(col(Enrollment.id)).with_for_update(key_share=True)):
+        found.setdefault(row.contact_id, []).append(row)
+    return found
 
 
 # --- the rows ---------------------------------------------------------------------------------------------------------------------------

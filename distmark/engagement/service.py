@@ -9,7 +9,7 @@ from sqlmodel import Session, select
 
 from distmark.channels.registry import address_of
 from distmark.contacts import consents
-from distmark.contacts.model import SuppressionReason, SuppressionScope
+from distmark.contacts.model import SuppressionReason
 from distmark.contacts.table import Contact
 from distmark.engagement.events import MOST_EVENTS, NewEvent, RecordedEvent, record_events
 from distmark.engagement.model import EventKind
@@ -85,18 +85,7 @@ def unsubscribe(session: Session, token: str, now: datetime) -> UnsubscribeInfo 
     contact = session.get(Contact, message.contact_id, with_for_update={"key_share": True}) if message else None
     if message is None or contact is None:
         return None
-    address = address_of(contact, message.channel)
-    if address:
-        consents.suppress(
-            session,
-            message.brand_id,
-            message.channel,
-            address,
-            SuppressionReason.unsubscribed,
-            now,
-            scope=SuppressionScope.marketing,
-            message_id=message.id,
-        )
+    consents.suppress_contact(session, contact, message.channel, SuppressionReason.unsubscribed, now, message.id)
     consents.record_consent(session, id_of(contact), message.channel, given=False, now=now, source="unsubscribe link")
     if _is_new(session, f"unsubscribed:{message.id}"):
         session.add(_unsubscribed(message, now))

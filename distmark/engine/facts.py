@@ -7,8 +7,9 @@ from typing import Any
 from sqlmodel import Session, col, select
 
 from distmark.channels.registry import address_of
-from distmark.contacts.model import SuppressionScope, address_hash
-from distmark.contacts.table import Suppression
+from distmark.contacts.consents import suppressed
+from distmark.contacts.model import SuppressionReason, address_hash
+from distmark.contacts.table import Contact
 from distmark.engagement.model import EventKind
 from distmark.engagement.table import Event
 from distmark.enrollments.facts import enrollment_facts
@@ -18,19 +19,21 @@ from distmark.experiments.service import winners_of
 from distmark.journeys.model import EventFact, Facts, SentFact
 from distmark.journeys.service import program_of
 from distmark.messages.compose import Person, people_of
+from distmark.messages.service import written_at
 from distmark.messages.table import Message
 from distmark.metrics.send_times import best_hours
 from distmark.segments.membership import segment_keys_of
-from distmark.sql import id_of
+from distmark.sql import among, id_of
 
 MESSAGES_SINCE = timedelta(days=31)
+REFUSALS = (SuppressionReason.unsubscribed, SuppressionReason.complained)
 
 
 def gather(session: Session, enrollments: Sequence[Enrollment], people: Mapping[int, Person], now: datetime) -> dict[int, Facts]:
     """Return the facts of each enrollment, by enrollment id. `people` holds the persons of all of them, by enrollment id."""
     sent = _sent(session, enrollments)
     events = _events(session, enrollments)
-    message_times = _message_times(session, [row.contact_id for row in enrollments], now)
+    message_times = _message_times(session, enrollments, now)
     programs = {version_id: program_of(session, version_id) for version_id in {row.version_id for row in enrollments}}
     definitions = {version_id: program.definition for version_id, program in programs.items()}
     winners, hours = winners_of(session, programs), best_hours(session, programs, enrollments, people, now)
@@ -47,8 +50,8 @@ def gather(session: Session, enrollments: Sequence[Enrollment], people: Mapping[
             person.brand,
             segments[row.contact_id],
             sent=sent.get(row_id, {}),
-            events=[event for event in events.get(row.contact_id, []) if event.at >= row.entered_at],
-            written_at=message_times.get(row.contact_id, []),
+            events=[event for event in events.get(row.person_key, []) if event.at >= row.entered_at],
+            written_at=message_times.get(row.person_key, []),
             best_hours=hours.get(row_id, {}),
             winners=winners.get(row.version_id, {}),
         )
@@ -80,58 +83,47 @@ def _sent(session: Session, enrollments: Sequence[Enrollment]) -> dict[int, dict
     return sent
 
 
-def _events(session: Session, enrollments: Sequence[Enrollment]) -> dict[int, list[EventFact]]:
-    events: dict[int, list[EventFact]] = {}
+def _events(session: Session, enrollments: Sequence[Enrollment]) -> dict[str, list[EventFact]]:
+    """Return the events of each person: what they do as a contact of one partner counts in the journeys of all partners of the brand."""
+    events: dict[str, list[EventFact]] = {}
     since = min(row.entered_at for row in enrollments)
     rows = session.exec(
-        select(Event)
+        select(Event, Contact.person_key)
+        .join(Contact, col(Contact.id) == col(Event.contact_id))
         .where(
-            col(Event.contact_id).in_([row.contact_id for row in enrollments]),
+            among(session, col(Contact.person_key), sorted({row.person_key for row in enrollments})),
+            col(Contact.brand_id).in_({row.brand_id for row in enrollments}),
             col(Event.kind).in_([EventKind.custom, EventKind.converted, EventKind.replied]),
             col(Event.at) >= since,
         )
         .order_by(col(Event.at), col(Event.id))
     )
-    for row in rows:
+    for row, person_key in rows:
         name = row.name or row.kind.value
-        events.setdefault(row.contact_id, []).append(EventFact(name=name, at=row.at, data=row.data, value=row.value))
+        events.setdefault(person_key, []).append(EventFact(name=name, at=row.at, data=row.data, value=row.value))
     return events
 
 
-def _message_times(session: Session, contact_ids: list[int], now: datetime) -> dict[int, list[datetime]]:
-    times: dict[int, list[datetime]] = {}
-    rows = session.exec(
-        select(Message.contact_id, Message.sent_at)
-        .where(col(Message.contact_id).in_(contact_ids), col(Message.created_at) >= now - MESSAGES_SINCE, col(Message.sent_at).is_not(None))
-        .order_by(col(Message.sent_at))
-    )
-    for contact_id, sent_at in rows:
-        if sent_at is not None:
-            times.setdefault(contact_id, []).append(sent_at)
+def _message_times(session: Session, enrollments: Sequence[Enrollment], now: datetime) -> dict[str, list[datetime]]:
+    times: dict[str, list[datetime]] = {}
+    for brand_id in {row.brand_id for row in enrollments}:
+        persons = {row.person_key for row in enrollments if row.brand_id == brand_id}
+        times |= written_at(session, brand_id, persons, now - MESSAGES_SINCE)
     return times
 
 
 def unsubscribed_among(session: Session, people: Mapping[int, Person]) -> set[int]:
     """Return the ids of enrollments whose contact unsubscribed from this brand's marketing mail or complained about it."""
-    by_hash: dict[str, list[int]] = {}
-    brand_ids: set[int] = set()
+    reached: dict[int, dict[str, list[int]]] = {}  # brand -> mail address -> enrollments
     for enrollment_id, person in people.items():
         address = address_of(person.contact, "email")
         if address:
-            brand_ids.add(person.contact.brand_id)
-            by_hash.setdefault(address_hash(person.contact.brand_id, address), []).append(enrollment_id)
-    if not by_hash:
-        return set()
-    rows = session.exec(
-        select(Suppression.address_hash).where(
-            col(Suppression.brand_id).in_(list(brand_ids)),
-            Suppression.channel == "email",
-            col(Suppression.address_hash).in_(list(by_hash)),
-            col(Suppression.scope).in_([SuppressionScope.marketing, SuppressionScope.all]),
-            col(Suppression.reason).in_(["unsubscribed", "complained"]),
-        )
-    )
-    return {enrollment_id for found in rows for enrollment_id in by_hash[found]}
+            reached.setdefault(person.contact.brand_id, {}).setdefault(address, []).append(enrollment_id)
+    refused: set[int] = set()
+    for brand_id, by_address in reached.items():
+        stopped = suppressed(session, brand_id, "email", by_address, marketing=True, reasons=REFUSALS)
+        refused |= {each for address, ids in by_address.items() if address_hash(brand_id, address) in stopped for each in ids}
+    return refused
 
 
 def as_json(value: Any) -> Any:

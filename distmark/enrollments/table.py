@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Enum, text
 from sqlmodel import Field, Index, SQLModel
 
+from distmark.contacts.table import PERSON_COLUMN
 from distmark.db import JSON_TYPE, UTCDateTime
 from distmark.enrollments.model import EnrollmentStatus, SuspensionKind, TimelineKind
 
@@ -42,8 +43,8 @@ class Enrollment(SQLModel, table=True):
     member_id: int | None = Field(default=None, foreign_key="member.id", index=True)
     partner_id: int = Field(foreign_key="partner.id")
     contact_id: int = Field(foreign_key="contact.id", index=True)
-    person_key: str = Field(index=True)
-    live_key: str | None = Field(default=None, unique=True)
+    person_key: str = Field(index=True, sa_column_kwargs=PERSON_COLUMN)
+    live_key: str | None = Field(default=None, unique=True, sa_column_kwargs=PERSON_COLUMN)
 
     status: EnrollmentStatus = EnrollmentStatus.waiting
     step_id: str | None = None  # None: not begun

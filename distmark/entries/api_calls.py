@@ -14,7 +14,8 @@ from distmark.campaigns.offers import offered_journey, offers_of
 from distmark.campaigns.service import add_members, list_campaigns
 from distmark.campaigns.table import Campaign, CampaignStatus
 from distmark.compliance.service import record
-from distmark.contacts.model import address_hash, address_key
+from distmark.contacts.model import address_key
+from distmark.contacts.people import contacts_by_email
 from distmark.contacts.table import Contact
 from distmark.enrollments.model import CameBy
 from distmark.entries.admission import enter, open_entry_point
@@ -239,11 +240,11 @@ def _requested_contacts(session: Session, viewer: Viewer, requested: Sequence[Re
     own = visible(select(Contact), Contact, viewer).where(col(Contact.erased_at).is_(None))
     ids = [each.contact_id for each in requested if each.contact_id is not None]
     by_id = {contact.id: contact for contact in session.exec(own.where(among(session, col(Contact.id), ids)))} if ids else {}
-    keys = {address_hash(viewer.brand_id, each.email) for each in requested if each.email}
-    named = own.where(among(session, col(Contact.person_key), keys)).order_by(col(Contact.id))
-    by_email = {contact.email_key: contact for contact in session.exec(named)} if keys else {}
+    emails = {each.email for each in requested if each.email}
+    by_email = contacts_by_email(session, own, viewer.brand_id, emails, viewer.partner_id)
     return [
-        by_id.get(each.contact_id) if each.contact_id is not None else by_email.get(address_key(each.email or "")) for each in requested
+        by_id.get(each.contact_id) if each.contact_id is not None else next(iter(by_email.get(address_key(each.email or ""), [])), None)
+        for each in requested
     ]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlmodel import Field, Index, SQLModel, UniqueConstraint
 
+from distmark.contacts.table import PERSON_COLUMN
 from distmark.db import JSON_TYPE, UTCDateTime
 
 
@@ -72,7 +73,7 @@ class Entrance(SQLModel, table=True):
     campaign_id: int | None = Field(default=None, foreign_key="campaign.id")
     source: str  # campaign | event | segment | date | api
     key: str
-    waiting_key: str | None = Field(default=None, unique=True)
+    waiting_key: str | None = Field(default=None, unique=True, sa_column_kwargs=PERSON_COLUMN)
     data: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)
     asked_at: datetime = Field(sa_type=UTCDateTime)
     settled_at: datetime | None = Field(default=None, sa_type=UTCDateTime)  # None: queued

@@ -19,5 +19,6 @@ class MessageStatus(StrEnum):
 
 
 ACCEPTED = frozenset({MessageStatus.sent, MessageStatus.delivered, MessageStatus.bounced})
+MAY_HAVE_ARRIVED = ACCEPTED | {MessageStatus.sending, MessageStatus.uncertain}  # what a person was written, as far as we know
 FINAL = frozenset(set(MessageStatus) - {MessageStatus.queued, MessageStatus.sending, MessageStatus.deferred})
 MAX_ATTEMPTS = 8

@@ -1,7 +1,7 @@
 """The ledger: claiming a message before it is handed over, recording what became of it, and showing it to people."""
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,19 +12,20 @@ from sqlmodel import Session, col, select
 from distmark.campaigns.service import get_campaign
 from distmark.campaigns.table import Member
 from distmark.contacts.service import get_contact
+from distmark.contacts.table import Contact
 from distmark.enrollments.table import Enrollment
 from distmark.errors import NotFound, Refused
 from distmark.journeys.definition import JourneyDefinition, all_steps
 from distmark.journeys.model import SendMessage
 from distmark.journeys.service import newest_registered, program_of, source_of
 from distmark.messages.compose import Person, blocks_of, compiled, from_name, language_of, render_for, to_name
-from distmark.messages.model import MessageStatus
+from distmark.messages.model import MAY_HAVE_ARRIVED, MessageStatus
 from distmark.messages.table import Attempt, Message
 from distmark.partners.model import Permission, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.service import require
 from distmark.partners.table import Brand, Partner
-from distmark.sql import id_of
+from distmark.sql import among, id_of
 
 TOKEN_BYTES = 16  # 128 random bits, 22 characters: the unsubscribe URL stays short enough for every header rule
 
@@ -58,6 +59,34 @@ class Preview:
     size_bytes: int
     link_count: int
     too_large: bool
+
+
+def written_at(
+    session: Session, brand_id: int, person_keys: Collection[str], since: datetime, *, channel: str | None = None, marketing: bool = False
+) -> dict[str, list[datetime]]:
+    """Return the times since then at which each person was written to, the earliest first, over all journeys, partners and addresses.
+
+    A message that is on its way counts, and one that may have arrived. `channel` and `marketing` leave out other messages.
+    """
+    rows = (
+        select(Contact.person_key, Message.sent_at, Message.sending_at)
+        .join(Contact, col(Contact.id) == col(Message.contact_id))
+        .where(
+            Contact.brand_id == brand_id,
+            among(session, col(Contact.person_key), sorted(set(person_keys))),
+            col(Message.status).in_(MAY_HAVE_ARRIVED),
+            col(Message.sending_at) >= since,
+        )
+    )
+    if channel is not None:
+        rows = rows.where(Message.channel == channel)
+    if marketing:
+        rows = rows.where(col(Message.marketing).is_(True))
+    times: dict[str, list[datetime]] = {}
+    for person_key, sent_at, sending_at in session.exec(rows):
+        if at := sent_at or sending_at:
+            times.setdefault(person_key, []).append(at)
+    return {person_key: sorted(found) for person_key, found in times.items()}
 
 
 def new_row(

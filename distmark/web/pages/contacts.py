@@ -213,12 +213,11 @@ def contact_page(contact_id: int, visit: Visit = needs(Permission.see_contacts))
         contact = contacts.get_contact(session, visit.viewer, contact_id)
         rows = enrollments.enrollments_of_contact(session, visit.viewer, contact_id)
         programs = {row.version_id: journeys.program_of(session, row.version_id) for row in rows}
-        hashes = [address_hash(contact.brand_id, address) for address in (contact.email, contact.phone) if address]
         agreements = consents.consents_of(session, contact_id)
         page: dict[str, Any] = {
             "contact": contact,
             "consents": agreements,
-            "suppressions": suppressions_of(session, contact.brand_id, hashes),
+            "suppressions": suppressions_of(session, contact),
             "email_agreed": consents.consent_state(session, [contact_id], "email")[contact_id],
             "enrollments": [(row, status_of(row, programs[row.version_id], visit.translator)) for row in rows],
             "journeys": journeys_by_id(session, visit.viewer),
@@ -276,8 +275,6 @@ def stop_journeys(contact_id: int, visit: Visit = needs(Permission.enrol_contact
     action, chosen = text(form, "action"), numbers(form, "enrollment")
     with visit.writing() as session:
         contacts.get_contact(session, visit.viewer, contact_id)
-        if action not in STOPPED:
-            raise InvalidInput("It is not said what to do; choose to pause, resume or stop.")
         for enrollment_id in chosen:
             if enrollments.enrollment_of(session, visit.viewer, enrollment_id).contact_id != contact_id:
                 raise NotFound(f"There is no enrollment {enrollment_id} of this contact.")
@@ -287,12 +284,9 @@ def stop_journeys(contact_id: int, visit: Visit = needs(Permission.enrol_contact
             control.resume(session, visit.viewer, Scope.listed(chosen), visit.now, extend=text(form, "extend") == "yes")
         else:
             control.stop(session, visit.viewer, Scope.listed(chosen), text(form, "reason") or visit.viewer.name, visit.now)
-    return visit.go(f"/contacts/{contact_id}", STOPPED[action])
-
-
-# What the form's button says -> the message after the act.
-STOPPED: Mapping[str, str] = {
-    "pause": N_("Paused. Nothing is sent until you let it go on."),
-    "resume": N_("It goes on."),
-    "stop": N_("Stopped. Nothing more is sent."),
-}
+    done = {
+        "pause": N_("Paused. Nothing is sent until you let it go on."),
+        "resume": N_("It goes on."),
+        "stop": N_("Stopped. Nothing more is sent."),
+    }
+    return visit.go(f"/contacts/{contact_id}", done.get(action, done["stop"]))
