@@ -20,13 +20,11 @@ from distmark.entries.open_journeys import OpenJourney, entry_point_of
 from distmark.entries.plans import BATCH, lock_plan, plans_of
 from distmark.entries.table import EntryDate, EntryPlan
 from distmark.journeys.entry import Entry, EntrySource
-from distmark.journeys.times import MINUTES_PER_DAY, Offset, TimeOfDay, as_date, resolve, shift, yearly
+from distmark.journeys.times import MINUTES_PER_DAY, Offset, TimeOfDay, is_usable, resolve, shift, usable_date, yearly
 from distmark.sql import among, id_of, insert_into
 
 MIDNIGHT = TimeOfDay.read("00:00")
 DAYS_PER_YEAR = 366
-# Other dates are typing errors, and an offset from them passes the first or last day that Python can hold.
-FIRST_YEAR, LAST_YEAR = 1000, 9000
 YEARS_TRIED = 8
 
 
@@ -165,8 +163,8 @@ def day_of(entry: Entry, attributes: Mapping[str, Any], zone: ZoneInfo) -> date 
         return None
     found = entry.date.day
     if found is None and entry.date.root == "contact":  # a journey's own data exists only after entering, so no contact can enter by it
-        found = as_date(attributes.get(entry.date.attribute), zone)
-    return found if found is not None and FIRST_YEAR <= found.year <= LAST_YEAR else None
+        found = usable_date(attributes.get(entry.date.attribute), zone)
+    return found if found is not None and is_usable(found) else None
 
 
 def next_occasion(entry: Entry, day: date, zone: ZoneInfo, since: datetime, *, strictly: bool = False) -> Occasion | None:

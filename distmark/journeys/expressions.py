@@ -1,38 +1,36 @@
 """The conditions and texts of a journey: Jinja in a sandbox with fixed names. Knows what they may say and mean; fetches nothing."""
 
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Self
 from zoneinfo import ZoneInfo
 
-from jinja2 import ChainableUndefined, TemplateSyntaxError, Undefined, nodes
-from jinja2.exceptions import SecurityError, TemplateError
-from jinja2.parser import Parser
+from jinja2 import ChainableUndefined, Undefined, nodes
+from jinja2.exceptions import TemplateError
 from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from distmark.errors import DistmarkError
 from distmark.journeys.fields import Written, problem
 from distmark.journeys.model import Attributes, EventFact, Facts, SentFact
 from distmark.journeys.times import as_date, days_between
+from distmark.template_language import (
+    BoundedEnvironment,
+    LanguageError,
+    bounded_work,
+    gathered,
+    parse_expression,
+    result_tree,
+    shown_value,
+)
 
 LONGEST_EXPRESSION = 2_000
 LONGEST_TEXT = 20_000
-LONGEST_REPEAT = 10_000
+LONGEST_OUTPUT = 50_000
+LONGEST_LOOK_BACK = 36_500  # days; further back is nothing, and what is too far back is no date
 BY = ("human", "any")
-
-FILTERS = (
-    "abs", "capitalize", "default", "first", "float", "int", "join", "last", "length", "lower", "replace", "round", "string", "title",
-    "trim",
-    "truncate", "upper",
-)  # fmt: skip
-TESTS = (
-    "defined", "undefined", "none", "in", "eq", "equalto", "ne", "lt", "le", "gt", "ge", "==", "!=", "<", "<=", ">", ">=", "string",
-    "number",
-    "true", "false", "boolean", "integer", "float", "odd", "even", "divisibleby", "mapping", "sequence", "iterable", "lower", "upper",
-)  # fmt: skip
 
 
 class ExpressionError(DistmarkError):
@@ -56,7 +54,7 @@ class Missing(ChainableUndefined):
     def _never(self, other: object) -> bool:
         return False
 
-    def _nothing(self, *others: object) -> Self:
+    def _nothing(self, *others: object, **named: object) -> Self:
         return self
 
     def _zero(self) -> int:
@@ -74,46 +72,14 @@ class Missing(ChainableUndefined):
     __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __neg__ = __pos__ = __abs__ = __round__ = _nothing  # type: ignore[assignment]
 
 
-class Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja without filters or operators that could run long, where data is reached by key only and only a wrong type is an error."""
-
-    intercepted_binops = frozenset(["*", "**"])
+class Sandbox(BoundedEnvironment):
+    """The bounded Jinja of conditions and texts: a missing value is no error, and only a wrong type is one."""
 
     def __init__(self) -> None:
-        super().__init__(undefined=Missing, autoescape=False, cache_size=0)
-        self.globals.clear()
-        self.filters = {name: self.filters[name] for name in FILTERS}
-        self.tests = {name: self.tests[name] for name in TESTS}
-        self.tests["none"] = lambda value: value is None or isinstance(value, Undefined)
+        super().__init__(undefined=Missing, autoescape=False)
 
-    def getattr(self, obj: Any, attribute: str) -> Any:
-        if isinstance(obj, Mapping):
-            value = obj.get(attribute)
-            return self.undefined(obj=obj, name=attribute) if value is None else value
-        value = super().getattr(obj, attribute)
-        return self.undefined(obj=obj, name=attribute) if value is None else value
-
-    def getitem(self, obj: Any, argument: Any) -> Any:
-        if isinstance(obj, Mapping):
-            return self.getattr(obj, argument)
-        return super().getitem(obj, argument)
-
-    def unsafe_undefined(self, obj: Any, attribute: str) -> Any:
-        raise SecurityError(f"there is no way to {attribute}")
-
-    def call(self, context: Any, function: Any, *args: Any, **named: Any) -> Any:
-        # Our own functions need none of the checks that make a call in a sandbox cost more than what it calls.
-        if isinstance(getattr(function, "__self__", None), FactFunctions):
-            return function(*args, **named)
-        return super().call(context, function, *args, **named)
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**":
-            raise SecurityError("powers are not allowed")
-        for value, times in ((left, right), (right, left)):
-            if isinstance(value, str | list | tuple) and isinstance(times, int) and len(value) * times > LONGEST_REPEAT:
-                raise SecurityError("a text is repeated too often")
-        return super().call_binop(context, operator, left, right)
+    def is_ours(self, function: Any) -> bool:
+        return isinstance(getattr(function, "__self__", None), FactFunctions)
 
 
 SANDBOX = Sandbox()
@@ -235,7 +201,7 @@ class FactFunctions:
         return fact is not None and getattr(fact, what) is not None
 
     def happened(self, name: str, days: int | None = None) -> bool:
-        since = None if days is None else self.now - timedelta(days=days)
+        since = None if days is None else self._days_ago(days)
         return any(event.name == name and (since is None or event.at >= since) for event in self.facts.events)
 
     def converted(self, name: str) -> bool:
@@ -248,8 +214,11 @@ class FactFunctions:
         return key in self.facts.segments
 
     def written(self, days: int = 7) -> int:
-        since = self.now - timedelta(days=days)
+        since = self._days_ago(days)
         return sum(1 for at in self.facts.written_at if since < at <= self.now)
+
+    def _days_ago(self, days: float) -> datetime:
+        return self.now - timedelta(days=max(-LONGEST_LOOK_BACK, min(days, LONGEST_LOOK_BACK)))
 
     def answer(self, step: str) -> Attributes:
         return self.facts.answers.get(step, {})
@@ -370,6 +339,43 @@ class Uses:
         return (call for call in self.calls if call.name in names)
 
 
+def reasons(error: TemplateError) -> dict[str, str]:
+    """Return why a template was refused, in both languages; what Jinja itself finds is said in English alone."""
+    reason = str(error.message).rstrip(".")
+    return {"reason": reason, "reason_ja": error.japanese if isinstance(error, LanguageError) else reason}
+
+
+def _known_value(node: nodes.Node) -> tuple[object] | None:
+    """Return the value that the node always has, wrapped; None when it depends on the contact or is more than a comparison of constants."""
+    if isinstance(node, nodes.Const):
+        return (node.value,)
+    if isinstance(node, nodes.Not):
+        found = _known_value(node.node)
+        return None if found is None else (not found[0],)
+    if isinstance(node, nodes.And | nodes.Or):
+        return _known_junction(node)
+    if isinstance(node, nodes.Compare) and len(node.ops) == 1 and node.ops[0].op in _PLAIN_COMPARISONS:
+        left, right = _known_value(node.expr), _known_value(node.ops[0].expr)
+        try:
+            return None if left is None or right is None else (_PLAIN_COMPARISONS[node.ops[0].op](left[0], right[0]),)
+        except TypeError:
+            return None
+    return None
+
+
+def _known_junction(node: nodes.And | nodes.Or) -> tuple[object] | None:
+    left = _known_value(node.left)
+    if left is None:
+        return None
+    ends = bool(left[0]) is isinstance(node, nodes.Or)  # a true left side ends an `or`, a false one an `and`
+    return left if ends else _known_value(node.right)
+
+
+_PLAIN_COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "lteq": operator.le, "gt": operator.gt, "gteq": operator.ge,
+}  # fmt: skip
+
+
 def _constant(node: nodes.Node) -> object:
     return node.value if isinstance(node, nodes.Const) else None
 
@@ -405,22 +411,6 @@ def uses_of(tree: nodes.Node) -> Uses:
     return Uses(frozenset(set(lines) - own - {f"{a}.{b}" for a, b in attributes}), calls, frozenset(attributes), filters, lines)
 
 
-def _parse(text: str) -> nodes.Expr:
-    parser = Parser(SANDBOX, text, state="variable")
-    tree = parser.parse_expression()
-    if not parser.stream.eos:
-        raise TemplateSyntaxError(f"unexpected {parser.stream.current}", parser.stream.current.lineno, None, None)
-    tree.set_environment(SANDBOX)
-    _refuse_self(nodes.Output([tree]))
-    return tree
-
-
-def _refuse_self(tree: nodes.Node) -> None:
-    # The only name that Jinja itself puts into every template.
-    if mention := next((name for name in tree.find_all(nodes.Name) if name.name == "self"), None):
-        raise TemplateSyntaxError("there is no name self", mention.lineno, None, None)
-
-
 class Expression(Written):
     """A condition or a value, compiled once. Equal when written alike."""
 
@@ -428,9 +418,8 @@ class Expression(Written):
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._tree = _parse(text)
-        result = nodes.Assign(nodes.Name("result", "store"), _parse(text), lineno=1)
-        self._run = SANDBOX.from_string(nodes.Template([result], lineno=1)).root_render_func
+        self._tree = parse_expression(SANDBOX, text)
+        self._run = SANDBOX.from_string(result_tree(SANDBOX, parse_expression(SANDBOX, text))).root_render_func
 
     @classmethod
     def read(cls, value: object) -> "Expression":
@@ -444,7 +433,7 @@ class Expression(Written):
         try:
             return _compiled(value.strip())
         except TemplateError as error:
-            raise problem("bad-expression", value=value.strip(), reason=str(error.message)) from error
+            raise problem("bad-expression", value=value.strip(), **reasons(error)) from error
 
     @classmethod
     def described(cls) -> dict[str, Any]:
@@ -471,10 +460,8 @@ class Expression(Written):
     @property
     def constant(self) -> bool | None:
         """True for an expression that is always true, False for one that is always false, None when it depends on the contact."""
-        try:
-            return bool(self._tree.as_const(nodes.EvalContext(SANDBOX)))
-        except nodes.Impossible:
-            return None
+        found = _known_value(self._tree)
+        return None if found is None else bool(found[0])
 
     def value(self, names: Names) -> object:
         """Return what the expression means over `names`; None for a missing value. Raises ExpressionError."""
@@ -483,7 +470,7 @@ class Expression(Written):
             for _ in self._run(context):
                 pass
             # Taken out, or the next expression could read it.
-            found = context.vars.pop("result")
+            found = shown_value(context.vars.pop("result"))
         except (TemplateError, TypeError, ValueError, ArithmeticError, DistmarkError) as error:
             raise ExpressionError(
                 f'The expression "{self.text}" cannot be evaluated: {error}; correct it or the value it reads.'
@@ -508,7 +495,6 @@ class Text(Written):
     def __init__(self, text: str) -> None:
         self.text = text
         self._tree = SANDBOX.parse(text)
-        _refuse_self(self._tree)
         self._template = SANDBOX.from_string(text)
         self._only = Expression(inner) if (inner := _only_slot(text)) else None
 
@@ -522,7 +508,7 @@ class Text(Written):
         try:
             return cls(value)
         except TemplateError as error:
-            raise problem("bad-expression", value=value, reason=str(error.message)) from error
+            raise problem("bad-expression", value=value, **reasons(error)) from error
 
     def __str__(self) -> str:
         return self.text
@@ -544,7 +530,8 @@ class Text(Written):
     def render(self, names: Names) -> str:
         """Return the text with its slots filled from `names`; a missing value is empty. Raises ExpressionError."""
         try:
-            return self._template.render(names)
+            with bounded_work():
+                return gathered(self._template.generate(names), LONGEST_OUTPUT)
         except (TemplateError, TypeError, ValueError, ArithmeticError, DistmarkError) as error:
             raise ExpressionError(f'The text "{self.text}" cannot be filled: {error}; correct it or the value it reads.') from error
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field
 
 from distmark.journeys.fields import Written, problem
+from distmark.journeys.times import is_usable
 
 LONGEST_NAME = 63
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
@@ -149,15 +150,16 @@ class DateOf(Written):
     @classmethod
     def read(cls, value: object) -> Self:
         """Return the date written as "2026-12-24" or "contact.renewal_date"."""
-        if isinstance(value, date):
-            return cls(day=value)
         text = value.strip() if isinstance(value, str) else ""
         if match := _ATTRIBUTE.fullmatch(text):
             return cls(root=match[1], attribute=match[2])
         try:
-            return cls(day=date.fromisoformat(text))
+            day = value if isinstance(value, date) else date.fromisoformat(text)
         except ValueError as error:
             raise problem("bad-date", value=str(value)) from error
+        if not is_usable(day):
+            raise problem("bad-date", value=str(value))
+        return cls(day=day)
 
     @classmethod
     def described(cls) -> dict[str, Any]:

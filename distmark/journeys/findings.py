@@ -94,8 +94,9 @@ MESSAGES: Mapping[str, Wording] = {
     # Expressions and templates.
     "no-expression": _error("A condition must be written as text, such as clicked('welcome').", "条件は clicked('welcome') のような文字列で書いてください。"),
     "long-expression": _error("The expression is longer than {limit} characters.", "式が {limit} 文字を超えています。"),
-    "bad-expression": _error('The expression "{value}" cannot be read: {reason}.', "式「{value}」を読めません：{reason}。"),
-    "bad-template": _error("The template cannot be read: {reason}.", "テンプレートを読めません：{reason}。"),
+    "bad-expression": _error('The expression "{value}" cannot be read: {reason}.', "式「{value}」を読めません：{reason_ja}。"),
+    "never-evaluates": _error('"{value}" fails for every contact: {reason}.', "「{value}」は、どのお客様でも評価できません（{reason}）。"),
+    "bad-template": _error("The template cannot be read: {reason}.", "テンプレートを読めません：{reason_ja}。"),
     "unknown-name": _error('There is no name "{name}" here.', "「{name}」という名前はありません。"),
     "unknown-function": _error('There is no function "{name}".', "「{name}」という関数はありません。"),
     "bad-arguments": _error("The function is written {form}, not like this.", "この関数は {form} のように書きます。"),

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 
 import yaml
 
@@ -13,6 +14,7 @@ Path = tuple[str | int, ...]
 LARGEST_DEFINITION = 500_000
 MOST_VALUES = 50_000
 DEEPEST_PATH = 120
+LONGEST_NUMBER = 18  # characters: what every database and JSON reader takes
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
@@ -75,9 +77,11 @@ def _scalar(node: yaml.ScalarNode) -> object:
         return text
     if text in _WORDS:
         return _WORDS[text]
+    if len(text) > LONGEST_NUMBER:  # a field that wants a number says so
+        return text
     if _INT.fullmatch(text):
         return int(text)
-    return float(text) if _FLOAT.fullmatch(text) else text
+    return float(text) if _FLOAT.fullmatch(text) and isfinite(float(text)) else text
 
 
 def read_yaml(text: str, file: str) -> Document:

@@ -19,6 +19,7 @@ DAY_NAMES = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_GROUPS = {"weekdays": frozenset(range(5)), "weekends": frozenset((5, 6)), "every day": frozenset(range(7))}
 LONG_DAY_NAMES = dict(zip(("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"), range(7), strict=True))
 DAYS_TRIED = 400
+FIRST_YEAR, LAST_YEAR = 1000, 9000  # of dates that can be waited for
 MINUTES_PER_DAY = 1440
 SHORTEST_MONTH_DAYS = 28
 LONGEST_YEARS = 20
@@ -397,7 +398,8 @@ def as_date(value: object, zone: ZoneInfo) -> date | None:
     if value is None or value == "":
         return None
     if isinstance(value, datetime):
-        return value.astimezone(zone).date() if value.tzinfo else value.date()
+        is_shifted = value.tzinfo is not None and FIRST_YEAR <= value.year <= LAST_YEAR  # else the shift may pass the last day
+        return value.astimezone(zone).date() if is_shifted else value.date()
     if isinstance(value, date):
         return value
     if isinstance(value, str):
@@ -406,6 +408,23 @@ def as_date(value: object, zone: ZoneInfo) -> date | None:
         except ValueError as error:
             raise InvalidInput(f'The value "{value}" is not a date; write it as 2026-12-24.') from error
     raise InvalidInput(f'The value "{value}" is not a date; write it as 2026-12-24.')
+
+
+def is_usable(day: date) -> bool:
+    """Return whether a contact can wait for `day`: others are typing errors.
+
+    An offset from those passes the first or the last day that Python can hold.
+    """
+    return FIRST_YEAR <= day.year <= LAST_YEAR
+
+
+def usable_date(value: object, zone: ZoneInfo) -> date | None:
+    """Return the day that a contact can wait for; None when `value` is no date, or one out of reach."""
+    try:
+        found = as_date(value, zone)
+    except InvalidInput:
+        return None
+    return found if found is not None and is_usable(found) else None
 
 
 def yearly(day: date, year: int) -> date:

@@ -64,7 +64,7 @@ def _parts(tokens: str, expressions: list[str]) -> tuple[str | Callable[..., obj
     for number, expression in enumerate(expressions):
         literal, _, rest = rest.partition(sandbox.token(number))
         parts += [literal] if literal else []
-        parts.append(sandbox.TEXT.compile_expression(expression, undefined_to_none=False))
+        parts.append(sandbox.compiled_slot(expression))
     return tuple([*parts, rest] if rest else parts)
 
 

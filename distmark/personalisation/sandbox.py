@@ -1,15 +1,17 @@
-"""The template language: Jinja2 in a sandbox with no calls, few filters and bounded loops. The only maker of environments."""
+"""The template language of messages: its names, its values and its two environments, for text and for HTML."""
 
 import datetime as dt
+import math
 import re
-from collections.abc import Iterable, Mapping
-from itertools import islice
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError, UndefinedError, nodes, pass_context
 from jinja2.runtime import Context, LoopContext
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from distmark.numbers import read_number
 from distmark.personalisation.model import MAX_TEMPLATE_CHARACTERS, TemplateRefused
+from distmark.template_language import LOOP_FACTS, MESSAGES, BoundedEnvironment, compiled_expression
 
 ROOTS = frozenset(
     {
@@ -17,27 +19,10 @@ ROOTS = frozenset(
         "legal_footer", "greeting", "lang", "unsubscribe_url", "pixel_url",
     }
 )  # fmt: skip
-MAX_ROUNDS = 50
-MAX_LOOP_DEPTH = 2
 # HTML is compiled with delimiters that no stylesheet or text holds, so a `{#` in CSS is only CSS.
 SLOT_OPEN, SLOT_CLOSE = "\ue000", "\ue001"
 TAG_OPEN, TAG_CLOSE = "\ue002", "\ue003"
 DELIMITERS = (SLOT_OPEN, SLOT_CLOSE, TAG_OPEN, TAG_CLOSE, "\ue004", "\ue005")
-
-# What a template may be made of. Left out on purpose: calls (ljust(10**9)), assignment (doubling a string in a row of lines),
-# multiplication and powers, macros, inclusion.
-_ALLOWED_NODES = frozenset(
-    {
-        "Template", "Output", "TemplateData", "For", "If", "Name", "Getattr", "Getitem", "Const", "Filter", "Keyword", "Test", "Compare",
-        "Operand", "And", "Or", "Not", "CondExpr", "Concat", "Add", "Sub", "Neg", "List", "Tuple",
-    }
-)  # fmt: skip
-_KEPT_FILTERS = (
-    "default", "d", "upper", "lower", "capitalize", "title", "trim", "replace", "truncate", "round", "int", "join", "first", "last",
-    "length", "escape", "e", "sort", "unique", "abs", "float", "string",
-)  # fmt: skip
-_LOOP_FACTS = ("index", "index0", "first", "last", "length")
-_KEPT_TESTS = ("defined", "undefined", "none", "in", "eq", "ne", "gt", "ge", "lt", "le", "equalto", "even", "odd", "number", "string")
 
 
 class MissingValue(StrictUndefined):
@@ -59,8 +44,14 @@ class TemplateFacts(dict[str, object]):
         self.label = label
 
 
-class MessageEnvironment(ImmutableSandboxedEnvironment):
+class MessageEnvironment(BoundedEnvironment):
     """Reads mappings only, never an object's attributes; an empty fact counts as missing, except for a block left empty on purpose."""
+
+    language = MESSAGES
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(undefined=MissingValue, finalize=_shown, **options)
+        self.filters |= {"number": _number, "date": _date}
 
     def getattr(self, obj: object, attribute: str) -> object:
         return self.getitem(obj, attribute)
@@ -70,7 +61,7 @@ class MessageEnvironment(ImmutableSandboxedEnvironment):
             return self._fact(obj, str(argument))
         if isinstance(obj, Mapping):
             return obj.get(str(argument), self.undefined(name=str(argument)))
-        if isinstance(obj, LoopContext) and argument in _LOOP_FACTS:
+        if isinstance(obj, LoopContext) and argument in LOOP_FACTS:
             return getattr(obj, str(argument))
         if isinstance(obj, list | tuple) and isinstance(argument, int) and -len(obj) <= argument < len(obj):
             return obj[argument]
@@ -82,44 +73,9 @@ class MessageEnvironment(ImmutableSandboxedEnvironment):
             return self.undefined(name=f"{facts.label}.{name}")
         return value
 
-    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        tree = super()._parse(source, name, filename)
-        _refuse_forbidden(tree, 0)
-        for loop in tree.find_all(nodes.For):
-            loop.iter = nodes.Filter(loop.iter, "_bounded", [], [], None, None)
-        return tree
 
-
-def _refuse_forbidden(node: nodes.Node, depth: int) -> None:
-    kind = type(node).__name__
-    if kind not in _ALLOWED_NODES:
-        raise TemplateSyntaxError(
-            f"{kind.lower()} is not part of the template language; use slots, conditions, loops and filters", node.lineno
-        )
-    if isinstance(node, nodes.Filter | nodes.Test) and node.name not in (filters := _known(node)):
-        raise TemplateSyntaxError(f"there is no {kind.lower()} {node.name}; use one of {', '.join(filters)}", node.lineno)
-    if isinstance(node, nodes.For):
-        depth += 1
-        if node.recursive or depth > MAX_LOOP_DEPTH:
-            raise TemplateSyntaxError(f"loops nest deeper than {MAX_LOOP_DEPTH}; prepare the list in the data instead", node.lineno)
-    for child in node.iter_child_nodes():
-        _refuse_forbidden(child, depth)
-
-
-def _known(node: nodes.Filter | nodes.Test) -> list[str]:
-    return sorted(name for name in (TEXT.filters if isinstance(node, nodes.Filter) else TEXT.tests) if not name.startswith("_"))
-
-
-def _bounded(values: Iterable[object]) -> list[object]:
-    if isinstance(values, str | MissingValue):
-        raise UndefinedError("a loop needs a list, and this is none")
-    rounds = list(islice(values, MAX_ROUNDS + 1))
-    if len(rounds) > MAX_ROUNDS:
-        raise UndefinedError(f"a loop has more than {MAX_ROUNDS} rounds")
-    return rounds
-
-
-def _shown(value: object) -> object:
+@pass_context
+def _shown(context: Context, value: object) -> object:
     if value is None:
         raise UndefinedError("a slot came out empty")
     if isinstance(value, bool | Mapping | list | tuple):
@@ -128,8 +84,11 @@ def _shown(value: object) -> object:
 
 
 def _number(value: object) -> str:
-    """1234567 as `1,234,567`, and 12.5 as `12.5`."""
-    return f"{value:,}" if isinstance(value, int | float) else f"{float(str(value)):,g}"
+    """1234567 as `1,234,567`, and 12.5 as `12.5`; a text as the number that it writes."""
+    found = value if isinstance(value, int | float) else read_number(str(value))
+    if found is None or not math.isfinite(found):
+        raise UndefinedError("a number was expected")
+    return f"{found:,}"
 
 
 _MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
@@ -151,30 +110,15 @@ def _date(context: Context, value: object, style: str = "long") -> str:
     return f"{shown}（{weekday}）" if japanese else f"{weekday} {shown}"
 
 
-def _equip(environment: MessageEnvironment) -> MessageEnvironment:
-    environment.filters = {name: environment.filters[name] for name in _KEPT_FILTERS}
-    environment.filters |= {"number": _number, "date": _date, "_bounded": _bounded}
-    environment.tests = {name: environment.tests[name] for name in _KEPT_TESTS}
-    environment.globals = {}
-    return environment
-
-
-TEXT = _equip(
-    MessageEnvironment(undefined=MissingValue, finalize=_shown, trim_blocks=True, lstrip_blocks=True, autoescape=False, cache_size=0)
-)
-HTML = _equip(
-    MessageEnvironment(
-        undefined=MissingValue,
-        finalize=_shown,
-        autoescape=True,
-        cache_size=0,
-        variable_start_string=DELIMITERS[0],
-        variable_end_string=DELIMITERS[1],
-        block_start_string=DELIMITERS[2],
-        block_end_string=DELIMITERS[3],
-        comment_start_string=DELIMITERS[4],
-        comment_end_string=DELIMITERS[5],
-    )
+TEXT = MessageEnvironment(trim_blocks=True, lstrip_blocks=True, autoescape=False)
+HTML = MessageEnvironment(
+    autoescape=True,
+    variable_start_string=DELIMITERS[0],
+    variable_end_string=DELIMITERS[1],
+    block_start_string=DELIMITERS[2],
+    block_end_string=DELIMITERS[3],
+    comment_start_string=DELIMITERS[4],
+    comment_end_string=DELIMITERS[5],
 )
 
 
@@ -276,3 +220,8 @@ def compiled_text(source: str, filename: str) -> Template:
     """Return a text template ready to render."""
     template_tree(source, filename)
     return TEXT.from_string(source)
+
+
+def compiled_slot(expression: str) -> Callable[[Mapping[str, Any]], object]:
+    """Return a function from the names of a template to the value of one slot's expression."""
+    return compiled_expression(TEXT, expression, MESSAGES)

@@ -25,6 +25,7 @@ from distmark.personalisation.model import (
 )
 from distmark.personalisation.outline import Edit, Element, edited, last_end_tag, outline
 from distmark.personalisation.sandbox import SLOT_CLOSE, SLOT_OPEN, TAG_CLOSE, TAG_OPEN, TemplateFacts
+from distmark.template_language import bounded_work, gathered
 
 MAX_SUBJECT_CHARACTERS = 200
 ONLY_IF = "only-if-"
@@ -207,7 +208,7 @@ class _Rendering:
         for name, template in self._compiled.link_targets.items():
             try:
                 targets[name] = links.filled_url(template, self._facts)
-            except (UndefinedError, SecurityError) as error:
+            except (TemplateError, TypeError, ArithmeticError) as error:
                 raise self._error(f"links.{name}", f"needs a value that is missing ({error})") from error
             except ValueError as error:
                 raise self._error(f"links.{name}", str(error)) from error
@@ -260,13 +261,12 @@ class _Rendering:
 
     def _filled(self, template: Template, part: str, facts: dict[str, object]) -> str:
         try:
-            shown = template.render(facts)
+            with bounded_work():
+                shown = gathered(template.generate(facts), MAX_OUTPUT_CHARACTERS)
         except (UndefinedError, SecurityError) as error:
             raise self._error(_slot_of(error, part), f"is missing or cannot be shown in the {part} ({error})") from error
-        except (TemplateError, TypeError, ValueError) as error:
+        except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
             raise self._error(part, f"cannot be filled in ({error})") from error
-        if len(shown) > MAX_OUTPUT_CHARACTERS:
-            raise self._error(part, f"is {len(shown)} characters long; at most {MAX_OUTPUT_CHARACTERS} are allowed")
         return shown
 
 

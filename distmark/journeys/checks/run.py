@@ -7,6 +7,7 @@ from distmark.journeys.checks.context import Checked, places_of
 from distmark.journeys.checks.references import check_references
 from distmark.journeys.checks.structure import check_shape
 from distmark.journeys.checks.templates import check_syntax, check_templates
+from distmark.journeys.checks.values import check_values
 from distmark.journeys.definition import read_definition
 from distmark.journeys.findings import DefinitionError, Finding, Severity
 from distmark.journeys.program import build_program
@@ -37,7 +38,7 @@ def check(
         return _sorted([*found, *error.findings], source)
     checked = Checked(source, definition, document, build_program(definition), places_of(document), now)
     references = list(check_references(checked, frozenset(journeys) if journeys is not None else None))
-    found += [*references, *check_templates(checked), *_lacking(checked, lacking or {})]
+    found += [*references, *check_templates(checked), *check_values(checked), *_lacking(checked, lacking or {})]
     if not any(item.code in BREAKS_WAYS and (item.field or "").endswith(("goto", "on_timeout")) for item in references):
         found += check_shape(checked)
     return _sorted(found, source)

@@ -3,15 +3,24 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from jinja2 import Environment, TemplateSyntaxError, nodes
+from jinja2 import TemplateSyntaxError, nodes
 
 from distmark.journeys.checks.context import Checked
 from distmark.journeys.checks.references import DECLARED_IN
 from distmark.journeys.definition import BUILT_IN
-from distmark.journeys.expressions import Uses, uses_of
+from distmark.journeys.expressions import Uses, reasons, uses_of
 from distmark.journeys.field_types import Words
 from distmark.journeys.findings import Finding, closest, finding
 from distmark.journeys.source import MESSAGES_FOLDER, Source, template_name
+from distmark.template_language import (
+    MESSAGE_FILTERS,
+    MESSAGES,
+    BoundedEnvironment,
+    LanguageError,
+    UnknownFilter,
+    read_template,
+    violations,
+)
 
 ROOTS = (
     "contact",
@@ -27,21 +36,23 @@ ROOTS = (
     "unsubscribe_url",
     "pixel_url",
 )
-FILTERS = frozenset(
-    (
-        "default", "d", "upper", "lower", "capitalize", "title", "trim", "replace", "truncate", "round", "int", "join",
-        "first", "last", "length", "escape", "e", "sort", "unique", "abs", "float", "string",
-    )
-)  # fmt: skip
 FOOTER = "legal_footer"
 NEEDS_FOOTER = ("text.txt", "mjml")
 LARGEST_KB = 100
 BYTES_PER_KB = 1024
 
 _STATEMENT = re.compile(r"\{%")
-_TEXT = Environment(autoescape=True)
+
+
+class _MessageReader(BoundedEnvironment):
+    """Reads templates of messages, to look at what they hold."""
+
+    language = MESSAGES
+
+
+_TEXT = _MessageReader(autoescape=True)
 # In MJML only slots are Jinja's: a `{#` or `{%` of a style sheet is a style sheet's.
-_MJML = Environment(
+_MJML = _MessageReader(
     autoescape=True, block_start_string="\ue002", block_end_string="\ue003", comment_start_string="\ue004", comment_end_string="\ue005"
 )
 
@@ -49,10 +60,16 @@ _MJML = Environment(
 def check_syntax(source: Source) -> Iterator[Finding]:
     """Yield what is wrong with the templates by themselves: slots that cannot be read, statements in MJML, size."""
     for name, text in source.templates.items():
-        yield from _syntax(name, text)
-        kilobytes = len(text.encode()) / BYTES_PER_KB
-        if kilobytes > LARGEST_KB:
-            yield finding("big-message", file_of(name), 1, size=f"{kilobytes:.0f}", limit=str(LARGEST_KB))
+        if _is_too_large(text):
+            yield finding(
+                "big-message", file_of(name), 1, size=f"{len(text.encode(errors='replace')) / BYTES_PER_KB:.0f}", limit=str(LARGEST_KB)
+            )
+        else:
+            yield from _syntax(name, text)
+
+
+def _is_too_large(text: str) -> bool:
+    return len(text.encode(errors="replace")) > LARGEST_KB * BYTES_PER_KB
 
 
 def file_of(name: str) -> str:
@@ -61,16 +78,26 @@ def file_of(name: str) -> str:
 
 
 def _parsed(name: str, text: str) -> nodes.Template:
-    return (_MJML if name.endswith(".mjml") else _TEXT).parse(text)
+    return read_template(_MJML if name.endswith(".mjml") else _TEXT, text)
 
 
 def _syntax(name: str, text: str) -> Iterator[Finding]:
     try:
-        _parsed(name, text)
+        tree = _parsed(name, text)
     except TemplateSyntaxError as error:
-        yield finding("bad-template", file_of(name), error.lineno, reason=str(error.message).rstrip("."))
+        yield finding("bad-template", file_of(name), error.lineno, **reasons(error))
+    else:
+        for violation in violations(tree, MESSAGES):
+            yield _refused(name, violation)
     if name.endswith(".mjml") and (statement := _STATEMENT.search(text)):
         yield finding("statement-in-mjml", file_of(name), text.count("\n", 0, statement.start()) + 1)
+
+
+def _refused(name: str, violation: LanguageError) -> Finding:
+    if isinstance(violation, UnknownFilter):
+        near = closest(violation.filter, MESSAGE_FILTERS)
+        return finding("unknown-filter", file_of(name), violation.lineno, suggestion=near, name=violation.filter)
+    return finding("bad-template", file_of(name), violation.lineno, **reasons(violation))
 
 
 def check_templates(checked: Checked) -> Iterator[Finding]:
@@ -116,9 +143,8 @@ def _near_file(checked: Checked, name: str) -> str | None:
 
 
 def _names(checked: Checked, name: str, text: str) -> Iterator[Finding]:
-    try:
-        tree = _parsed(name, text)
-    except TemplateSyntaxError:
+    tree = _readable_tree(name, text)
+    if tree is None:
         return  # told by check_syntax
     uses = uses_of(tree)
     loops = {"loop"} if next(tree.find_all(nodes.For), None) is not None else set()
@@ -126,14 +152,16 @@ def _names(checked: Checked, name: str, text: str) -> Iterator[Finding]:
         yield _at(name, uses, unknown, "unknown-name", closest(unknown, ROOTS), name=unknown)
     for root, attribute in sorted(uses.attributes):
         yield from _attribute(checked, name, uses, root, attribute)
-    for unknown in sorted(uses.filters - FILTERS):
-        yield finding("unknown-filter", file_of(name), _line_of_filter(text, unknown), suggestion=closest(unknown, FILTERS), name=unknown)
     yield from _part_rules(name, text, uses)
 
 
-def _line_of_filter(text: str, name: str) -> int:
-    found = re.search(rf"\|\s*{re.escape(name)}\b", text)
-    return text.count("\n", 0, found.start()) + 1 if found else 1
+def _readable_tree(name: str, text: str) -> nodes.Template | None:
+    try:
+        tree = None if _is_too_large(text) else _parsed(name, text)
+    except TemplateSyntaxError:
+        return None
+    odd = tree is not None and any(not isinstance(violation, UnknownFilter) for violation in violations(tree, MESSAGES))
+    return None if odd else tree
 
 
 def _at(template: str, uses: Uses, slot: str, code: str, suggestion: str | None, **values: str) -> Finding:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, ClassVar
 
-from distmark.journeys.expressions import Expression, namespace
+from distmark.journeys.expressions import Expression, ExpressionError, namespace
 from distmark.journeys.field_types import DateOf
 from distmark.journeys.model import Decision, End, EventFact, Go, SentFact, Sleep, StepVisit, Why
 from distmark.journeys.outcomes import Outcome
 from distmark.journeys.steps.base import Step, StepKind
-from distmark.journeys.times import Duration, Offset, TimeOfDay, add, as_date, next_allowed, next_day, next_time, resolve, shift, yearly
+from distmark.journeys.times import Duration, Offset, TimeOfDay, add, next_allowed, next_day, next_time, resolve, shift, usable_date, yearly
 from distmark.journeys.waits import Wait
 from distmark.journeys.wording import wait_words
 
@@ -79,7 +79,7 @@ def date_of(on: DateOf, visit: StepVisit) -> date | None:
     if on.day is not None:
         return on.day
     attributes = visit.facts.contact if on.root == "contact" else visit.facts.journey
-    return as_date(attributes.get(on.attribute), visit.zone)
+    return usable_date(attributes.get(on.attribute), visit.zone)
 
 
 def _decide_without_date(wait: Wait, on: DateOf) -> Decision:
@@ -131,7 +131,10 @@ def _happened_at(wait: Wait, name: str, visit: StepVisit) -> datetime | None:
 
 
 def _counts(where: Expression | None, event: EventFact, visit: StepVisit) -> bool:
-    return where is None or where.holds(namespace(visit.facts, visit.now, visit.zone, event))
+    try:
+        return where is None or where.holds(namespace(visit.facts, visit.now, visit.zone, event))
+    except ExpressionError:
+        return False  # what an event holds cannot be corrected, and nobody must stand still for it
 
 
 def _engaged_at(wait: Wait, visit: StepVisit) -> datetime | None:
