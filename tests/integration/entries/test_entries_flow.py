@@ -1,23 +1,19 @@
-"""The entries flow: on its schedule, twice at once, cut short, killed between two parts, each contact enters exactly once."""
+"""The entries flow: twice at once, cut short, killed between two parts, each contact enters exactly once."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.utilities.importtools import import_object
 from sqlmodel import col, func, select
 
-from deployments.register import ENTRIES_EVERY, register_system_flows
 from distmark.clock import FastClock, FixedClock
 from distmark.contacts.table import Contact
 from distmark.db import Database
+from distmark.engagement.events import NewEvent, RecordedEvent, record_events
 from distmark.entries.table import Entrance
 from distmark.segments.table import SegmentMember
 from distmark.sql import id_of
 from flows.entries import admit_due
-from flows.system import SYSTEM_FLOWS
 from tests.entry_stage import EntryStage
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -28,22 +24,9 @@ def stage(db: Database, clock: FixedClock) -> EntryStage:
     return EntryStage(db, clock)
 
 
-@pytest.mark.prefect
-@pytest.mark.filterwarnings("default")
-def test_flow_is_registered_on_its_schedule_and_runs_where_system_flows_run(prefect_api: str):
-    with temporary_settings({PREFECT_API_URL: prefect_api}):
-        register_system_flows()
-        with get_client(sync_client=True) as client:
-            deployment = client.read_deployment_by_name("entries/system")
-
-    assert [schedule.schedule.interval for schedule in deployment.schedules] == [ENTRIES_EVERY]
-    assert import_object(deployment.entrypoint).name == "entries"
-    assert SYSTEM_FLOWS["entries"].name == "entries"
-
-
-def _due_contacts(stage: EntryStage) -> tuple[list[int], list[str]]:
-    """Return the ids of forty contacts that are due by a date, two segments and a cap at once, and the keys of the journeys."""
-    people = [stage.contact(birthday=date(1980, 11, 25), city="横浜市") for _ in range(40)]
+def _due_contacts(stage: EntryStage, count: int = 40) -> tuple[list[int], list[str]]:
+    """Return the ids of contacts that are due by a date, two segments and a cap at once, and the keys of the journeys."""
+    people = [stage.contact(birthday=date(1980, 11, 25), city="横浜市") for _ in range(count)]
     listed = stage.segment("listed")
     stage.list_in(listed, *people)
     stage.segment("ruled", "contact.city == '横浜市'")
@@ -55,8 +38,9 @@ def _due_contacts(stage: EntryStage) -> tuple[list[int], list[str]]:
         "{event: booked, reentry: any_time, cap: 10 per day}",
     )
     journeys = [stage.registered(entry) for entry in entries]
-    for person in people:
-        stage.happens("booked", person)
+    with stage.db.writing() as session:
+        booked = [NewEvent("booked", id_of(person)) for person in people]
+        assert all(isinstance(each, RecordedEvent) for each in record_events(session, stage.brand.id, booked, stage.clock.now()))
     return [id_of(person) for person in people], [journey.key for journey in journeys]
 
 
@@ -111,7 +95,7 @@ def test_run_without_time_reports_unfinished_parts_and_the_next_does_them(stage:
 
 @pytest.mark.parametrize("dies_after", range(1, 14))
 def test_run_that_dies_anywhere_is_made_up_for_by_the_next(stage: EntryStage, dies_after: int, monkeypatch: pytest.MonkeyPatch):
-    people, keys = _due_contacts(stage)
+    people, keys = _due_contacts(stage, 12)
     stage.clock.move_to(datetime(2026, 11, 25, 0, 30, tzinfo=UTC))
     committed = 0
     writing = stage.db.writing

@@ -44,7 +44,7 @@ def test_contacts_beyond_the_cap_enter_later_in_their_order(stage: EntryStage):
     days = [stage.contacts_in(journey)]
 
     for _day in range(3):
-        stage.look_every(HOUR, stage.clock.now() + DAY)
+        stage.look_every(3 * HOUR, stage.clock.now() + DAY)
         days.append(stage.contacts_in(journey))
 
     ids = [person.id for person in people]
@@ -99,7 +99,7 @@ def test_queued_contact_that_unsubscribed_or_entered_otherwise_takes_no_room(sta
     with stage.db.writing() as session:
         session.get_one(Contact, people[2].id).erased_at = stage.clock.now()
 
-    stage.look_every(HOUR, stage.clock.now() + DAY)
+    stage.look_every(3 * HOUR, stage.clock.now() + DAY)
 
     assert stage.contacts_in(journey) == [people[0].id, people[3].id]
     with stage.db.reading() as session:
@@ -113,7 +113,7 @@ def test_campaigns_keep_to_the_cap_and_members_enter_later(stage: EntryStage):
 
     verdicts = [result.verdict for result in stage.enrol(campaign, *people)]
     again = stage.enrol(campaign, people[4])[0].verdict
-    stage.look_every(HOUR, stage.clock.now() + DAY)
+    stage.look_every(3 * HOUR, stage.clock.now() + DAY)
 
     assert verdicts == [EnrolVerdict.enrolled] * 2 + [EnrolVerdict.queued] * 3
     assert again is EnrolVerdict.queued
@@ -129,7 +129,7 @@ def test_closed_campaign_admits_nobody_and_delays_nobody(stage: EntryStage):
     with stage.db.writing() as session:
         session.get_one(Campaign, campaign.id).status = CampaignStatus.closed
 
-    stage.look_every(HOUR, stage.clock.now() + 2 * DAY)
+    stage.look_every(3 * HOUR, stage.clock.now() + 2 * DAY)
 
     assert [stage.enrollment(person) is not None for person in people] == [True, False, False]
     with stage.db.reading() as session:
@@ -154,7 +154,7 @@ def test_queued_member_that_cannot_enter_any_more_needs_attention_and_says_why(s
     stage.enrol(campaign, *people)
     stage.change(people[1], city="横浜市")
 
-    stage.look_every(HOUR, stage.clock.now() + DAY)
+    stage.look_every(3 * HOUR, stage.clock.now() + DAY)
 
     with stage.db.reading() as session:
         member = _member(session, people[1])
@@ -168,7 +168,7 @@ def test_queued_member_that_is_left_out_does_not_enter_and_stays_left_out(stage:
     with stage.db.writing() as session:
         decided = leave_out(session, stage.viewer, campaign.id, [_member(session, person).id for person in people], stage.clock.now())
 
-    stage.look_every(HOUR, stage.clock.now() + DAY)
+    stage.look_every(3 * HOUR, stage.clock.now() + DAY)
 
     assert decided == Decided(changed=1, begun=1)
     assert stage.enrollment(people[1]) is None
@@ -233,7 +233,7 @@ def test_members_beyond_the_cap_are_queued_and_stay_out_when_they_leave_the_segm
     stage.look()
 
     stage.unlist(segment_id, people[2])
-    stage.look_every(HOUR, stage.clock.now() + DAY)
+    stage.look_every(3 * HOUR, stage.clock.now() + DAY)
 
     assert stage.contacts_in(journey) == [people[0].id, people[1].id, people[3].id, people[4].id]
 
@@ -244,7 +244,7 @@ def test_each_event_is_queued_by_itself_in_a_journey_for_any_time(stage: EntrySt
     for number in range(2):
         _book(stage, [hanako, taro], key=str(number))
 
-    stage.look_every(HOUR, stage.clock.now() + DAY)
+    stage.look_every(3 * HOUR, stage.clock.now() + DAY)
 
     assert stage.contacts_in(journey) == [hanako.id, taro.id] * 2
 
@@ -276,7 +276,7 @@ def test_queue_of_a_retired_journey_waits_for_its_next_version(stage: EntryStage
     _book(stage, people)
     stage.retire(journey)
 
-    stage.look_every(HOUR, stage.clock.now() + 2 * DAY)
+    stage.look_every(3 * HOUR, stage.clock.now() + 2 * DAY)
     retired = stage.contacts_in(journey)
     stage.registered("{event: booked, cap: 1 per day}", key="offer")
     stage.look()

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.utilities.importtools import import_object
 
-from deployments.register import register_system_flows, register_version, run_now
+from deployments.register import ENTRIES_EVERY, register_system_flows, register_version, run_now
 from distmark.clock import wall_now
 from distmark.db import Database
 from distmark.errors import Refused
@@ -16,6 +17,7 @@ from distmark.journeys.service import program_of
 from distmark.journeys.table import JourneyVersion, VersionStatus
 from distmark.settings import Mode, Settings
 from flows.journey import compile_journey
+from flows.system import SYSTEM_FLOWS
 from tests import factories
 
 pytestmark = [pytest.mark.prefect, pytest.mark.filterwarnings("default")]
@@ -95,3 +97,13 @@ def test_system_flows_are_registered_on_their_schedules_and_on_demand(settings: 
     assert len(deployment.schedules) == 1
     assert "system:results" in run.tags
     assert run.expected_start_time <= wall_now()
+
+
+def test_entries_flow_is_registered_on_its_schedule_and_runs_where_system_flows_run(settings: Settings) -> None:
+    register_system_flows()
+
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("entries/system")
+    assert [schedule.schedule.interval for schedule in deployment.schedules] == [ENTRIES_EVERY]
+    assert import_object(deployment.entrypoint).name == "entries"
+    assert SYSTEM_FLOWS["entries"].name == "entries"
