@@ -2,21 +2,19 @@
 
 from datetime import timedelta
 
-from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import IntervalSchedule
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.exceptions import ObjectNotFound
 
 from distmark.compliance.service import mark_registered, require_approved
 from distmark.db import Database
-from distmark.errors import NotFound, Refused
+from distmark.errors import NotFound
 from distmark.journeys.service import program_of
 from distmark.journeys.table import JourneyVersion
 from distmark.partners.model import Viewer
 from distmark.settings import get_settings
 from flows.connection import prefect_client
-from flows.journey import ENTRYPOINT, compile_journey
-from flows.worker import JourneyWorker
+from flows.deployment import create_deployment, ensure_pool
 
 UPKEEP_EVERY = timedelta(minutes=1)
 ENTRIES_EVERY = timedelta(seconds=15)
@@ -34,25 +32,11 @@ def register_version(db: Database, version_id: int, viewer: Viewer | None = None
             raise NotFound(f"There is no journey version {version_id}.")
         require_approved(version)
         program = program_of(session, version_id)
-        flow = compile_journey(version, program)
     with prefect_client() as client:
-        ensure_pool(client, settings.work_pool, "Customer journeys. Pausing this pool holds everybody where they are.")
-        flow_id = client.create_flow_from_name(flow.name)
-        deployment_id = client.create_deployment(
-            flow_id=flow_id,
-            name=f"v{version.number}",
-            version=str(version.number),
-            description=flow.description,
-            work_pool_name=settings.work_pool,
-            work_queue_name=settings.work_queue,
-            tags=[f"journey:{flow.name}", f"version:{version.number}"],
-            entrypoint=ENTRYPOINT,
-            parameter_openapi_schema={"type": "object", "properties": {"run_key": {"type": "string"}}, "required": ["run_key"]},
-            enforce_parameter_schema=False,
-        )
+        deployment_id = create_deployment(client, settings, version, program)
     with db.writing() as session:
-        mark_registered(session, version_id, str(deployment_id), clock.now(), viewer=viewer)
-    return str(deployment_id)
+        mark_registered(session, version_id, deployment_id, clock.now(), viewer=viewer)
+    return deployment_id
 
 
 def register_system_flows() -> None:
@@ -87,19 +71,3 @@ def run_now(flow_name: str) -> str:
         except ObjectNotFound as error:
             raise NotFound(f'There is no system flow "{flow_name}" registered; run `distmark init`.') from error
         return str(client.create_flow_run_from_deployment(deployment.id).id)
-
-
-def ensure_pool(client: SyncPrefectClient, name: str, description: str) -> None:
-    """Make the work pool if it is missing. A pool of another type is refused: its runs would never wake."""
-    try:
-        pool = client.read_work_pool(name)
-    except ObjectNotFound:
-        try:
-            client.create_work_pool(WorkPoolCreate(name=name, type=JourneyWorker.type, description=description))
-        except ObjectAlreadyExists:
-            return
-        return
-    if pool.type != JourneyWorker.type:
-        raise Refused(
-            f'Work pool "{name}" is of type "{pool.type}", not "{JourneyWorker.type}"; choose another name in DISTMARK_WORK_POOL.'
-        )

@@ -39,6 +39,8 @@ STATE_STYLE = {
     "starting": "yellow",
     "ready": "green",
     "ended": "bold red",
+    "hung": "bold red",
+    "failing": "bold red",
     "restarting": "yellow",
     "stopping": "yellow",
     "stopped": "dim",
@@ -51,6 +53,7 @@ PART_TITLE = {
     "web": "Web",
     "worker": "Journey worker",
     "leftovers": "Processes left over",
+    "supervision": "Supervision",
 }
 
 

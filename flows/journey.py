@@ -9,6 +9,7 @@ from distmark.journeys.table import JourneyVersion, VersionStatus
 
 SENDABLE = frozenset({VersionStatus.approved, VersionStatus.registered, VersionStatus.retired})
 ENTRYPOINT = "flows/journey.py:compile_journey"
+WORKER_TYPE = "journey"  # of the workers, and of the pools that they serve
 
 
 def compile_journey(version: JourneyVersion, program: Program) -> Flow[[str], object]:

@@ -1,9 +1,11 @@
 """Launch of flow runs from a transactional outbox: enrollments without a run. Created in bulk, each once by its idempotency key."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from httpx import HTTPStatusError, codes
 from prefect.client.orchestration import PrefectClient
 from sqlalchemy import func, select, update
 from sqlmodel import Session, col
@@ -17,6 +19,7 @@ from distmark.partners.table import Partner
 from flows.states import enrolled
 
 BULK = 100  # Prefect's own limit per call
+logger = logging.getLogger("distmark.launch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +39,38 @@ async def launch(db: Database, client: PrefectClient, queue: str, now: datetime,
     After a crash between Prefect's answer and our record of it, the next call completes: Prefect knows the idempotency key and answers with
     the same run. Errors: those of the client when Prefect is away; then call again, nothing is lost.
     """
-    with db.reading() as session:
-        waiting = runs_to_launch(session, queue, limit)
     created = 0
-    for deployment_id in dict.fromkeys(each.deployment_id for each in waiting):
-        group = [each for each in waiting if each.deployment_id == deployment_id]
-        for start in range(0, len(group), BULK):
-            part = group[start : start + BULK]
-            made = await _create(client, deployment_id, part, now)
-            with db.writing() as session:
-                for run_key, flow_run_id in made.items():
-                    session.execute(update(Enrollment).where(col(Enrollment.run_key) == run_key).values(flow_run_id=flow_run_id))
-            created += len(made)
+    lost: set[str] = set()
+    while True:
+        with db.reading() as session:
+            waiting = runs_to_launch(session, queue, limit, lost)
+        lost_before = len(lost)
+        for deployment_id in dict.fromkeys(each.deployment_id for each in waiting):
+            group = [each for each in waiting if each.deployment_id == deployment_id]
+            try:
+                created += await _launch_group(db, client, deployment_id, group, now)
+            except HTTPStatusError as error:
+                if error.response.status_code != codes.NOT_FOUND:
+                    raise
+                lost.add(deployment_id)
+                logger.warning("Prefect has no deployment %s; upkeep makes it again, then its %s runs begin.", deployment_id, len(group))
+        if len(lost) == lost_before:
+            return created
+
+
+async def _launch_group(db: Database, client: PrefectClient, deployment_id: str, group: Sequence[RunToLaunch], now: datetime) -> int:
+    created = 0
+    for start in range(0, len(group), BULK):
+        made = await _create(client, deployment_id, group[start : start + BULK], now)
+        with db.writing() as session:
+            for run_key, flow_run_id in made.items():
+                session.execute(update(Enrollment).where(col(Enrollment.run_key) == run_key).values(flow_run_id=flow_run_id))
+        created += len(made)
     return created
 
 
-def runs_to_launch(session: Session, queue: str, limit: int) -> list[RunToLaunch]:
-    """Return the runs that the queue's enrollments still need, oldest first."""
+def runs_to_launch(session: Session, queue: str, limit: int, lost: Collection[str] = ()) -> list[RunToLaunch]:
+    """Return the runs that the queue's enrollments still need, oldest first, but those of `lost` deployments."""
     # Plain `select`: SQLModel's knows the types of at most four columns.
     rows = session.execute(
         select(
@@ -74,6 +92,7 @@ def runs_to_launch(session: Session, queue: str, limit: int) -> list[RunToLaunch
             col(Enrollment.status) == EnrollmentStatus.waiting,  # an enrollment paused or stopped before its start needs no run
             col(Enrollment.queue) == queue,
             col(JourneyVersion.deployment_id).is_not(None),
+            col(JourneyVersion.deployment_id).not_in(lost),
         )
         .group_by(
             col(Enrollment.run_key),

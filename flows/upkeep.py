@@ -30,6 +30,7 @@ from distmark.settings import get_settings
 from flows.alarms import raise_alarms
 from flows.connection import prefect_client
 from flows.queue_lock import QueueLock
+from flows.restoration import restore_deployments
 from flows.states import waiting
 
 OVERDUE = timedelta(minutes=5)  # real time, like all of these
@@ -92,8 +93,10 @@ def upkeep() -> dict[str, int]:
     # Alarms first: a fault that makes the repair fail must not silence them.
     raised, cleared = raise_alarms(get_database(), settings.clock(), settings.alarm_webhook)
     with prefect_client() as client:
+        restored = restore_deployments(get_database(), client, settings, settings.clock().now())
         found = asdict(repair(UpkeepContext(get_database(), settings.clock(), client, settings.work_pool, settings.data_dir, _CURSOR)))
     found |= {"alarms_raised": raised, "alarms_cleared": cleared}
+    found |= {"deployments_restored": restored.deployments, "deployments_lost": restored.failed}
     if any(found.values()):
         get_run_logger().warning("Repaired: %s", {what: count for what, count in found.items() if count})
     return found

@@ -23,6 +23,7 @@ from distmark.settings import Settings, get_settings
 from flows.alarms import raise_alarms_without_prefect
 from flows.dead_workers import recover_claims, recover_runs
 from flows.executor import RunExecutor
+from flows.journey import WORKER_TYPE
 from flows.launch import launch
 from flows.loops import repeat_forever, retry_until_done
 from flows.prefect_api import QueueApi
@@ -49,7 +50,7 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
     A worker of the system pool runs the system flows instead, each in a thread, and owns nothing.
     """
 
-    type = "journey"
+    type = WORKER_TYPE
     job_configuration = BaseJobConfiguration
     job_configuration_variables = BaseVariables
     _description = "Runs customer journeys: many runs concurrently in one process, asleep between steps at no cost."

@@ -7,7 +7,7 @@ from typing import Any
 from sqlmodel import Session, col, select
 
 from distmark.compliance.table import AuditEntry
-from distmark.errors import InvalidInput, NotAllowed, Refused
+from distmark.errors import InvalidInput, NotAllowed, Refused, SelectionChanged
 from distmark.journeys.checks.run import check
 from distmark.journeys.definition import parse
 from distmark.journeys.findings import Finding, Severity
@@ -46,13 +46,20 @@ class CheckFailed(Refused):
 
 
 def submit(
-    session: Session, viewer: Viewer, version_id: int, now: datetime, lacking: Mapping[str, Mapping[str, str]] | None = None
+    session: Session,
+    viewer: Viewer,
+    version_id: int,
+    now: datetime,
+    lacking: Mapping[str, Mapping[str, str]] | None = None,
+    shown_hash: str = "",
 ) -> JourneyVersion:
     """Hand the version to the approvers; from now on its text is frozen. CheckFailed lists the errors of a text that
-    cannot be sent. `lacking` are the channels that this installation cannot send by, each with what it lacks.
+    cannot be sent. `lacking` are the channels that this installation cannot send by, each with what it lacks. SelectionChanged when the
+    text is not the one with `shown_hash`.
     """
     require(viewer, Permission.write_journeys)
     version = _locked_version(session, viewer, version_id, "submit")
+    _require_shown(version, shown_hash)
     source = source_of(version)
     others = {journey.key for journey in list_journeys(session, viewer)}
     errors = [found for found in check(source, now=now, journeys=others, lacking=lacking) if found.severity is Severity.error]
@@ -64,10 +71,20 @@ def submit(
     return _saved(session, viewer, version, "submitted", now)
 
 
-def approve(session: Session, viewer: Viewer, version_id: int, note: str, now: datetime) -> JourneyVersion:
-    """Approve the version with its present content hash and return it. NotAllowed for its author: a second person reads every text."""
+def _require_shown(version: JourneyVersion, shown_hash: str) -> None:
+    """Require that the version's text is the one that was shown before the act, whose content hash is given; "" requires nothing."""
+    if shown_hash and shown_hash != version.content_hash:
+        raise SelectionChanged(f"The text of version {version.number} was changed since it was shown; read it again.")
+
+
+def approve(session: Session, viewer: Viewer, version_id: int, note: str, now: datetime, shown_hash: str = "") -> JourneyVersion:
+    """Approve the version with its present content hash and return it. NotAllowed for its author: a second person reads every text.
+
+    SelectionChanged when the text is not the one with `shown_hash`.
+    """
     require(viewer, Permission.approve_journeys)
     version = _locked_version(session, viewer, version_id, "approve")
+    _require_shown(version, shown_hash)
     if version.author_id == viewer.user_id:
         raise NotAllowed(f"Version {version.number} is your own text; somebody else must approve it.")
     if source_of(version).content_hash != version.content_hash:

@@ -5,9 +5,11 @@ Everybody's habits follow from their address, so the same people do the same thi
 
 import heapq
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -184,7 +186,8 @@ class DemoAudience:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self._read_mail()
+            with suppress(sqlite3.Error):  # a mailbox that cannot be read now is looked at again
+                self._read_mail()
             while self._due and self._due[0][0] <= wall_now() and not self._stop.is_set():
                 _, _, item, planned = heapq.heappop(self._due)
                 self._do(item, planned)

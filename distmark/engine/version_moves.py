@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import ColumnElement, delete, insert
 from sqlmodel import Session, col, select
@@ -20,6 +20,7 @@ from distmark.engine.table import EarlierPosition, VersionMove
 from distmark.enrollments.bulk import RESUMED, change, count, set_each
 from distmark.enrollments.facts import enrollment_facts
 from distmark.enrollments.model import EnrollmentStatus, TimelineKind
+from distmark.enrollments.shown import changed
 from distmark.enrollments.suspensions import is_held, pause_entrants
 from distmark.enrollments.table import Enrollment
 from distmark.errors import DistmarkError, InvalidInput, NotFound, Refused
@@ -82,6 +83,25 @@ class MovePlan:
     def at_once(self) -> int:
         """The count of enrollments that would not wait at their new step."""
         return sum(step.at_once for step in self.steps.values())
+
+
+@dataclass(frozen=True, slots=True)
+class ShownMove:
+    """The counts of a plan that a person saw before the move: enrollments that move, messages at once, and enrollments that end."""
+
+    people: int
+    messages: int
+    leaving: int
+
+    @classmethod
+    def of(cls, plan: MovePlan) -> Self:
+        """Return the counts of this plan."""
+        return cls(plan.people, sum(plan.messages.values()), plan.leaving)
+
+    def covers(self, plan: MovePlan) -> bool:
+        """Return whether the plan moves, writes to and ends no more than was shown."""
+        now = ShownMove.of(plan)
+        return now.people <= self.people and now.messages <= self.messages and now.leaving <= self.leaving
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +170,14 @@ def move(
     mapping: Mapping[str, str],
     now: datetime,
     gather_facts: GatherFacts | None = None,
+    shown: ShownMove | None = None,
 ) -> tuple[VersionMove, MovePlan]:
     """Move every live enrollment of the one version to the other, and return the move, for `undo_move`, with its counts.
 
     An enrollment stays at its step when the new version has one of the same name and kind; `mapping` gives the new step for the others.
     Waits go on: the time already waited counts, by the new version's rule. A message already sent counts for the step that its step became.
-    Errors: those of `plan_move`; Refused when an enrollment is at a step without a place in the new version, or none can be moved.
+    Errors: those of `plan_move`; Refused when an enrollment is at a step without a place in the new version, or none can be moved;
+    SelectionChanged when the move would do more than was `shown`.
     """
     pair = _version_pair(session, viewer, key, from_number, to_number, mapping)
     plan = _empty_plan(session, pair)
@@ -170,6 +192,8 @@ def move(
         raise Refused(
             f"Nobody can be moved from version {from_number} of {key} now: {plan.busy} are on their way, {plan.finished} have ended."
         )
+    if shown is not None and not shown.covers(plan):
+        raise changed(plan.people, shown.people)
     version_move.moved = plan.people
     session.add(version_move)
     detail = {"from": from_number, "to": to_number, "count": plan.people, "steps": dict(mapping), "move": version_move.id}

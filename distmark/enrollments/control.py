@@ -19,6 +19,7 @@ from distmark.compliance.service import record
 from distmark.contacts.service import get_contact
 from distmark.enrollments.bulk import RESUMED, Conditions, change, count, set_columns, set_each, until_none_left
 from distmark.enrollments.model import EnrollmentStatus, SuspensionKind, TimelineKind
+from distmark.enrollments.shown import ShownEnrollments, changed, only_shown, shown_enrollments
 from distmark.enrollments.suspensions import Scope, covers, is_held, lift, lock_suspensions, suspend, suspensions, suspensions_of
 from distmark.enrollments.table import Enrollment, Suspension
 from distmark.enrollments.wait_estimates import EnrollmentAtStep, WaitEstimator, lengthens_wait, lock_enrollments
@@ -131,16 +132,26 @@ def plan_resume(
 
 
 def resume(
-    session: Session, viewer: Viewer, scope: Scope, now: datetime, *, extend: bool = False, spread: timedelta | None = None
+    session: Session,
+    viewer: Viewer,
+    scope: Scope,
+    now: datetime,
+    *,
+    extend: bool = False,
+    spread: timedelta | None = None,
+    shown: ShownEnrollments | None = None,
 ) -> ResumePlan:
     """Lift the scope's pause and drain, resume its enrollments that no other pause holds, and return the effect.
 
     With `extend` their waits become longer by the length of the pause. Without it the clock went on, and enrollments that fell due during
     the pause are due now, or spaced evenly over `spread`. Listed enrollments that are parked try their step again. A partner's people
-    cannot lift a suspension that the brand made.
+    cannot lift a suspension that the brand made. SelectionChanged when more enrollments would resume than were `shown`.
     """
     scope = _permitted_part(session, viewer, scope)
     lock_suspensions(session, viewer.brand_id)
+    present = shown_enrollments(session, _resumable(session, viewer, scope))
+    if shown is not None and (present.count > shown.count or present.newest_id > shown.newest_id):
+        raise changed(present.count, shown.count)
     plan = _plan(session, viewer, scope, now, extend, spread)
     where = _resumable(session, viewer, scope)
     lift(session, viewer, scope, now)
@@ -160,15 +171,34 @@ def resume(
     return plan
 
 
+def live_enrollments(session: Session, viewer: Viewer, scope: Scope) -> ShownEnrollments:
+    """Return the enrollments that `stop` would end now, as a page shows them to a person who may stop them."""
+    return shown_enrollments(session, _live(session, viewer, _permitted_part(session, viewer, scope)))
+
+
+def resumable_enrollments(session: Session, viewer: Viewer, scope: Scope) -> ShownEnrollments:
+    """Return the enrollments that `resume` would resume now, as a page shows them to a person who may resume them."""
+    return shown_enrollments(session, _resumable(session, viewer, _permitted_part(session, viewer, scope)))
+
+
+def live_contact_ids(session: Session, viewer: Viewer, scope: Scope, limit: int) -> list[int]:
+    """Return the contacts of the scope's live enrollments, at most `limit`, in the order of entering."""
+    live = _live(session, viewer, _visible_part(session, viewer, scope))
+    return list(session.execute(select(col(Enrollment.contact_id)).where(*live).order_by(col(Enrollment.id)).limit(limit)).scalars())
+
+
 def plan_stop(session: Session, viewer: Viewer, scope: Scope) -> int:
     """Return how many enrollments `stop` would end now, changing nothing."""
     return count(session, _live(session, viewer, _permitted_part(session, viewer, scope)))
 
 
-def stop(session: Session, viewer: Viewer, scope: Scope, reason: str, now: datetime) -> int:
-    """End the scope's live enrollments for a person's reason, and return how many. Their runs end at once. Contacts may still enter."""
+def stop(session: Session, viewer: Viewer, scope: Scope, reason: str, now: datetime, shown: ShownEnrollments | None = None) -> int:
+    """End the scope's live enrollments for a person's reason, and return how many. Their runs end at once. Contacts may still enter.
+
+    With `shown` only the enrollments that were shown end; SelectionChanged when more of them are live than were shown.
+    """
     scope = _permitted_part(session, viewer, scope)
-    live = _live(session, viewer, scope)
+    live = only_shown(session, _live(session, viewer, scope), shown)
     detail = {"outcome": Outcome.stopped.value, "reason": reason, "by": viewer.user_id}
     stopped = change(session, live, _stopped_columns(reason, now), TimelineKind.ended, now, detail)
     _audit(session, viewer, scope, "stopped", now, count=stopped, reason=reason)

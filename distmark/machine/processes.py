@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +28,16 @@ class Mark:
     command: str
 
 
+# Linux sends the parent-death signal when the thread that started the process ends. This thread ends with our process, and not before.
+_starter = ThreadPoolExecutor(1, "starter")
+
+
 def start_process(command: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path) -> "subprocess.Popen[bytes]":
-    """Start a process in its own group, writing to `log`. On Linux it gets SIGTERM when the thread that started it is gone."""
+    """Start a process in its own group, writing to `log`. On Linux it gets SIGTERM when our process is gone, however that ends."""
+    return _starter.submit(_start, command, env, log, cwd).result()
+
+
+def _start(command: Sequence[str], env: Mapping[str, str], log: Path, cwd: Path) -> "subprocess.Popen[bytes]":
     ensure_folder(log.parent)
     ensure_file(log)
     parent = os.getpid()

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -25,7 +26,7 @@ from pydantic import SecretStr
 
 from distmark.clock import Clock, wall_now
 from distmark.errors import DistmarkError, Refused, SettingsError
-from distmark.machine.parts import FIRST_PAUSE_SECONDS, Child, Part, PartStatus, answers, greets
+from distmark.machine.parts import FIRST_PAUSE_SECONDS, PROBE_SECONDS, Child, Part, PartStatus, answers, greets
 from distmark.machine.prefect import REGISTER, add_poll_index, api_address, call_prefect, has_tables, keep_prefect_auth, server_environment
 from distmark.machine.private import ensure_folder
 from distmark.machine.processes import Mark, choose_port, end_groups, is_the_same, mark_of, start_process
@@ -36,6 +37,10 @@ START_SECONDS = 120.0
 STOP_SECONDS = {"worker": 12.0, "web": 5.0, "catcher": 3.0, "server": 8.0}
 LONGEST_PAUSE_SECONDS = 30.0
 LOOPBACK = "127.0.0.1"
+TURN_SECONDS = 0.5
+PROBE_EVERY_SECONDS = 3.0
+HUNG_SECONDS = 25.0  # a process that answered before and has not for so long is ended and started again
+SILENT_SECONDS = 40.0  # a worker says that it lives every ten seconds or so
 STEADY_SECONDS = 60.0  # a process that lived this long starts again at once when it dies
 
 
@@ -57,12 +62,15 @@ class Machine:
     signal_received: int | None = None
     _lock_file: IO[str] | None = None
     _watcher: threading.Thread | None = None
+    _faults: frozenset[str] = frozenset()
+    _state_is_written: bool = True
     _wanted: dict[str, int] = field(default_factory=dict)
     _launched_at: dict[str, datetime] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.data_dir = self.settings.data_dir.absolute()
         self.is_demo = self.settings.mode is not Mode.production
+        self.report = _never_raising(self.report)
 
     # --- what happens, in order -------------------------------------------------------------------------------------------------------
 
@@ -96,8 +104,7 @@ class Machine:
         except BaseException:
             self.stop()
             raise
-        self._watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
-        self._watcher.start()
+        self._begin_watching()
 
     def stop(self) -> None:
         """Every process is gone, the last started first. Safe to repeat."""
@@ -112,7 +119,8 @@ class Machine:
             self.report(PartStatus(name, "stopped"))
         if self._lock_file is not None:
             if self.ports:  # a start that was refused leaves the folder as it found it
-                self._write_state()
+                with suppress(OSError):  # on a full disk the processes have ended all the same
+                    self._write_state()
             self._lock_file.close()
             self._lock_file = None
 
@@ -137,8 +145,9 @@ class Machine:
 
     def wait(self) -> None:
         """Wait until the machine is asked to stop."""
-        while not self.stop_asked.wait(0.5):
-            pass
+        while not self.stop_asked.wait(TURN_SECONDS):
+            if self._watcher is not None and not self._watcher.is_alive():
+                self._begin_watching()
 
     def check_stop(self) -> None:
         """Raise MachineStopped when a stop was asked for."""
@@ -233,7 +242,13 @@ class Machine:
         if name == "server":
             port, url = self.ports["server"], self.settings.prefect_api_url
             command: tuple[str, ...] = (python, "-m", "flows.server", "--host", host, "--port", str(port))
-            return Part(name, command, lambda: answers(f"{url}/health") and has_tables(self.settings), self.settings.dashboard_url)
+            return Part(
+                name,
+                command,
+                lambda: answers(f"{url}/health") and has_tables(self.settings),
+                self.settings.dashboard_url,
+                still_answers=lambda: answers(f"{url}/health", PROBE_SECONDS),
+            )
         if name == "catcher":
             port = self.ports["catcher"]
             store = str(self.data_dir / MAILBOX_FILE)
@@ -241,16 +256,30 @@ class Machine:
             return Part(name, command, lambda: greets(host, port), f"{host}:{port}")
         if name == "web":
             url = api_address(host, self.ports["web"]).removesuffix("/api")
-            return Part(name, (python, "-m", "distmark.web.serve"), lambda: answers(f"{url}/healthz"), url)
-        return Part(name, (python, "-m", "flows.serve"), self._worker_is_heard)
+            return Part(
+                name,
+                (python, "-m", "distmark.web.serve"),
+                lambda: answers(f"{url}/healthz"),
+                url,
+                still_answers=lambda: answers(f"{url}/healthz", PROBE_SECONDS),
+            )
+        return Part(name, (python, "-m", "flows.serve"), self._worker_is_heard, still_answers=self._worker_is_not_silent)
 
     def _worker_is_heard(self) -> bool:
+        started = self._launched_at.get("worker", wall_now())
+        return any(beat >= started for beat in self._beats_of_worker() or [])
+
+    def _worker_is_not_silent(self) -> bool:
+        """Return whether the worker was heard lately; True while Prefect, which hears it, cannot say."""
+        beats = self._beats_of_worker()
+        return beats is None or any(wall_now() - beat <= timedelta(seconds=SILENT_SECONDS) for beat in beats)
+
+    def _beats_of_worker(self) -> list[datetime] | None:
         with suppress(httpx2.HTTPError):
             told = call_prefect(self.settings, "POST", f"/work_pools/{self.settings.work_pool}/workers/filter", {})
-            started = self._launched_at.get("worker", wall_now())
-            beats = [worker.get("last_heartbeat_time") for worker in told.json()] if told.status_code == 200 else []
-            return any(beat and datetime.fromisoformat(beat) >= started for beat in beats)
-        return False
+            if told.status_code == 200:
+                return [datetime.fromisoformat(beat) for worker in told.json() if (beat := worker.get("last_heartbeat_time"))]
+        return None
 
     def _launch(self, name: str) -> None:
         self.check_stop()
@@ -278,6 +307,7 @@ class Machine:
             for name in [name for name in waiting if self.children[name].part.answers()]:
                 waiting.remove(name)
                 child = self.children[name]
+                child.ready = True
                 self.report(PartStatus(name, "ready", _after(child.part.address, child.started)))
             if waiting and time.monotonic() > until:
                 raise SettingsError(f"The {waiting[0]} did not answer within {START_SECONDS:.0f} seconds; see {self.log_of(waiting[0])}.")
@@ -312,11 +342,22 @@ class Machine:
 
     # --- watching ---------------------------------------------------------------------------------------------------------------------
 
+    def _begin_watching(self) -> None:
+        self._watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
+        self._watcher.start()
+        threading.Thread(target=self._probe, args=(self._watcher,), name="prober", daemon=True).start()
+
     def _watch(self) -> None:
-        while not self.stop_asked.wait(0.5):
-            self._keep_time()
-            for name, child in list(self.children.items()):
-                self._look_after(name, child)
+        """Look after everything until the machine stops. What fails in a turn (a full disk, no memory) is reported and tried again."""
+        while not self.stop_asked.wait(TURN_SECONDS):
+            care: list[Callable[[], None]] = [partial(self._look_after, name, child) for name, child in list(self.children.items())]
+            duties = [self._keep_time, *care, self._rewrite_state]
+            self._report_faults(frozenset(fault for duty in duties if (fault := _fault_of(duty))))
+
+    def _report_faults(self, faults: frozenset[str]) -> None:
+        if faults != self._faults:
+            self.report(PartStatus("supervision", "failing" if faults else "ready", "; ".join(sorted(faults))))
+        self._faults = faults
 
     def _look_after(self, name: str, child: Child) -> None:
         now = time.monotonic()
@@ -326,17 +367,49 @@ class Machine:
             child.due = now + child.pause
             self.report(PartStatus(name, "ended", f"{_how(code)}; starts again in {child.pause:.0f} s"))
         elif child.due is not None and now >= child.due:
-            fresh = self._spawn(child.part)
-            fresh.pause, fresh.restarts = child.pause, child.restarts + 1
-            self.children[name] = fresh
+            self._start_again(name, child)
+        elif child.is_hung(now, HUNG_SECONDS if child.ready else START_SECONDS):
+            self.report(PartStatus(name, "hung", f"no answer for {now - (child.unanswered_since or now):.0f} s; it is ended"))
+            child.note_probe(True, now)
+            end_groups([child.process.pid], STOP_SECONDS[name] / 2, _is_over(child.process))
+
+    def _start_again(self, name: str, child: Child) -> None:
+        child.due = time.monotonic() + child.pause  # for the next try, if this one fails
+        fresh = self._spawn(child.part)
+        fresh.pause, fresh.restarts = child.pause, child.restarts + 1
+        self.children[name] = fresh
+        with suppress(OSError):  # on a full disk it is written in a later turn
             self._write_state()
-            self.report(PartStatus(name, "restarting", child.part.address))
+        self.report(PartStatus(name, "restarting", child.part.address))
+
+    def _rewrite_state(self) -> None:
+        if not self._state_is_written:
+            self._write_state()
+
+    def _probe(self, watcher: threading.Thread) -> None:
+        """Ask each process whether it answers. In a thread of its own: one that hangs must not keep the watcher from the others."""
+        while watcher.is_alive() and not self.stop_asked.wait(PROBE_EVERY_SECONDS):
+            for child in list(self.children.values()):
+                if child.due is None and child.process.poll() is None:
+                    self._probe_child(child)
+
+    def _probe_child(self, child: Child) -> None:
+        part = child.part
+        try:
+            answered = (part.still_answers or part.answers)() if child.ready else part.answers()
+        except Exception:  # our own trouble, such as a full disk, says nothing about the process
+            return
+        child.note_probe(answered, time.monotonic())
+        if answered and not child.ready:
+            child.ready = True
+            self.report(PartStatus(part.name, "ready", _after(part.address, child.started)))
 
     def _keep_time(self) -> None:
         if self.speed != 1.0:
             write_json(self.data_dir / CLOCK_FILE, {"virtual": self.clock.now().isoformat()})
 
     def _write_state(self) -> None:
+        self._state_is_written = False
         marks = {name: mark for name, child in self.children.items() if (mark := mark_of(child.process.pid)) is not None}
         write_json(
             self.data_dir / STATE_FILE,
@@ -348,6 +421,26 @@ class Machine:
                 "environment": as_environment(self.settings, secrets=False),
             },
         )
+        self._state_is_written = True
+
+
+def _never_raising(report: Callable[[PartStatus], None]) -> Callable[[PartStatus], None]:
+    """Return `report` for use while watching: a terminal that is gone or a full disk must not end the supervision."""
+
+    def report_if_possible(status: PartStatus) -> None:
+        with suppress(OSError, ValueError):
+            report(status)
+
+    return report_if_possible
+
+
+def _fault_of(duty: Callable[[], None]) -> str:
+    """Do the duty, and return what went wrong with it, "" when nothing did."""
+    try:
+        duty()
+    except Exception as error:  # whatever it is, the other processes are to be looked after
+        return f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
+    return ""
 
 
 def _is_over(process: "subprocess.Popen[bytes]") -> Callable[[int], bool]:

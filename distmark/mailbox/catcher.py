@@ -103,8 +103,15 @@ class _Keeper:
             try:
                 await asyncio.wait_for(self._arrived.wait(), IDLE_SECONDS if more is True else 0.01)
             except TimeoutError:
-                more = await asyncio.get_running_loop().run_in_executor(thread, self._store.read_waiting, READ_AT_ONCE) > 0
+                more = await self._read_waiting(thread)
         await self._arrived.wait()
+
+    async def _read_waiting(self, thread: ThreadPoolExecutor) -> bool:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(thread, self._store.read_waiting, READ_AT_ONCE) > 0
+        except Exception:  # a full disk: without this loop no message would ever be answered again
+            log.exception("could not read the messages that are kept")
+            return False
 
 
 def _settle(batch: list[tuple[Incoming, asyncio.Future[None]]], error: Exception | None) -> None:

@@ -12,6 +12,7 @@ from distmark.compliance.service import record
 from distmark.enrollments.bulk import count
 from distmark.enrollments.control import unpark
 from distmark.enrollments.model import EnrollmentStatus, TimelineKind
+from distmark.enrollments.shown import changed
 from distmark.enrollments.suspensions import is_held, lock_suspensions
 from distmark.enrollments.table import Enrollment, TimelineEntry
 from distmark.errors import InvalidInput, NotFound
@@ -81,11 +82,18 @@ def retry_parked(session: Session, viewer: Viewer, enrollment_ids: Sequence[int]
     return retried
 
 
-def retry_parked_at_step(session: Session, viewer: Viewer, version_id: int, step_id: str, now: datetime) -> Retried:
-    """Let every enrollment parked at the step of this version try it again at once; "" is the start. NotFound as for `get_version`."""
+def retry_parked_at_step(
+    session: Session, viewer: Viewer, version_id: int, step_id: str, now: datetime, shown: int | None = None
+) -> Retried:
+    """Let every enrollment parked at the step of this version try it again at once; "" is the start. NotFound as for `get_version`.
+
+    SelectionChanged when more are parked there than were `shown`.
+    """
     require(viewer, Permission.publish_campaigns)
     get_version(session, viewer, version_id)
     there = [may_see(Enrollment, viewer), col(Enrollment.version_id) == version_id, func.coalesce(col(Enrollment.step_id), "") == step_id]
+    if shown is not None and (parked_now := count(session, [*there, _is_parked()])) > shown:
+        raise changed(parked_now, shown)
     retried = _try(session, viewer, there, now)
     told = {"step": step_id, "count": retried.tried}
     record(session, viewer.brand_id, viewer.user_id, "tried_again", "journey_version", version_id, now, None, **told)

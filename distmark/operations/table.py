@@ -1,4 +1,4 @@
-"""The row of an alarm."""
+"""The rows of alarms, and the row that is written to see whether the database takes writes."""
 
 from datetime import datetime
 from typing import Any
@@ -36,3 +36,12 @@ class Alarm(SQLModel, table=True):
     cleared_at: datetime | None = Field(default=None, sa_type=UTCDateTime)
     told_raised_at: datetime | None = Field(default=None, sa_type=UTCDateTime)  # when the webhook had it
     told_cleared_at: datetime | None = Field(default=None, sa_type=UTCDateTime)
+
+
+class WriteProbe(SQLModel, table=True):
+    """The one row that `/readyz` writes: a database may answer questions and take no writes, as on a full disk."""
+
+    __tablename__ = "write_probe"
+
+    id: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    at: datetime = Field(sa_type=UTCDateTime)

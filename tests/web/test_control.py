@@ -60,6 +60,12 @@ def audited(pair: PartnerPair, action: str) -> list[dict[str, Any]]:
         return list(session.exec(select(AuditEntry.detail).where(AuditEntry.action == action).order_by(col(AuditEntry.id))))
 
 
+def shown(page: Any) -> dict[str, str]:
+    """Return the field by which a page's button says to which enrollments it was shown to apply."""
+    (value,) = set(re.findall(r'name="shown" value="([^"]+)"', page.text))
+    return {"shown": value}
+
+
 # --- each level ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -86,11 +92,12 @@ def test_stop_shows_how_many_it_ends_before_it_does_and_ends_them_with_the_reaso
     client, path = pair.as_(Role.ops, "en"), paths(pair)[level]
     number = 2 if level in BOTH else 1
 
-    confirmation = client.post(path, data=STOP)
+    first = client.post(path, data=STOP)
+    confirmation = client.get(first.headers["location"])
     before = statuses(pair)
-    client.post(path, data=STOP | {"sure": "yes"})
+    client.post(path, data=STOP | shown(confirmation))
 
-    assert (confirmation.status_code, before) == (200, ("waiting", "waiting"))
+    assert (first.status_code, confirmation.status_code, before) == (303, 200, ("waiting", "waiting"))
     assert f"<b>{number}</b> p" in confirmation.text
     ended = enrollment(pair, pair.here)
     assert (ended.status, ended.outcome, ended.reason) == (EnrollmentStatus.ended, "stopped", "利率の誤り")
@@ -218,6 +225,70 @@ def test_one_person_paused_beside_a_paused_campaign_stays_until_they_are_resumed
     assert statuses(pair) == ("waiting", "waiting")
 
 
+# --- what was shown -----------------------------------------------------------------------------------------------------------------------
+
+
+def join_later(pair: PartnerPair, status: str = "waiting") -> int:
+    """Let another contact of the partner enter the journey by the campaign, and return the enrollment's id."""
+    with pair.db.writing() as session:
+        contact = make.make_contact(session, session.merge(pair.here.partner), last_name="後藤")
+        member = make.make_member(session, session.merge(pair.campaign), contact, status="approved")
+        row = make.make_enrollment(session, member, session.merge(pair.version), step_id="time-to-read", arrived_at=NOW)
+        row.status, row.due_at, row.paused_at = EnrollmentStatus(status), NOW + DAY, NOW if status == "paused" else None
+        session.add(row)
+        session.flush()
+        return row.id
+
+
+@pytest.mark.parametrize("level", ["campaign", "journey", "partner"])
+def test_stop_ends_those_shown_and_says_who_entered_since(pair: PartnerPair, level: str):
+    client, path = pair.as_(Role.ops, "en"), paths(pair)[level]
+    confirmation = client.get(f"{path}?act=stop")
+    later = join_later(pair)
+
+    answer = client.post(path, data=STOP | shown(confirmation))
+
+    with pair.db.reading() as session:
+        assert session.get_one(Enrollment, later).status == EnrollmentStatus.waiting
+    assert enrollment(pair, pair.here).status == EnrollmentStatus.ended
+    assert "still inside: 1" in client.get(answer.headers["location"]).text
+
+
+@pytest.mark.parametrize(("language", "words"), [("ja", "対象は 2 人になりました"), ("en", "it concerns 2 people now, not 1")])
+def test_stop_is_refused_when_more_of_those_shown_are_concerned_and_keeps_the_reason(pair: PartnerPair, language: str, words: str):
+    """An enrollment that was moved into the version since is older than the newest that was shown."""
+    client, path = pair.as_(Role.ops, language), paths(pair)["campaign"]
+
+    answer = client.post(path, data=STOP | {"shown": f"1-{pair.there.enrollment.id}"})
+
+    assert answer.status_code == 409
+    assert words in answer.text
+    assert 'value="利率の誤り"' in answer.text
+    assert statuses(pair) == ("waiting", "waiting")
+
+
+@pytest.mark.parametrize(("role", "named"), [(Role.partner, True), (Role.ops, True), (Role.marketer, False)])
+def test_stop_names_the_people_when_they_are_few_to_those_who_may_see_them(pair: PartnerPair, role: Role, named: bool):
+    page = pair.as_(role).get(f"{paths(pair)['campaign']}?act=stop").text
+
+    assert ("伊藤 健 様" in page) == named
+
+
+def test_resume_is_refused_when_somebody_entered_the_pause_since(pair: PartnerPair):
+    client, path = pair.as_(Role.marketer, "en"), paths(pair)["campaign"]
+    client.post(path, data={"action": "pause"})
+    page = client.get(path)
+    join_later(pair, "paused")
+
+    refused = client.post(path, data={"action": "resume", "clock": "keep", "spread": "0"} | shown(page))
+    held = statuses(pair)
+    client.post(path, data={"action": "resume", "clock": "keep", "spread": "0"} | shown(refused))
+
+    assert (refused.status_code, held) == (409, ("paused", "paused"))
+    assert "it concerns 3 people now, not 2" in refused.text
+    assert statuses(pair) == ("waiting", "waiting")
+
+
 # --- repeats ------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -233,7 +304,7 @@ def test_pressing_twice_does_no_more_than_once(pair: PartnerPair, clock: FixedCl
         client.post(path, data={"action": "resume", "clock": "extend"})
         assert enrollment(pair, pair.here).due_at == clock.now() + ANEW
     for _ in range(2):
-        assert client.post(path, data=STOP | {"sure": "yes"}).status_code == 303
+        assert client.post(path, data=STOP | {"shown": "2-99"}).status_code == 303
         advance(pair, clock, DAY)
 
     assert enrollment(pair, pair.here).ended_at == clock.now() - 2 * DAY
@@ -259,7 +330,7 @@ def test_partner_acts_on_their_own_part_alone(pair: PartnerPair, level: str):
 def test_partner_changes_nothing_of_another_by_guessing(pair: PartnerPair, level: str, action: str):
     """S5"""
     path = paths(pair, pair.there)[level]
-    data = {"action": action, "reason": "x", "sure": "yes"}
+    data = {"action": action, "reason": "x", "shown": "9-99"}
 
     answers = [pair.as_().get(path).status_code, pair.as_().post(path, data=data).status_code]
 
@@ -301,8 +372,10 @@ def test_approver_sees_the_control_page_and_changes_nothing(pair: PartnerPair, l
 
     assert page.status_code == 200
     assert '<button class="btn' not in page.text[page.text.index("<main") :]
-    for sure in ("", "yes"):
-        assert client.post(path, data={"action": action, "reason": "x", "sure": sure}).status_code == 403
+    for seen in ("", "9-99"):
+        assert client.post(path, data={"action": action, "reason": "x", "shown": seen}).status_code == 403
+    assert "act=stop" not in page.text
+    assert 'name="shown"' not in client.get(f"{path}?act=stop").text
     assert (statuses(pair), suspensions_now(pair)) == (("waiting", "waiting"), [])
 
 
@@ -344,7 +417,7 @@ def test_brand_sees_what_a_partner_paused_and_lifts_it_there(pair: PartnerPair):
     ("data", "explanation"),
     [
         ({"action": "stop", "reason": " "}, "理由がありません"),
-        ({"action": "stop", "reason": " ", "sure": "yes"}, "理由がありません"),
+        ({"action": "stop", "reason": " ", "shown": "2-99"}, "理由がありません"),
         ({"action": "pause", "reason": "あ" * 301}, "理由は 301 字あります"),
         ({"action": "pause", "reason": "a\0b"}, "1 行で 300 字まで"),
         ({"action": "resume", "spread": "999999999"}, "「999999999」という時間は選べません"),
@@ -368,7 +441,7 @@ def test_page_with_nobody_inside_says_so_and_offers_nothing_to_stop(pair: Partne
 
     assert "Nobody is inside now." in client.get(path).text
     assert "See whom it ends" not in client.get(path).text
-    assert "there is nothing to end" in client.post(path, data=STOP).text
+    assert "there is nothing to end" in client.get(client.post(path, data=STOP).headers["location"]).text
 
 
 @pytest.mark.parametrize("path", ["/journeys/{key}/9/control", "/journeys/nothing/control", "/partners/999999/control"])

@@ -1,5 +1,7 @@
 """Journeys: writing, checking, submitting, approving by a second person, publishing, and looking at every message."""
 
+import re
+
 import pytest
 from sqlmodel import select
 
@@ -93,6 +95,34 @@ def test_the_way_from_draft_to_published_needs_two_people_and_prefect(pair: Part
     assert registered == [version.id]
     with pair.db.reading() as session:
         assert session.get_one(JourneyVersion, version.id).status == VersionStatus.registered
+
+
+def test_draft_that_a_colleague_changed_meanwhile_is_not_submitted_unread(pair: PartnerPair, source: Source):
+    client = pair.as_(Role.marketer, "en")
+    version = drafted(pair, source, client)
+    (shown,) = re.findall(r'/submit"><input type="hidden" name="shown" value="(\w+)"', client.get("/journeys/autumn-greeting?v=1").text)
+    with pair.db.writing() as session:
+        row = session.get_one(JourneyVersion, version.id)
+        row.content_hash = "0" * 64
+        session.add(row)
+
+    answer = client.post(f"/journeys/versions/{version.id}/submit", data={"shown": shown})
+
+    assert "was changed since you looked" in client.get(answer.headers["location"]).text
+    with pair.db.reading() as session:
+        assert session.get_one(JourneyVersion, version.id).status is VersionStatus.draft
+
+
+def test_text_other_than_the_one_shown_is_not_approved(pair: PartnerPair, source: Source):
+    marketer, approver = pair.as_(Role.marketer), pair.as_(Role.approver, "en")
+    version = drafted(pair, source, marketer)
+    marketer.post(f"/journeys/versions/{version.id}/submit")
+    (shown,) = re.findall(r'name="shown" value="(\w+)"', approver.get(f"/approvals/{version.id}").text)
+
+    other = approver.post(f"/approvals/{version.id}/approve", data={"shown": "0" * 64})
+    same = approver.post(f"/approvals/{version.id}/approve", data={"shown": shown})
+
+    assert (other.status_code, same.status_code) == (409, 303)
 
 
 def test_nobody_approves_their_own_text(pair: PartnerPair, source: Source):

@@ -193,6 +193,18 @@ def test_all_parked_at_a_step_can_be_retried_together(pair: PartnerPair):
     assert _statuses(pair) == [EnrollmentStatus.waiting, EnrollmentStatus.waiting]
 
 
+def test_more_people_stuck_than_were_shown_are_not_tried_again_unseen(pair: PartnerPair):
+    for side in (pair.here, pair.there):
+        park(pair, side.enrollment.id)
+    client = pair.as_(Role.ops, "en")
+    fields = {"version": pair.version.id, "step": "time-to-read", "shown": "1"}
+
+    answer = client.post("/operations/try-step-again", data=fields)
+
+    assert "More people are stuck there" in client.get(answer.headers["location"]).text
+    assert _statuses(pair) == [EnrollmentStatus.parked, EnrollmentStatus.parked]
+
+
 def _statuses(pair: PartnerPair) -> list[EnrollmentStatus]:
     with pair.db.reading() as session:
         return list(session.exec(select(Enrollment.status).where(Enrollment.brand_id == pair.brand.id)))

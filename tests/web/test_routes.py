@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from sqlalchemy import select
+from sqlalchemy import event, select
 from sqlmodel import SQLModel
 
+from distmark.db import Database
 from distmark.journeys.table import Journey
 from distmark.partners.model import PERMISSIONS, Permission, Role
 from distmark.web.api.viewer import ApiViewer, api_token
@@ -261,17 +263,45 @@ def test_vendored_files_are_what_their_list_says():
     assert hashlib.sha256(axe.read_bytes()).hexdigest() in listed
 
 
-def test_ready_says_whether_the_database_answers(guest, app: FastAPI, monkeypatch):
+def test_ready_says_which_part_fails(guest, app: FastAPI, monkeypatch):
+    well = {"status": "ok", "database": "ok", "writes": "ok", "data_folder": "ok"}
     assert guest.get("/healthz").json() == {"status": "ok"}
-    assert guest.get("/readyz").json() == {"status": "ok", "database": "ok"}
+    assert guest.get("/readyz").json() == guest.get("/readyz").json() == well
 
     def broken():
         raise OSError("gone")
 
-    monkeypatch.setattr(app.state.site.db, "_read", broken)
+    with monkeypatch.context() as patched:
+        patched.setattr(app.state.site.db, "_read", broken)
+        answer = guest.get("/readyz")
 
-    assert guest.get("/readyz").status_code == 503
+    assert (answer.status_code, answer.json()) == (503, {**well, "status": "not ready", "database": "OSError"})
     assert guest.get("/healthz").status_code == 200
+
+
+def test_not_ready_while_the_database_takes_no_writes(guest, db: Database):
+    def read_only(connection: Any, record: object) -> None:
+        connection.execute("PRAGMA query_only = ON" if db.is_sqlite else "SET default_transaction_read_only = on")
+        if not db.is_sqlite:
+            connection.commit()
+
+    event.listen(db.engine, "connect", read_only)
+    db.engine.dispose()
+    answer = guest.get("/readyz")
+    event.remove(db.engine, "connect", read_only)
+    db.engine.dispose()
+
+    assert (answer.status_code, answer.json()["database"], answer.json()["writes"] != "ok") == (503, "ok", True)
+    assert guest.get("/readyz").status_code == 200
+
+
+def test_not_ready_while_the_data_folder_takes_no_file(guest, app: FastAPI, tmp_path, monkeypatch):
+    (tmp_path / "a-file").write_text("")
+    monkeypatch.setattr(app.state.site, "settings", app.state.site.settings.model_copy(update={"data_dir": tmp_path / "a-file"}))
+
+    answer = guest.get("/readyz")
+
+    assert (answer.status_code, answer.json()["writes"], answer.json()["data_folder"]) == (503, "ok", "NotADirectoryError")
 
 
 def test_permissions_cover_every_write(pair: PartnerPair):

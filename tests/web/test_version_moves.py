@@ -1,8 +1,10 @@
 """Version moves on the web: the preview, the move with its map of steps, the undo, and the permission."""
 
 import re
+from html import unescape
 
 import pytest
+from fastapi.testclient import TestClient
 from sqlmodel import select
 
 from distmark.engine.table import VersionMove
@@ -40,6 +42,15 @@ def path(pair: PartnerPair, number: int = 1) -> str:
     return f"/journeys/{pair.journey.key}/{number}/move"
 
 
+MAP = {"to": "2", "step.time-to-read": "time-to-think"}
+
+
+def shown_fields(pair: PartnerPair, client: TestClient) -> dict[str, str]:
+    """Return the fields that the page's button posts after this map was shown."""
+    (shown,) = re.findall(r'name="shown" value="([^"]+)"', client.get(path(pair), params=MAP).text)
+    return MAP | {"action": "move", "shown": unescape(shown)}
+
+
 def test_page_counts_and_maps_before_anything_moves(pair: PartnerPair, newer: JourneyVersion):
     client = pair.as_(Role.marketer, "en")
 
@@ -69,9 +80,10 @@ def test_same_names_are_filled_in(pair: PartnerPair):
 def test_people_move_and_are_put_back(pair: PartnerPair, newer: JourneyVersion):
     client = pair.as_(Role.marketer, "en")
 
-    moved = client.post(path(pair), data={"action": "move", "to": "2", "step.time-to-read": "time-to-think"})
+    fields = shown_fields(pair, client)
+    moved = client.post(path(pair), data=fields)
     there = positions(pair)
-    again = client.post(path(pair), data={"action": "move", "to": "2", "step.time-to-read": "time-to-think"})
+    again = client.post(path(pair), data=fields)
     (move_id,) = re.findall(r'name="move" value="(\d+)"', client.get(path(pair)).text)
     back = client.post(path(pair), data={"action": "undo", "move": move_id})
     twice = client.post(path(pair), data={"action": "undo", "move": move_id})
@@ -80,6 +92,39 @@ def test_people_move_and_are_put_back(pair: PartnerPair, newer: JourneyVersion):
     assert (again.status_code, "Nobody can be moved" in again.text) == (422, True)
     assert (back.status_code, positions(pair)) == (303, [(1, "time-to-read")] * 2)
     assert (twice.status_code, "has been undone already" in twice.text) == (422, True)
+
+
+def test_step_chosen_after_the_plan_was_shown_moves_nobody(pair: PartnerPair, newer: JourneyVersion):
+    client = pair.as_(Role.marketer, "en")
+    fields = shown_fields(pair, client) | {"step.time-to-read": "welcome"}
+
+    answer = client.post(path(pair), data=fields)
+
+    assert (answer.status_code, "changed after this was shown" in answer.text) == (422, True)
+    assert positions(pair) == [(1, "time-to-read")] * 2
+
+
+def test_more_people_than_were_shown_move_nobody(pair: PartnerPair, newer: JourneyVersion):
+    client = pair.as_(Role.marketer, "en")
+    fields = shown_fields(pair, client)
+    with pair.db.writing() as session:
+        member = make.make_member(session, session.merge(pair.campaign), make.make_contact(session, session.merge(pair.here.partner)))
+        make.make_enrollment(session, member, session.merge(pair.version), step_id="time-to-read", arrived_at=make.NOW)
+
+    answer = client.post(path(pair), data=fields)
+
+    assert "it concerns 3 people now, not 2" in answer.text
+    assert positions(pair) == [(1, "time-to-read")] * 2
+    client.post(path(pair), data=shown_fields(pair, client))
+    assert positions(pair) == [(2, "time-to-think")] * 2
+
+
+@pytest.mark.parametrize("shown", ["", "x", "[]", "[2]", "null", '[2, [["time-to-read", "time-to-think"]]]', "[" * 50])
+def test_move_without_a_plan_that_was_shown_moves_nobody(pair: PartnerPair, newer: JourneyVersion, shown: str):
+    answer = pair.as_(Role.marketer).post(path(pair), data=MAP | {"action": "move", "shown": shown})
+
+    assert answer.status_code == 422
+    assert positions(pair) == [(1, "time-to-read")] * 2
 
 
 @pytest.mark.parametrize(
@@ -117,7 +162,8 @@ def test_others_may_not(pair: PartnerPair, newer: JourneyVersion, role: Role):
 
 
 def test_another_brand_finds_neither_the_journey_nor_the_move(pair: PartnerPair, newer: JourneyVersion):
-    pair.as_(Role.marketer).post(path(pair), data={"action": "move", "to": "2", "step.time-to-read": "time-to-think"})
+    marketer = pair.as_(Role.marketer)
+    marketer.post(path(pair), data=shown_fields(pair, marketer))
     with pair.db.writing() as session:
         brand = make.make_brand(session)
         own = session.get_one(Journey, make.make_version(session, brand).journey_id).key

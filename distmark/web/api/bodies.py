@@ -13,6 +13,8 @@ from distmark.entries.api_calls import InvalidCall, Problem
 
 LARGEST_ID = 2**31 - 1
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID, strict=True)]
+Email = Annotated[str, Field(min_length=3, max_length=254)]
+LONGEST_KEY = 200  # characters of an idempotency key, or of an event's key
 
 
 async def _read_body(request: Request) -> bytes:

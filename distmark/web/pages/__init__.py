@@ -2,6 +2,7 @@
 
 from distmark.web.api import control as api_control
 from distmark.web.api import entries as api_entries
+from distmark.web.api import events as api_events
 from distmark.web.pages import (
     api_tokens,
     approvals,
@@ -26,6 +27,7 @@ PAGES = (
     sign_in.router,
     recipient.router,
     api_entries.router,
+    api_events.router,
     api_control.router,
     today.router,
     campaign_members.router,

@@ -110,7 +110,7 @@ def _subject(visit: Visit, version: JourneyVersion | None, message: str, lang: s
 def approve(version_id: int, visit: Visit = needs(Permission.approve_journeys), form: FormData = posted_form) -> Response:
     """Approve this version."""
     with visit.writing() as session:
-        compliance.approve(session, visit.viewer, version_id, text(form, "note"), visit.now)
+        compliance.approve(session, visit.viewer, version_id, text(form, "note"), visit.now, text(form, "shown"))
     return visit.go("/approvals", N_("Approved. A marketer can publish it now."))
 
 

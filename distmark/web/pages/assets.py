@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
-from sqlalchemy import text as sql
 from sqlmodel import select
 
+from distmark.operations.readiness import readiness
 from distmark.partners.table import Brand
 from distmark.web import brand as colours
 from distmark.web.permissions import anyone
@@ -34,10 +34,7 @@ def healthz(guest: Guest = anyone) -> Response:
 
 @router.get("/readyz")
 def readyz(guest: Guest = anyone) -> Response:
-    """Answer ok when the database answers, else 503."""
-    try:
-        with guest.reading() as session:
-            session.execute(sql("SELECT 1"))
-    except Exception as error:  # every error of the database means the same to the probe: not ready
-        return JSONResponse({"status": "not ready", "database": type(error).__name__}, status_code=503)
-    return JSONResponse({"status": "ok", "database": "ok"})
+    """Answer ok when the database can be read and written and the data folder has room, else 503 with the part that fails."""
+    parts = readiness(guest.site.db, guest.site.settings.data_dir, guest.now)
+    ready = all(answer == "ok" for answer in parts.values())
+    return JSONResponse({"status": "ok" if ready else "not ready", **parts}, status_code=200 if ready else 503)

@@ -275,6 +275,8 @@ def stop_journeys(contact_id: int, visit: Visit = needs(Permission.enrol_contact
     action, chosen = text(form, "action"), numbers(form, "enrollment")
     with visit.writing() as session:
         contacts.get_contact(session, visit.viewer, contact_id)
+        if action not in STOPPED:
+            raise InvalidInput("It is not said what to do; choose to pause, resume or stop.")
         for enrollment_id in chosen:
             if enrollments.enrollment_of(session, visit.viewer, enrollment_id).contact_id != contact_id:
                 raise NotFound(f"There is no enrollment {enrollment_id} of this contact.")
@@ -284,9 +286,12 @@ def stop_journeys(contact_id: int, visit: Visit = needs(Permission.enrol_contact
             control.resume(session, visit.viewer, Scope.listed(chosen), visit.now, extend=text(form, "extend") == "yes")
         else:
             control.stop(session, visit.viewer, Scope.listed(chosen), text(form, "reason") or visit.viewer.name, visit.now)
-    done = {
-        "pause": N_("Paused. Nothing is sent until you let it go on."),
-        "resume": N_("It goes on."),
-        "stop": N_("Stopped. Nothing more is sent."),
-    }
-    return visit.go(f"/contacts/{contact_id}", done.get(action, done["stop"]))
+    return visit.go(f"/contacts/{contact_id}", STOPPED[action])
+
+
+# What the form's button says -> the message after the act.
+STOPPED: Mapping[str, str] = {
+    "pause": N_("Paused. Nothing is sent until you let it go on."),
+    "resume": N_("It goes on."),
+    "stop": N_("Stopped. Nothing more is sent."),
+}

@@ -12,15 +12,16 @@ from starlette.datastructures import FormData
 from distmark.campaigns.offers import offered_journey
 from distmark.campaigns.service import get_campaign
 from distmark.campaigns.table import CampaignStatus
-from distmark.contacts.service import get_contact
+from distmark.contacts.service import contacts_by_id, get_contact
 from distmark.enrollments import control
 from distmark.enrollments.control import ResumePlan, ScopeStatus
 from distmark.enrollments.live_counts import live_by_partner
 from distmark.enrollments.model import SuspensionKind, TimelineKind
 from distmark.enrollments.service import enrollment_of
+from distmark.enrollments.shown import ShownEnrollments
 from distmark.enrollments.suspensions import PARTS, Scope, suspensions
 from distmark.enrollments.table import Suspension, TimelineEntry
-from distmark.errors import InvalidInput, NotFound
+from distmark.errors import InvalidInput, NotFound, SelectionChanged
 from distmark.journeys import service as journeys
 from distmark.journeys.program import Program
 from distmark.journeys.table import Journey, JourneyVersion
@@ -37,6 +38,7 @@ from distmark.web.visit import Visit
 
 router = APIRouter()
 LONGEST_REASON = 300
+FEW = 5  # so many people are named where a stop is confirmed
 SPREADS: Mapping[int, str] = {0: N_("All at once"), 1: N_("Over 1 hour"), 6: N_("Over 6 hours"), 24: N_("Over 24 hours")}
 # (enrollments due at once, hours): from so many on, the spread over these hours is suggested.
 SUGGESTED = ((10_000, 24), (1_000, 6), (100, 1))
@@ -54,6 +56,11 @@ class ControlSubject:
     marked_paused: bool = False  # by its own status, beside all suspensions
     program: Program | None = None
     move_path: str = ""  # the page that moves its enrollments to another version
+
+    @property
+    def stop_path(self) -> str:
+        """The address of the page that confirms a stop."""
+        return f"{self.path}{'&' if '?' in self.path else '?'}act=stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,27 +256,44 @@ def control_partner(partner_id: int, visit: Visit = needs(Permission.see_campaig
 
 
 def _act(visit: Visit, find: FindSubject, form: FormData) -> Response:
-    action = text(form, "action")
+    action, show = text(form, "action"), _stop_page if text(form, "action") == "stop" else _page
+    shown = ShownEnrollments.read(text(form, "shown"))
     try:
         reason = _reason(form, action)
-        if action == "stop" and text(form, "sure") != "yes":
-            return _confirm(visit, find, reason)
         with visit.writing() as session:
             subject = find(session)
-            message, values = _apply(session, visit, subject.scope, action, reason, form)
-    except InvalidInput as error:
-        return _page(visit, find, wrong=errors.explain(error, visit.language), action=action, status=422)
+            if action == "stop" and shown is None:
+                control.live_enrollments(session, visit.viewer, subject.scope)  # the permission comes before anything else
+                return visit.go(subject.stop_path)
+            message, values = _apply(session, visit, subject.scope, action, reason, form, shown)
+    except (InvalidInput, SelectionChanged) as error:
+        status = 409 if isinstance(error, SelectionChanged) else 422
+        return show(visit, find, wrong=errors.explain(error, visit.language), action=action, reason=text(form, "reason"), status=status)
     return visit.go(subject.path, message, **{name: visit.translator.number(value) for name, value in values.items()})
 
 
-def _confirm(visit: Visit, find: FindSubject, reason: str) -> Response:
+def _stop_page(visit: Visit, find: FindSubject, *, wrong: str = "", action: str = "", reason: str = "", status: int = 200) -> Response:
+    """Show how many people a stop would end, by name when they are few, and ask for the reason."""
     with visit.reading() as session:
         subject = find(session)
-        ends = control.plan_stop(session, visit.viewer, subject.scope)
-    return visit.page("control/stop.html", subject=subject, ends=ends, reason=reason)
+        ends = control.live_enrollments(session, visit.viewer, subject.scope)
+        ids = control.live_contact_ids(session, visit.viewer, subject.scope, FEW + 1) if visit.viewer.may(Permission.see_contacts) else []
+        people = contacts_by_id(session, visit.viewer, ids) if len(ids) <= FEW else {}
+    return visit.page(
+        "control/stop.html",
+        status=status,
+        subject=subject,
+        ends=ends,
+        people=[people[contact_id] for contact_id in ids if contact_id in people],
+        reason=reason,
+        wrong=wrong,
+        longest=LONGEST_REASON,
+    )
 
 
-def _apply(session: Session, visit: Visit, scope: Scope, action: str, reason: str, form: FormData) -> tuple[str, dict[str, int]]:
+def _apply(
+    session: Session, visit: Visit, scope: Scope, action: str, reason: str, form: FormData, shown: ShownEnrollments | None
+) -> tuple[str, dict[str, int]]:
     """Carry the act out, and return the message about it (a message id) with its numbers."""
     if action == "pause":
         control.pause(session, visit.viewer, scope, visit.now, reason)
@@ -278,11 +302,14 @@ def _apply(session: Session, visit: Visit, scope: Scope, action: str, reason: st
         control.drain(session, visit.viewer, scope, visit.now, reason)
         return N_("Nobody new is let in from now on; whoever is inside finishes."), {}
     if action == "stop":
-        return N_("Ended; people: %(count)s."), {"count": control.stop(session, visit.viewer, scope, reason, visit.now)}
+        ended = control.stop(session, visit.viewer, scope, reason, visit.now, shown)
+        if newer := control.plan_stop(session, visit.viewer, scope):
+            return N_("Ended; people: %(count)s. Entered since you looked, and still inside: %(newer)s."), {"count": ended, "newer": newer}
+        return N_("Ended; people: %(count)s."), {"count": ended}
     if action != "resume":
         raise InvalidInput("It is not said what to do; choose to pause, resume, drain or stop.")
     extend, spread = text(form, "clock") == "extend", _spread(form)
-    plan = control.resume(session, visit.viewer, scope, visit.now, extend=extend, spread=spread)
+    plan = control.resume(session, visit.viewer, scope, visit.now, extend=extend, spread=spread, shown=shown)
     numbers = {"count": plan.resumed, "at_once": plan.at_once}
     if plan.spread_until is not None:
         return N_("Resumed; people: %(count)s, of them one after the other over the chosen time: %(at_once)s."), numbers
@@ -308,7 +335,9 @@ def _reason(form: FormData, action: str) -> str:
 # --- the page -----------------------------------------------------------------------------------------------------------------------------
 
 
-def _page(visit: Visit, find: FindSubject, *, wrong: str = "", action: str = "", status: int = 200) -> Response:
+def _page(visit: Visit, find: FindSubject, *, wrong: str = "", action: str = "", reason: str = "", status: int = 200) -> Response:
+    if not wrong and visit.request.query_params.get("act") == "stop" and _may_act(visit.viewer):
+        return _stop_page(visit, find)
     with visit.reading() as session:
         subject = find(session)
         stand = control.scope_status(session, visit.viewer, subject.scope)
@@ -316,6 +345,7 @@ def _page(visit: Visit, find: FindSubject, *, wrong: str = "", action: str = "",
         plans = _plans(session, visit, subject, stand) if may_act else None
         own, around, within = _suspension_rows(session, visit, stand)
         alone = _paused_alone(session, visit, subject, stand)
+        resumable = control.resumable_enrollments(session, visit.viewer, subject.scope) if plans else None
     kinds = {row.kind for row in own}
     most = max((plan.at_once for plan in plans), default=0) if plans else 0
     return visit.page(
@@ -325,6 +355,7 @@ def _page(visit: Visit, find: FindSubject, *, wrong: str = "", action: str = "",
         stand=stand,
         sentences=_sentences(visit, stand, own, alone),
         plans=plans,
+        resumable=resumable,
         own=own,
         around=around,
         within=within,
@@ -337,6 +368,7 @@ def _page(visit: Visit, find: FindSubject, *, wrong: str = "", action: str = "",
         longest=LONGEST_REASON,
         wrong=wrong,
         asked=action,
+        reason=reason,
     )
 
 

@@ -18,7 +18,7 @@ from distmark.enrollments import control
 from distmark.enrollments import service as enrollments
 from distmark.enrollments.live_counts import live_by_journey, partners_using
 from distmark.enrollments.suspensions import Scope
-from distmark.errors import DistmarkError, InvalidInput, NotFound, Refused
+from distmark.errors import DistmarkError, InvalidInput, NotFound, Refused, SelectionChanged
 from distmark.journeys import service as journeys
 from distmark.journeys.checks.run import check, has_errors
 from distmark.journeys.describe import describe_policy
@@ -288,12 +288,16 @@ def message_frame(
 
 
 @router.post("/journeys/versions/{version_id}/submit")
-def submit(version_id: int, visit: Visit = needs(Permission.write_journeys)) -> Response:
+def submit(version_id: int, visit: Visit = needs(Permission.write_journeys), form: FormData = posted_form) -> Response:
     """Submit the version for approval; one with errors is not submitted, and the editor shows them."""
     key, number = _address_of(visit, version_id)
     try:
         with visit.writing() as session:
-            compliance.submit(session, visit.viewer, version_id, visit.now, lacking(visit.site.settings))
+            compliance.submit(session, visit.viewer, version_id, visit.now, lacking(visit.site.settings), text(form, "shown"))
+    except SelectionChanged:
+        return visit.go(
+            f"/journeys/{key}?v={number}", N_("The draft was changed since you looked at it. Read it, then submit it."), kind="warn"
+        )
     except CheckFailed:
         return visit.go(f"/journeys/{key}/edit?v={number}", N_("The errors shown here must be corrected first."), kind="bad")
     return visit.go(f"/journeys/{key}?v={number}", N_("Submitted. An approver looks at it next."))

@@ -12,6 +12,7 @@ from starlette.datastructures import FormData
 from distmark.contacts.service import contacts_by_id
 from distmark.contacts.table import Contact
 from distmark.enrollments.model import AlarmKind
+from distmark.errors import SelectionChanged
 from distmark.journeys import service as journeys
 from distmark.journeys.program import Program
 from distmark.operations import parked as parking
@@ -174,9 +175,12 @@ def try_enrollments_again(visit: Visit = needs(PERMISSION), form: FormData = pos
 @router.post("/operations/try-step-again")
 def try_a_step_again(visit: Visit = needs(PERMISSION), form: FormData = posted_form) -> Response:
     """Retry all enrollments that are parked at one step of a version now."""
-    version_id = next(iter(numbers(form, "version")), 0)
-    with visit.writing() as session:
-        done = parking.retry_parked_at_step(session, visit.viewer, version_id, text(form, "step"), visit.now)
+    version_id, shown = next(iter(numbers(form, "version")), 0), next(iter(numbers(form, "shown")), None)
+    try:
+        with visit.writing() as session:
+            done = parking.retry_parked_at_step(session, visit.viewer, version_id, text(form, "step"), visit.now, shown)
+    except SelectionChanged:
+        return visit.go("/operations", N_("More people are stuck there than were shown. Look again, then let them try."), "warn")
     return _retried(visit, done)
 
 

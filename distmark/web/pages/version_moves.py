@@ -1,7 +1,8 @@
 """Version moves: moving the enrollments of one version of a journey to another, by a map of steps, with a preview and an undo."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from fastapi import APIRouter
 from fastapi.responses import Response
@@ -10,9 +11,9 @@ from starlette.datastructures import FormData
 
 from distmark.engine import version_moves
 from distmark.engine.table import VersionMove
-from distmark.engine.version_moves import MovePlan
+from distmark.engine.version_moves import MovePlan, ShownMove
 from distmark.enrollments.service import step_counts
-from distmark.errors import InvalidInput, NotFound, Refused
+from distmark.errors import InvalidInput, NotFound, Refused, SelectionChanged
 from distmark.journeys import service as journeys
 from distmark.journeys.program import Program
 from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
@@ -72,8 +73,11 @@ def move_people(key: str, number: int, visit: Visit = needs(Permission.register_
                 undone = version_moves.undo_move(session, visit.viewer, _number(text(form, "move")), visit.now)
             words = N_("Taken back; people who stand where they stood: %(back)s, who have gone on since: %(gone)s.")
             return visit.go(path, words, back=undone.back, gone=undone.gone)
+        shown = _shown(text(form, "shown"), _number(to), mapping)
         with visit.writing() as session:
-            _act, plan = version_moves.move(session, visit.viewer, key, number, _number(to), mapping, visit.now, visit.site.gather_facts)
+            _act, plan = version_moves.move(
+                session, visit.viewer, key, number, _number(to), mapping, visit.now, visit.site.gather_facts, shown
+            )
     except (InvalidInput, Refused) as error:
         return _page(visit, key, number, to, mapping, errors.explain(error, visit.language))
     return visit.go(path, N_("Moved; people: %(count)s."), count=visit.translator.number(plan.people))
@@ -81,6 +85,23 @@ def move_people(key: str, number: int, visit: Visit = needs(Permission.register_
 
 def _mapping(fields: Mapping[str, str]) -> dict[str, str]:
     return {name.removeprefix(STEP_PREFIX): value for name, value in fields.items() if name.startswith(STEP_PREFIX) and value}
+
+
+def _shown_text(plan: MovePlan, to: int, mapping: Mapping[str, str]) -> str:
+    """Return the plan that a page shows as the text of a form's field."""
+    return json.dumps([to, sorted(mapping.items()), *astuple(ShownMove.of(plan))])
+
+
+def _shown(written: str, to: int, mapping: Mapping[str, str]) -> ShownMove:
+    """Return the counts that the page showed for this version and map; SelectionChanged when it showed none for them."""
+    unseen = SelectionChanged("The version or the steps were changed after this was shown. Nobody was moved.")
+    try:
+        shown_to, shown_mapping, *counts = json.loads(written)
+        if shown_to != to or [tuple(pair) for pair in shown_mapping] != sorted(mapping.items()):
+            raise unseen
+        return ShownMove(*(int(each) for each in counts))
+    except (ValueError, TypeError) as error:
+        raise unseen from error
 
 
 def _number(value: str) -> int:
@@ -99,7 +120,7 @@ def _page(visit: Visit, key: str, number: int, to: str, mapping: Mapping[str, st
                     session, visit.viewer, key, number, pair.new.number, mapping, visit.now, visit.site.gather_facts
                 )
             except (InvalidInput, Refused) as error:
-                wrong = wrong or errors.explain(error, visit.language)
+                wrong = errors.explain(error, visit.language)
         rows = _rows(session, visit, pair, mapping, plan)
         moves = [each for each in version_moves.moves_of(session, visit.viewer, id_of(pair.journey)) if each.from_version_id == pair.old.id]
         names = names_of_users(session, visit.viewer, [each.by_id for each in moves])
@@ -112,6 +133,7 @@ def _page(visit: Visit, key: str, number: int, to: str, mapping: Mapping[str, st
         plan=plan,
         messages=sum(plan.messages.values()) if plan else 0,
         unmapped=sum(plan.unmapped.values()) if plan else 0,
+        shown=_shown_text(plan, pair.new.number, _full_mapping(rows)) if plan and pair.new else "",
         targets=_targets(visit, pair.after),
         moves=_recent(moves),
         names=names,
@@ -144,6 +166,11 @@ def _rows(session: Session, visit: Visit, pair: VersionPair, mapping: Mapping[st
         if here.get(step_id):
             rows.append(StepMoveRow(step_id, step_name(step, visit.translator), here[step_id], to, has_same, moves.at_once if moves else 0))
     return rows
+
+
+def _full_mapping(rows: Sequence[StepMoveRow]) -> dict[str, str]:
+    """Return the map that the form posts when nobody changes it."""
+    return {row.step_id: row.to for row in rows if row.to}
 
 
 def _targets(visit: Visit, after: Program | None) -> list[tuple[str, str]]:

@@ -111,6 +111,25 @@ async def test_mail_that_cannot_be_stored_is_refused_for_now(
     assert [entry.message_id for entry in store.accepted()] == [message(2).message_id]
 
 
+async def test_mail_is_caught_after_the_disk_was_full_while_nobody_wrote(
+    store: MailboxStore, channel: SmtpChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def full(limit: int) -> int:
+        loop.call_soon_threadsafe(failed.set)
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(catching, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(store, "read_waiting", full)
+    await channel.deliver(message(1))
+    await asyncio.wait_for(failed.wait(), 10)
+
+    await asyncio.wait_for(channel.deliver(message(2)), 10)
+
+    assert [entry.message_id for entry in store.accepted()] == [message(number).message_id for number in (1, 2)]
+
+
 async def test_waiting_mail_is_decoded_when_the_catcher_has_time(
     store: MailboxStore, channel: SmtpChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

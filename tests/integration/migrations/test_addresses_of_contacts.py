@@ -10,7 +10,7 @@ from distmark.db import Database
 from distmark.enrollments.table import Enrollment
 from tests.factories import make_contact, make_enrollment
 
-migration = importlib.import_module("distmark.migrations.versions.0010_addresses_of_contacts")
+migration = importlib.import_module("distmark.migrations.versions.0011_addresses_of_contacts")
 
 
 def test_enrollments_under_an_earlier_address_are_of_their_contact_again(db: Database):
