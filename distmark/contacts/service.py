@@ -8,9 +8,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, column, exists, func, or_, table
 from sqlmodel import Session, col, select
 
-from distmark.contacts.fields import ContactInput, read_contact, tidy
+from distmark.contacts.fields import ContactInput, read_contact
 from distmark.contacts.mapping import changes, new_contact
 from distmark.contacts.people import addresses_of, follow_addresses, identify, keep_addresses
+from distmark.contacts.search import search_words
 from distmark.contacts.table import Contact
 from distmark.errors import InvalidInput, NotFound, Refused
 from distmark.partners.model import Permission, Viewer
@@ -129,6 +130,7 @@ def find_contacts(
 ) -> Page:
     """Return the viewer's contacts, newest first, that contain every word of `text` in a name, mail address, phone, company or city.
 
+    A name is found by its reading, too, and by other spellings: 高橋 finds 髙橋, サトウ finds さとう (`distmark.contacts.search`).
     `after_id` is the `next_after` of the page before. Members of the campaign `exclude_campaign_id` are left out.
     """
     require(viewer, Permission.see_contacts)
@@ -146,15 +148,12 @@ def find_contacts(
 
 def mentions(text: str) -> list[ColumnElement[bool]]:
     """Return the conditions that a contact contains every word of `text`, as in `find_contacts`; none for an empty text."""
-    return [_mentions(word) for word in tidy(text).split()]
+    return [_mentions(word) for word in search_words(text)]
 
 
 def _mentions(word: str) -> ColumnElement[bool]:
     like = f"%{word.replace('!', '!!').replace('%', '!%').replace('_', '!_')}%"
-    # 鈴木花子 is written without a space as often as with one.
-    whole_name = col(Contact.last_name) + col(Contact.first_name)
-    columns = (whole_name, col(Contact.first_name), col(Contact.email), col(Contact.company), col(Contact.city))
-    found: list[ColumnElement[bool]] = [each.ilike(like, escape="!") for each in columns]
+    found: list[ColumnElement[bool]] = [col(Contact.search_text).like(like, escape="!")]
     digits = "".join(letter for letter in word if letter.isdigit()).lstrip("0")
     if len(digits) >= FEWEST_PHONE_DIGITS and not any(letter.isalpha() for letter in word):
         found.append(col(Contact.phone).contains(digits))

@@ -3,10 +3,12 @@
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import text, true
+from sqlalchemy import Connection, event, text, true
+from sqlalchemy.orm import Mapper
 from sqlmodel import Field, Index, SQLModel, UniqueConstraint
 
 from distmark.contacts.model import ContactKind, SuppressionReason, SuppressionScope
+from distmark.contacts.search import search_text
 from distmark.db import JSON_TYPE, UTCDateTime
 
 HOLDS_PERSON = "holds_person"
@@ -17,7 +19,8 @@ PERSON_COLUMN: dict[str, Any] = {"info": {HOLDS_PERSON: True}}
 class Contact(SQLModel, table=True):
     """A person in one partner's book. `person_key` is the same for one person in all books of a brand, and stays when an address changes.
 
-    Every insert and update sets `unread` by itself, from whatever code: segments and dated entries process unread rows only.
+    Every insert and update sets `unread` by itself, from whatever code: segments and dated entries process unread rows only. Likewise
+    `search_text`, in which searches look.
     """
 
     __tablename__ = "contact"
@@ -46,6 +49,15 @@ class Contact(SQLModel, table=True):
     updated_at: datetime = Field(sa_type=UTCDateTime)
     erased_at: datetime | None = Field(default=None, sa_type=UTCDateTime)
     unread: bool = Field(default=True, sa_column_kwargs={"onupdate": True, "server_default": true()})
+    search_text: str = Field(default="", sa_column_kwargs={"server_default": text("''")})
+
+
+@event.listens_for(Contact, "before_insert")
+@event.listens_for(Contact, "before_update")
+def _write_search_text(mapper: Mapper[Contact], connection: Connection, contact: Contact) -> None:
+    written = search_text(contact.last_name, contact.first_name, (contact.email, contact.company, contact.city), contact.attributes)
+    if contact.search_text != written:
+        contact.search_text = written
 
 
 class ContactAddress(SQLModel, table=True):

@@ -11,11 +11,14 @@ from gettext import NullTranslations
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import phonenumbers
 from babel.dates import format_date, get_timezone_name
 from babel.messages.catalog import Catalog
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po, write_po
 from babel.numbers import format_decimal, format_percent
+
+from distmark.contacts.fields import REGION
 
 LANGUAGES = ("ja", "en")
 CJK_FROM = "\u2e80"  # letters from here on are East Asian
@@ -150,10 +153,21 @@ class Translator:
 
 
 def person_name(language: str, last_name: str, first_name: str) -> str:
-    """Return a person's name, with 様 to Japanese readers. The family name is first for them, and in names in Japanese letters."""
-    family_first = language == "ja" or any(letter >= CJK_FROM for letter in last_name + first_name)
+    """Return a person's name, with 様 to Japanese readers. Its letters decide the order: 鈴木 花子 and Anna Smith, to every reader."""
+    family_first = any(letter >= CJK_FROM for letter in last_name + first_name)
     name = " ".join(part for part in ((last_name, first_name) if family_first else (first_name, last_name)) if part)
     return f"{name} 様" if language == "ja" else name
+
+
+def phone_number(number: str) -> str:
+    """Return a number in E.164 as people write it: 090-1234-5678, and one of another country +1 212-555-0100."""
+    try:
+        parsed = phonenumbers.parse(number, None)
+    except phonenumbers.NumberParseException:
+        return number
+    own = phonenumbers.region_code_for_number(parsed) == REGION
+    form = phonenumbers.PhoneNumberFormat.NATIONAL if own else phonenumbers.PhoneNumberFormat.INTERNATIONAL
+    return str(phonenumbers.format_number(parsed, form))
 
 
 def extracted() -> Catalog:
@@ -172,7 +186,7 @@ def update() -> None:
         path = LOCALE_DIR / language / CATALOGUE
         path.parent.mkdir(parents=True, exist_ok=True)
         old = read_po(path.open("rb"), locale=language) if path.exists() else Catalog(locale=language)
-        new = Catalog(locale=language, project="distmark", fuzzy=False)
+        new = Catalog(locale=language, project="distmark", fuzzy=False, creation_date=old.creation_date)  # the same messages, the same file
         for message in sorted(wanted, key=lambda m: str(m.id)):
             if message.id:
                 kept = old.get(message.id if isinstance(message.id, str) else message.id[0])

@@ -43,6 +43,7 @@ def _environment(language: str) -> Environment:
         "percent": percent,
         "named": named,
         "person": person,
+        "phone": phone,
     }
     environment.globals |= {
         "icon": icon,
@@ -101,7 +102,12 @@ def named(context: Context, table: dict[str, str]) -> str:
 def person(context: Context, contact: Any) -> str:
     """Return a contact's name as the reader's language orders it; without a name, the mail address, else the phone number."""
     name = i18n.person_name(context["lang"], contact.last_name, contact.first_name)
-    return name if contact.last_name or contact.first_name else (contact.email or contact.phone or str(contact.id))
+    return name if contact.last_name or contact.first_name else (contact.email or i18n.phone_number(contact.phone or "") or str(contact.id))
+
+
+def phone(number: str | None) -> Markup:
+    """Return a phone number as a link that dials it, written as people write it; nothing for None."""
+    return Markup('<a class="tel" href="tel:{}">{}</a>').format(number, i18n.phone_number(number)) if number else Markup("")
 
 
 def _time(at: datetime, shown: str, title: str = "") -> Markup:

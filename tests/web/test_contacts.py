@@ -184,13 +184,13 @@ def test_no_more_messages_is_recorded_with_the_partner_as_source(pair: PartnerPa
     assert all(row.by_user_id for row in rows)
 
 
-def test_names_are_written_in_the_readers_order(pair: PartnerPair):
+def test_names_are_written_in_the_order_of_their_letters_to_every_reader(pair: PartnerPair):
     with pair.db.writing() as session:
         make_contact(session, pair.here.partner, last_name="Smith", first_name="Ann")
     japanese, english = pair.as_().get("/contacts").text, pair.as_(language="en").get("/contacts").text
 
     assert "鈴木 花子 様" in japanese
-    assert "Smith Ann 様" in japanese
+    assert "Ann Smith 様" in japanese
     assert ">鈴木 花子</a>" in english  # in its own letters a name keeps its own order
     assert ">Ann Smith</a>" in english
 
@@ -202,3 +202,30 @@ def test_brand_person_says_in_whose_book_a_contact_goes(pair: PartnerPair):
 
     with pair.db.reading() as session:
         assert session.exec(select(Contact).where(Contact.email == "hq@example.jp")).one().partner_id == pair.there.partner.id
+
+
+def test_phones_are_written_nationally_and_dial(pair: PartnerPair):
+    with pair.db.writing() as session:
+        own = make_contact(session, pair.here.partner, email=None, phone="+819012345678")
+        abroad = make_contact(session, pair.here.partner, email=None, phone="+12125550100")
+        own_id, abroad_id = own.id, abroad.id
+    client = pair.as_()
+
+    for path in ("/contacts", f"/contacts/{own_id}"):
+        assert '<a class="tel" href="tel:+819012345678">090-1234-5678</a>' in client.get(path).text
+    assert '<a class="tel" href="tel:+12125550100">+1 212-555-0100</a>' in client.get(f"/contacts/{abroad_id}").text
+    assert 'value="090-1234-5678"' in client.get(f"/contacts/{own_id}/edit").text
+
+
+def test_reading_of_a_name_is_written_in_the_form_and_finds_the_contact(pair: PartnerPair):
+    client = pair.as_()
+    contact_id = pair.here.contact.id
+    form = {"last_name": "髙橋", "first_name": "花子", "email": "h@example.com", "reading": "タカハシ ハナコ"}
+
+    client.post(f"/contacts/{contact_id}/edit", data=form)
+
+    assert 'value="タカハシ ハナコ"' in client.get(f"/contacts/{contact_id}/edit").text
+    for words in ("高橋", "たかはし", "たかはしはなこ"):
+        assert "髙橋 花子" in client.get("/contacts", params={"q": words}).text
+    client.post(f"/contacts/{contact_id}/edit", data=form | {"reading": ""})
+    assert "髙橋 花子" not in client.get("/contacts", params={"q": "たかはし"}).text

@@ -9,7 +9,6 @@ from starlette.datastructures import FormData
 
 from distmark.campaigns import service as campaigns
 from distmark.contacts import service as contacts
-from distmark.contacts.fields import read_contact
 from distmark.errors import InvalidInput, Refused
 from distmark.partners.model import Permission
 from distmark.sql import id_of
@@ -17,7 +16,7 @@ from distmark.web import errors
 from distmark.web.forms import numbers, posted_form, ranges, text
 from distmark.web.i18n import N_
 from distmark.web.pages.campaigns import campaign_context
-from distmark.web.pages.contacts import FIELDS, record_agreement
+from distmark.web.pages.contacts import FIELDS, contact_written, record_agreement
 from distmark.web.permissions import needs
 from distmark.web.visit import Visit
 
@@ -81,7 +80,7 @@ def add_new(campaign_id: int, visit: Visit = needs(Permission.write_contacts), f
     values = {name: text(form, name) for name in (*FIELDS, "ground")}
     try:
         with visit.writing() as session:
-            written = read_contact({name: values[name] for name in FIELDS if values[name]})
+            written = contact_written({name: value for name, value in values.items() if value})
             contact = contacts.create_contact(session, visit.viewer, written, visit.now)
             record_agreement(session, visit, contact, values["ground"])
             campaigns.add_members(session, visit.viewer, campaign_id, [id_of(contact)], visit.now)

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import APIRouter
@@ -17,9 +18,10 @@ from distmark.channels.registry import CHANNELS
 from distmark.contacts import consents, imports
 from distmark.contacts import service as contacts
 from distmark.contacts.consents import suppressions_of
-from distmark.contacts.fields import read_contact
+from distmark.contacts.fields import ContactInput, read_contact
 from distmark.contacts.imports import ImportReport
 from distmark.contacts.model import address_hash
+from distmark.contacts.search import reading_attribute
 from distmark.contacts.table import Contact
 from distmark.enrollments import control
 from distmark.enrollments import service as enrollments
@@ -33,7 +35,7 @@ from distmark.sql import id_of
 from distmark.tasks import service
 from distmark.web import errors
 from distmark.web.forms import numbers, posted_form, text, upload
-from distmark.web.i18n import N_
+from distmark.web.i18n import N_, phone_number
 from distmark.web.labels import GROUND
 from distmark.web.pages.contact_timeline import timeline_of
 from distmark.web.permissions import needs
@@ -41,7 +43,8 @@ from distmark.web.status_text import status_of
 from distmark.web.visit import Visit
 
 router = APIRouter()
-FIELDS = ("last_name", "first_name", "email", "phone", "language", "company", "city", "birthday", "zone")
+COLUMNS = ("last_name", "first_name", "email", "phone", "language", "company", "city", "birthday", "zone")
+FIELDS = (*COLUMNS, "reading")  # of the form
 ROWS = 50
 REJECTED_SHOWN = 200
 UPLOAD_SECONDS = 3600
@@ -76,7 +79,7 @@ def create_contact(visit: Visit = needs(Permission.write_contacts), form: FormDa
     values = {name: text(form, name) for name in (*FIELDS, "ground", "partner")}
     try:
         with visit.writing() as session:
-            written = read_contact({name: values[name] for name in FIELDS if values[name]})
+            written = contact_written({name: value for name, value in values.items() if value})
             partner_id = int(values["partner"]) if values["partner"].isdigit() else None
             contact = contacts.create_contact(session, visit.viewer, written, visit.now, partner_id)
             record_agreement(session, visit, contact, values["ground"])
@@ -84,6 +87,14 @@ def create_contact(visit: Visit = needs(Permission.write_contacts), form: FormDa
     except (InvalidInput, Refused) as error:
         return _form(visit, values, errors.explain(error, visit.language), status=422)
     return visit.go(f"/contacts/{contact_id}", N_("Saved."))
+
+
+def contact_written(values: Mapping[str, str], attributes: Mapping[str, Any] = MappingProxyType({})) -> ContactInput:
+    """Return the fields that the form gives; the reading of the name is kept among the `attributes` of the contact."""
+    fields: dict[str, Any] = {name: values[name] for name in COLUMNS if name in values}
+    if "reading" in values:
+        fields["attributes"] = {reading_attribute(attributes): values["reading"]}
+    return read_contact(fields)
 
 
 def _form(visit: Visit, values: Mapping[str, str], wrong: str, status: int = 200) -> Response:
@@ -235,7 +246,9 @@ def edit_page(contact_id: int, visit: Visit = needs(Permission.write_contacts)) 
     """Show the form with the contact's present fields."""
     with visit.reading() as session:
         contact = contacts.get_contact(session, visit.viewer, contact_id)
-    values = {name: str(getattr(contact, name) or "") for name in FIELDS}
+    values = {name: str(getattr(contact, name) or "") for name in COLUMNS}
+    values["reading"] = str(contact.attributes.get(reading_attribute(contact.attributes), ""))
+    values["phone"] = phone_number(contact.phone or "")
     return visit.page("contacts/edit.html", contact=contact, values=values, wrong="")
 
 
@@ -245,7 +258,8 @@ def edit_contact(contact_id: int, visit: Visit = needs(Permission.write_contacts
     values = {name: text(form, name) for name in FIELDS}
     try:
         with visit.writing() as session:
-            contacts.update_contact(session, visit.viewer, contact_id, read_contact(values), visit.now)
+            before = contacts.get_contact(session, visit.viewer, contact_id).attributes
+            contacts.update_contact(session, visit.viewer, contact_id, contact_written(values, before), visit.now)
     except (InvalidInput, Refused) as error:
         with visit.reading() as session:
             contact = contacts.get_contact(session, visit.viewer, contact_id)

@@ -159,6 +159,30 @@ def test_contact_is_found_by_any_part_of_name_address_phone_company_or_city(db: 
         assert found.rows == [wanted]
 
 
+@pytest.mark.parametrize("text", ["高橋", "髙橋", "齋藤商店", "斎藤", "たかはし", "タカハシ", "ﾀｶﾊｼ 高橋", "高橋 たかはし"])
+def test_contact_is_found_by_any_spelling_and_by_the_reading_of_its_name(db: Database, now: datetime, text: str):
+    with db.writing() as session:
+        partner = make_partner(session)
+        viewer = make_viewer(session, partner=partner)
+        written = ContactInput(last_name="髙橋", email="t@example.com", company="齋藤商店", attributes={"フリガナ": "タカハシ"})
+        wanted = contacts.create_contact(session, viewer, written, now)
+        contacts.create_contact(session, viewer, ContactInput(last_name="鈴木", email="s@example.com"), now)
+
+        assert contacts.find_contacts(session, viewer, text).rows == [wanted]
+
+
+def test_changed_contact_is_found_by_its_new_name_only(db: Database, now: datetime):
+    with db.writing() as session:
+        partner = make_partner(session)
+        viewer = make_viewer(session, partner=partner)
+        contact = make_contact(session, partner, last_name="鈴木")
+
+        contacts.update_contact(session, viewer, id_of(contact), ContactInput(last_name="髙橋"), now)
+
+        assert contacts.find_contacts(session, viewer, "高橋").total == 1
+        assert contacts.find_contacts(session, viewer, "鈴木").total == 0
+
+
 @pytest.mark.parametrize("text", ["佐藤", "鈴木 佐藤", "%", "_", "100%", "080", "!"])
 def test_contact_is_not_found_by_what_it_does_not_hold(db: Database, text: str):
     with db.writing() as session:

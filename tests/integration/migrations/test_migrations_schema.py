@@ -11,7 +11,7 @@ import distmark.tables  # noqa: F401
 from distmark.db import Database
 from distmark.errors import SettingsError
 from distmark.migrations import configuration, newest, require_newest, upgrade
-from tests.factories import make_enrollment
+from tests.factories import make_contact, make_enrollment
 
 
 def test_migrations_make_exactly_the_tables_of_the_models(empty_db: Database):
@@ -95,3 +95,17 @@ def test_database_that_is_behind_is_named_as_such(empty_db: Database):
 def test_tables_that_no_migration_made_are_left_alone(db: Database):
     with pytest.raises(SettingsError, match="start with an empty database"):
         upgrade(db.url)
+
+
+def test_contacts_of_before_are_found_in_searches_after_the_upgrade(empty_db: Database):
+    upgrade(empty_db.url)
+    with empty_db.writing() as session:
+        contact = make_contact(session, last_name="髙橋", attributes={"フリガナ": "タカハシ"})
+        written = contact.search_text
+    with empty_db.engine.begin() as connection:
+        connection.execute(text("UPDATE contact SET search_text = ''"))
+        module = ScriptDirectory.from_config(configuration()).get_revision("0012").module
+
+        module.fill(connection)
+
+        assert connection.execute(text("SELECT search_text FROM contact")).scalars().all() == [written]
