@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     smtp_port: int = 1025
     smtp_username: str = ""
     smtp_password: SecretStr = SecretStr("")
-    smtp_tls: str = "auto"  # auto: STARTTLS when offered; on: TLS from the start; off
+    smtp_tls: str = "auto"  # auto: STARTTLS when offered, and no password without it; starttls: always; on: TLS from the start; off
     smtp_connections: int = Field(default=4, ge=1, le=100)
     smtp_timeout_seconds: float = 30.0
     mail_from: str = "hello@distmark.example"

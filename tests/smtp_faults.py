@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import warnings
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -27,11 +28,13 @@ class Moment(StrEnum):
 
 @dataclass
 class FaultySmtpServer:
-    """`accepted` holds (sender, recipient, bytes) of what was kept. `password` turns on AUTH for the user "brand"."""
+    """`accepted` holds (sender, recipient, bytes) of what was kept. `password` turns on AUTH for the user "brand"; `logins` were tried."""
 
     password: str = ""
     pipelining: bool = False
     tls_context: ssl.SSLContext | None = None
+    host: str = "127.0.0.1"
+    logins: list[object] = field(default_factory=list)
     accepted: list[tuple[str, str, bytes]] = field(default_factory=list)
     opened_count: int = 0
     most_open: int = 0
@@ -44,7 +47,7 @@ class FaultySmtpServer:
 
     async def start(self) -> int:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Conversation(self, loop), "127.0.0.1", self.port)
+        self._server = await loop.create_server(lambda: _Conversation(self, loop), self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self.port
 
@@ -97,18 +100,22 @@ class FaultySmtpServer:
 class _Conversation(SMTP):
     def __init__(self, server: FaultySmtpServer, loop: asyncio.AbstractEventLoop) -> None:
         self.faulty = server
-        super().__init__(
-            _Keep(server),
-            enable_SMTPUTF8=True,
-            data_size_limit=2**27,
-            hostname="faulty.example",
-            loop=loop,
-            tls_context=server.tls_context,
-            auth_required=bool(server.password),
-            authenticator=self.check if server.password else None,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # aiosmtpd advises against a login without TLS, as do we
+            super().__init__(
+                _Keep(server),
+                enable_SMTPUTF8=True,
+                data_size_limit=2**27,
+                hostname="faulty.example",
+                loop=loop,
+                tls_context=server.tls_context,
+                auth_required=bool(server.password),
+                auth_require_tls=server.tls_context is not None,
+                authenticator=self.check if server.password else None,
+            )
 
     def check(self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, auth: Any) -> AuthResult:
+        self.faulty.logins.append(auth)
         right = isinstance(auth, LoginPassword) and auth == LoginPassword(b"brand", self.faulty.password.encode())
         return AuthResult(success=right, handled=False)
 

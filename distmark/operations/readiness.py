@@ -20,7 +20,7 @@ def readiness(db: Database, data_dir: Path, now: datetime) -> dict[str, str]:
     """Return each part with "ok", or with the kind of error it gave: `database` is read, `writes` writes a row, `data_folder` a file."""
     parts: dict[str, Callable[[], None]] = {
         "database": lambda: _read(db),
-        "writes": lambda: _write_row(db, now),
+        "writes": lambda: write_row(db, now),
         "data_folder": lambda: write_and_remove(data_dir),
     }
     return {name: _answer(probe) for name, probe in parts.items()}
@@ -41,7 +41,8 @@ def _read(db: Database) -> None:
         session.execute(text("SELECT 1"))
 
 
-def _write_row(db: Database, now: datetime) -> None:
+def write_row(db: Database, now: datetime) -> None:
+    """Write a row. Errors: those of the database, as on a full disk or a replica that only reads."""
     with db.writing() as session:
         written = insert_into(session, WriteProbe).values(id=ONLY_ROW, at=now)
         session.execute(written.on_conflict_do_update(index_elements=["id"], set_={"at": now}))

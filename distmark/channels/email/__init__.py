@@ -1,13 +1,21 @@
 """Mail: MIME messages handed to a mail server over SMTP."""
 
-import socket
+import asyncio
+from typing import TYPE_CHECKING
 
-from distmark.channels.base import Channel
 from distmark.channels.kind import Addressed, AddressForm, ChannelKind, Probe
+from distmark.errors import SettingsError, TemporaryDeliveryError
 from distmark.settings import Settings
 
+if TYPE_CHECKING:
+    from distmark.channels.email.smtp import SmtpChannel
 
-def _make(settings: Settings) -> Channel:
+PROBE_SECONDS = 10.0
+REFUSED_LOGIN = frozenset({"454", "530", "534", "535", "538"})  # RFC 4954
+NO_TLS = "no_tls"
+
+
+def _make(settings: Settings) -> "SmtpChannel":
     from distmark.channels.email.smtp import SmtpChannel  # aiosmtplib is loaded where mail is sent
 
     return SmtpChannel(
@@ -22,16 +30,33 @@ def _make(settings: Settings) -> Channel:
 
 
 def _probe(settings: Settings) -> Probe:
-    address = f"{settings.smtp_host}:{settings.smtp_port}"
-    mend = "Start the mail server or correct DISTMARK_SMTP_HOST and DISTMARK_SMTP_PORT; mail waits meanwhile and nothing is lost."
+    """Sign in to the mail server as for a message, and ask for nothing (NOOP)."""
+    subject, server = "Mail server", f"{settings.smtp_host}:{settings.smtp_port}"
+    bounded = settings.model_copy(update={"smtp_timeout_seconds": min(settings.smtp_timeout_seconds, PROBE_SECONDS)})
     try:
-        with socket.create_connection((settings.smtp_host, settings.smtp_port), timeout=5) as connection:
-            greeting = b"" if settings.smtp_tls == "on" else connection.recv(512)
-    except OSError as error:
-        return Probe("Mail server", f"{address} does not answer ({error.strerror or error})", mend)
-    if settings.smtp_tls != "on" and not greeting.startswith(b"220"):
-        return Probe("Mail server", f"{address} does not greet as a mail server does", mend)
-    return Probe("Mail server", f"{address} greets")
+        receipt = asyncio.run(_make(bounded).ping())
+    except SettingsError as error:
+        return Probe(subject, str(error), "Correct DISTMARK_SMTP_TLS.")
+    except TemporaryDeliveryError as error:
+        return Probe(subject, str(error), _mend(error, settings))
+    login = f"signed in as {settings.smtp_username}" if settings.smtp_username else "without a login"
+    return Probe(subject, f"{server} answers NOOP with {receipt.code}, {login}")
+
+
+def _mend(error: TemporaryDeliveryError, settings: Settings) -> str:
+    """Return which setting to look at, by what the server said."""
+    words = str(error).lower()
+    if error.code in REFUSED_LOGIN or "smtp auth" in words:
+        return "Correct DISTMARK_SMTP_USERNAME and DISTMARK_SMTP_PASSWORD: the server is there and refuses this login."
+    if error.code == NO_TLS:
+        return "Set DISTMARK_SMTP_TLS=starttls or on with a server that offers TLS; off sends the password in the clear."
+    if any(word in words for word in ("ssl", "tls", "certificate")):
+        chosen = f"Correct DISTMARK_SMTP_TLS, now {settings.smtp_tls} (port 465 wants on, 587 starttls)"
+        return f"{chosen}, and see that the certificate is that of DISTMARK_SMTP_HOST."
+    return (
+        "Start the mail server or correct DISTMARK_SMTP_HOST and DISTMARK_SMTP_PORT, and DISTMARK_SMTP_TLS (port 465 wants on); mail waits "
+        "meanwhile and nothing is lost."
+    )
 
 
 def _address(person: Addressed) -> str | None:

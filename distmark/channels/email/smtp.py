@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import ipaddress
 import re
 import socket
 import ssl
@@ -26,6 +27,7 @@ CHECK_TIMEOUT_SECONDS = 5.0
 
 # RFC 4954 and RFC 3207: the server wants a login or TLS. That says nothing about the message, so it waits until the setting is mended.
 OUR_LOGIN = frozenset({454, 530, 534, 535, 538})
+NO_TLS = "no_tls"  # the code of a refusal of our own
 SERVICE_CLOSING = 421
 BEFORE_DATA = frozenset({"MAIL FROM", "RCPT TO", "DATA"})
 
@@ -35,7 +37,7 @@ _ADDRESS = re.compile(r"<?[^\s<>@]+@[^\s<>@:,;]+>?")
 class TlsMode(StrEnum):
     """The encryption of the connection."""
 
-    auto = "auto"  # STARTTLS when the server offers it
+    auto = "auto"  # STARTTLS when the server offers it; without it no password is sent beyond this machine
     starttls = "starttls"  # STARTTLS, or nothing is sent
     on = "on"  # TLS from the first byte, port 465
     off = "off"
@@ -160,6 +162,9 @@ class SmtpChannel:
         client = await self._client()
         try:
             await client.connect()
+            if self._username:
+                self._require_privacy(client)
+                await client.login(self._username, self._password)
             await _greet(client)
             if not isinstance(client.transport, asyncio.WriteTransport):
                 raise SMTPServerDisconnected("Connection lost")
@@ -177,14 +182,23 @@ class SmtpChannel:
         return aiosmtplib.SMTP(
             hostname=self._host,
             port=self._port,
-            username=self._username or None,
-            password=self._password if self._username else None,
             use_tls=self._tls is TlsMode.on,
             start_tls={TlsMode.auto: None, TlsMode.starttls: True}.get(self._tls, False),
             tls_context=self._tls_context,
             timeout=self._timeout_seconds,
             local_hostname=await asyncio.to_thread(_own_name),
         )
+
+    def _require_privacy(self, client: aiosmtplib.SMTP) -> None:
+        """Refuse to say the password where others may listen: `auto` is also what an attacker leaves who hides the offer of STARTTLS."""
+        transport = client.transport
+        encrypted = transport is not None and transport.get_extra_info("ssl_object") is not None
+        if self._tls is TlsMode.auto and not encrypted and not _is_loopback(transport):
+            raise TemporaryDeliveryError(
+                f"The mail server {self.peer} offers no TLS, so the password is kept back; set smtp_tls to starttls or on, for a server "
+                "that has it, or to off when nobody can listen on the way.",
+                code=NO_TLS,
+            )
 
     def _unreachable(self, error: Exception) -> NoReturn:
         code = str(error.code) if isinstance(error, SMTPResponseException) and error.code > 0 else None
@@ -227,6 +241,11 @@ class SmtpChannel:
         raise TemporaryDeliveryError(
             f"The mail server {self.peer} broke off at {conversation.step}: {_words(error)}; nothing was handed over."
         ) from error
+
+
+def _is_loopback(transport: asyncio.BaseTransport | None) -> bool:
+    peer = transport.get_extra_info("peername") if transport is not None else None
+    return peer is not None and ipaddress.ip_address(str(peer[0]).partition("%")[0]).is_loopback
 
 
 def _envelope(message: OutgoingMessage) -> _Envelope:

@@ -519,6 +519,69 @@ async def test_starttls_that_is_not_offered_sends_nothing(server: FaultySmtpServ
     assert server.seen[Moment.MAIL] == 0
 
 
+def own_address() -> str:
+    """An address of this machine that others reach, too."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
+
+
+@pytest.fixture
+async def in_the_clear() -> AsyncIterator[FaultySmtpServer]:
+    """A server without TLS that asks for a password, and is not on loopback."""
+    server = FaultySmtpServer(password="right", host=own_address())
+    if server.host.startswith("127."):
+        pytest.skip("This machine has no address but loopback.")
+    await server.start()
+    yield server
+    await server.stop()
+
+
+async def test_no_password_is_said_to_a_server_without_tls(in_the_clear: FaultySmtpServer) -> None:
+    channel = SmtpChannel(in_the_clear.host, in_the_clear.port, username="brand", password="right")
+
+    with pytest.raises(TemporaryDeliveryError, match="no TLS, so the password is kept back") as failure:
+        await channel.deliver(MESSAGE)
+
+    assert failure.value.code == "no_tls"
+    assert in_the_clear.logins == []
+    await in_the_clear.hang_up()
+
+
+async def test_password_goes_in_the_clear_only_when_the_operator_says_so(in_the_clear: FaultySmtpServer) -> None:
+    channel = SmtpChannel(in_the_clear.host, in_the_clear.port, username="brand", password="right", tls="off")
+
+    await channel.deliver(MESSAGE)
+    await channel.close()
+
+    assert len(in_the_clear.accepted) == len(in_the_clear.logins) == 1
+
+
+async def test_mail_without_a_password_needs_no_tls(in_the_clear: FaultySmtpServer) -> None:
+    in_the_clear.password = ""
+    channel = SmtpChannel(in_the_clear.host, in_the_clear.port)
+
+    await channel.deliver(MESSAGE)
+    await channel.close()
+
+    assert len(in_the_clear.accepted) == 1
+
+
+async def test_password_is_said_to_a_server_of_this_machine() -> None:
+    server = FaultySmtpServer(password="right")
+    await server.start()
+    channel = SmtpChannel("127.0.0.1", server.port, username="brand", password="right")
+
+    await channel.deliver(MESSAGE)
+    await channel.close()
+    await server.stop()
+
+    assert len(server.accepted) == 1
+
+
 def test_unknown_tls_setting_is_refused() -> None:
     with pytest.raises(SettingsError, match="smtp_tls is 'yes'"):
         SmtpChannel("127.0.0.1", 25, tls="yes")

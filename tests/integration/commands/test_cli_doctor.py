@@ -4,22 +4,27 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import pytest
+from pydantic import SecretStr
+from sqlalchemy import event
 
 from distmark.clock import wall_now
 from distmark.commands import doctor
 from distmark.commands.doctor import Diagnosis, State, examine
 from distmark.db import Database
 from distmark.enrollments.model import EnrollmentStatus
+from distmark.integrations.webhooks import SIGNATURE, HttpWebhooks
 from distmark.mailbox.catcher import Catcher
 from distmark.mailbox.store import MailboxStore
 from distmark.settings import Mode, Settings
 from tests.factories import make_enrollment, make_user, make_version
+from tests.smtp_faults import FaultySmtpServer
 
 
 class StandIn(BaseHTTPRequestHandler):
@@ -34,12 +39,17 @@ class StandIn(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    do_DELETE = do_GET
+
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
         self.do_GET()
 
     def log_message(self, *arguments: Any) -> None:
         """Say nothing."""
+
+
+WELL = {"/api/admin/version": "3.8.8", "/api/variables/": {}, f"/api/variables/name/{doctor.PREFECT_PROBE}": None}
 
 
 def pool(name: str, *, paused: bool = False, silent_for: timedelta = timedelta()) -> dict[str, Any]:
@@ -49,7 +59,7 @@ def pool(name: str, *, paused: bool = False, silent_for: timedelta = timedelta()
 
 @pytest.fixture
 def prefect() -> Iterator[str]:
-    StandIn.answers = {"/api/admin/version": "3.8.8", **pool("journeys"), **pool("system")}
+    StandIn.answers = {**WELL, **pool("journeys"), **pool("system")}
     server = HTTPServer(("127.0.0.1", 0), StandIn)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -59,20 +69,23 @@ def prefect() -> Iterator[str]:
     thread.join()
 
 
-@pytest.fixture
-def smtp_port(tmp_path: Path) -> Iterator[int]:
-    """A mail server that greets."""
+class MailServer(Protocol):
+    async def start(self) -> int: ...
+    async def stop(self) -> None: ...
+
+
+@contextmanager
+def serving(make: Callable[[], MailServer]) -> Iterator[int]:
+    """Run a mail server in a thread, and give its port."""
     ready, stop, port = threading.Event(), asyncio.Event(), []
     loop = asyncio.new_event_loop()
 
     async def serve() -> None:
-        store = MailboxStore(tmp_path / "mailbox.sqlite3")
-        catcher = Catcher(store, port=0)
-        port.append(await catcher.start())
+        server = make()
+        port.append(await server.start())
         ready.set()
         await stop.wait()
-        await catcher.stop()
-        store.close()
+        await server.stop()
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
     thread.start()
@@ -81,6 +94,22 @@ def smtp_port(tmp_path: Path) -> Iterator[int]:
     loop.call_soon_threadsafe(stop.set)
     thread.join()
     loop.close()
+
+
+@pytest.fixture
+def smtp_port(tmp_path: Path) -> Iterator[int]:
+    """A mail server that takes everything."""
+    store = MailboxStore(tmp_path / "mailbox.sqlite3")
+    with serving(lambda: Catcher(store, port=0)) as port:
+        yield port
+    store.close()
+
+
+@pytest.fixture
+def guarded_port() -> Iterator[int]:
+    """A mail server that asks the user "brand" for the password "right"."""
+    with serving(lambda: FaultySmtpServer(password="right")) as port:
+        yield port
 
 
 @pytest.fixture
@@ -115,7 +144,7 @@ def test_an_installation_that_is_well_has_nothing_to_mend(settings: Settings) ->
     found = look(settings)
 
     assert {diagnosis.state for diagnosis in found.values()} == {State.good}
-    assert len(found) == 13
+    assert len(found) == 19
     assert all(diagnosis.found and not diagnosis.mend for diagnosis in found.values())
 
 
@@ -124,25 +153,50 @@ def test_an_installation_that_is_well_has_nothing_to_mend(settings: Settings) ->
     [
         ({"prefect_api_url": "http://127.0.0.1:9/api"}, "Prefect server", State.bad),
         ({"smtp_port": 9}, "Mail server", State.bad),
+        ({"smtp_tls": "starttls"}, "Mail server", State.bad),
+        ({"smtp_tls": "sometimes"}, "Mail server", State.bad),
+        ({"smtp_tls": "off", "smtp_host": "192.0.2.7", "smtp_username": "brand"}, "Mail password", State.warning),
+        ({"smtp_password": SecretStr("right")}, "Mail password", State.warning),
+        ({"public_url": "https://mail.example.com"}, "Cookies", State.warning),
+        ({"secure_cookies": True}, "Cookies", State.bad),
+        ({"webhook_secrets": {"crm": SecretStr("")}}, "Webhook signatures", State.bad),
+        ({"audience_secret": "crm"}, "Webhook signatures", State.bad),
+        ({"alarm_webhook": "http://127.0.0.1:9/alarms"}, "Receiver of DISTMARK_ALARM_WEBHOOK", State.bad),
+        ({"audience_url": "http://"}, "Receiver of DISTMARK_AUDIENCE_URL", State.bad),
         ({"mode": Mode.production}, "Public address", State.warning),
         ({"mode": Mode.production, "public_url": "https://mail.example.com"}, "Sender", State.warning),
     ],
-    ids=["no Prefect", "no mail server", "nobody can reach the links", "the sender is the default one"],
+    ids=[
+        "no Prefect",
+        "no mail server",
+        "no STARTTLS",
+        "no such TLS",
+        "password in the clear",
+        "password of nobody",
+        "cookies over http",
+        "cookies that are never sent",
+        "an empty key",
+        "no such key",
+        "no receiver of alarms",
+        "no address of a receiver",
+        "nobody can reach the links",
+        "the sender is the default one",
+    ],
 )
 def test_what_is_wrong_outside_is_named_with_a_way_to_mend_it(
     settings: Settings, changed: dict[str, Any], subject: str, state: State
 ) -> None:
-    found = look(settings.model_copy(update=changed))
+    found = look(settings.model_copy(update={"smtp_timeout_seconds": 1.0, **changed}))
 
     assert found[subject].state is state
     assert found[subject].mend
 
 
 def test_a_pool_that_is_missing_paused_or_without_a_worker_is_named(settings: Settings) -> None:
-    StandIn.answers = {"/api/admin/version": "3.8.8", **pool("journeys", paused=True), **pool("system", silent_for=timedelta(minutes=5))}
+    StandIn.answers = {**WELL, **pool("journeys", paused=True), **pool("system", silent_for=timedelta(minutes=5))}
 
     assert wrong(settings) == {"Work pool journeys": State.warning, "Work pool system": State.bad}
-    StandIn.answers = {"/api/admin/version": "3.8.8", **pool("system")}
+    StandIn.answers = {**WELL, **pool("system")}
     assert wrong(settings) == {"Work pool journeys": State.bad}
     assert "distmark init" in look(settings)["Work pool journeys"].mend
 
@@ -187,3 +241,82 @@ def test_a_database_of_another_revision_is_named_and_nothing_more_is_asked_of_it
     assert found["Database"].state is State.bad
     assert "distmark init" in found["Database"].mend
     assert "Runs" not in found
+
+
+def with_login(settings: Settings, port: int, password: str) -> Settings:
+    return settings.model_copy(update={"smtp_port": port, "smtp_username": "brand", "smtp_password": SecretStr(password)})
+
+
+def test_mail_server_is_asked_with_the_login_that_messages_use(settings: Settings, guarded_port: int) -> None:
+    found = look(with_login(settings, guarded_port, "right"))["Mail server"]
+
+    assert found.state is State.good
+    assert "signed in as brand" in found.found
+
+
+def test_login_that_the_mail_server_refuses_names_its_settings(settings: Settings, guarded_port: int) -> None:
+    found = look(with_login(settings, guarded_port, "wrong"))["Mail server"]
+
+    assert found.state is State.bad
+    assert "535" in found.found
+    assert "DISTMARK_SMTP_USERNAME and DISTMARK_SMTP_PASSWORD" in found.mend
+    assert "wrong" not in found.found + found.mend
+
+
+def test_login_that_the_mail_server_does_not_know_names_its_settings(settings: Settings, smtp_port: int) -> None:
+    assert "DISTMARK_SMTP_USERNAME" in look(with_login(settings, smtp_port, "right"))["Mail server"].mend
+
+
+def test_prefect_that_answers_and_takes_no_change_is_named(settings: Settings) -> None:
+    StandIn.answers = {key: answer for key, answer in StandIn.answers.items() if "variables" not in key}
+
+    assert wrong(settings) == {"Prefect's database": State.bad}
+
+
+def test_database_that_answers_and_takes_no_row_is_named(db: Database, settings: Settings) -> None:
+    def read_only(connection: Any, record: object) -> None:
+        connection.execute("PRAGMA query_only = ON" if db.is_sqlite else "SET default_transaction_read_only = on")
+        if not db.is_sqlite:
+            connection.commit()
+
+    event.listen(db.engine, "connect", read_only)
+    db.engine.dispose()
+    found = look(settings)["Database"]
+    event.remove(db.engine, "connect", read_only)
+    db.engine.dispose()
+
+    assert (found.state, "takes no row" in found.found) == (State.bad, True)
+
+
+def test_each_key_of_webhooks_signs_a_call_that_arrives(settings: Settings) -> None:
+    keys = {"crm": SecretStr("one"), "shop": SecretStr("鍵")}
+
+    found = look(settings.model_copy(update={"webhook_secrets": keys}))["Webhook signatures"]
+
+    assert (found.state, found.found.endswith("with crm, shop")) == (State.good, True)
+
+
+def test_signature_that_a_receiver_would_refuse_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HttpWebhooks, "_headers", lambda webhooks, call, body: {SIGNATURE: f"t={wall_now():%s},v1={'0' * 64}"})
+
+    assert wrong(settings) == {"Webhook signatures": State.bad}
+
+
+def test_receivers_that_answer_are_good(settings: Settings) -> None:
+    found = look(settings.model_copy(update={"alarm_webhook": settings.prefect_api_url + "/alarms?token=hidden"}))
+
+    assert found["Receiver of DISTMARK_ALARM_WEBHOOK"].state is State.warning  # the stand-in knows no HEAD: 501
+    assert "hidden" not in str(found)
+
+
+def test_data_that_other_users_may_read_is_named(settings: Settings) -> None:
+    settings.data_dir.mkdir(mode=0o755)
+    settings.data_dir.chmod(0o755)
+    (settings.data_dir / "secret.key").write_text("secret")
+    (settings.data_dir / "secret.key").chmod(0o644)
+
+    found = look(settings)["Readers of the data"]
+
+    assert (found.state, "secret.key" in found.found, "chmod" in found.mend) == (State.warning, True, True)
+    settings.data_dir.chmod(0o700)
+    assert look(settings)["Readers of the data"].state is State.good

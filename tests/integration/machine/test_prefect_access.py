@@ -7,7 +7,9 @@ from pathlib import Path
 import httpx2
 import pytest
 from prefect.client.orchestration import get_client
+from pydantic import SecretStr
 
+from distmark.commands.doctor import PREFECT_PROBE, State, _prefect_writes, _server
 from distmark.console import addresses
 from distmark.machine.prefect import AUTH_FILE, allowed_origins, api_address, call_prefect, prefect_auth, server_environment
 from distmark.machine.supervisor import Machine
@@ -70,6 +72,25 @@ def test_the_client_of_the_flows_signs_in(machine: ServerAlone, monkeypatch: pyt
 
     with connected(), get_client(sync_client=True) as client:
         assert client.read_work_pools() == []
+
+
+def test_the_doctor_signs_in_writes_and_leaves_nothing_behind(machine: ServerAlone) -> None:
+    found = [_server(machine.settings), _prefect_writes(machine.settings), _prefect_writes(machine.settings)]
+
+    assert {each.state for each in found} == {State.good}
+    assert call_prefect(machine.settings, "POST", "/variables/filter", {}).json() == []
+
+
+def test_the_doctor_goes_on_after_a_look_that_was_interrupted(machine: ServerAlone) -> None:
+    call_prefect(machine.settings, "POST", "/variables/", {"name": PREFECT_PROBE, "value": "probe"})
+
+    assert _prefect_writes(machine.settings).state is State.good
+
+
+def test_the_doctor_names_a_sign_in_that_prefect_refuses(machine: ServerAlone) -> None:
+    found = _server(machine.settings.model_copy(update={"prefect_auth": SecretStr("admin:wrong")}))
+
+    assert (found.state, "DISTMARK_PREFECT_AUTH" in found.mend) == (State.bad, True)
 
 
 def test_the_sign_in_is_kept_for_its_owner_alone_and_shown_at_the_start(machine: ServerAlone) -> None:
