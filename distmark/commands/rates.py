@@ -9,8 +9,8 @@ from distmark.commands.acting import As, BrandKey, Json, brand_named, viewer_for
 from distmark.console import out, print_json, table
 from distmark.db import get_database
 from distmark.delivery import send_rates
+from distmark.delivery.send_rate_spacing import EACH, RateScope
 from distmark.delivery.send_rates import RateShown
-from distmark.delivery.throttle import EACH, RateScope
 from distmark.errors import InvalidInput
 from distmark.partners.model import Permission, Viewer
 from distmark.settings import get_settings

@@ -10,8 +10,8 @@ from sqlmodel import Session, col, select
 
 from distmark.campaigns.table import Campaign
 from distmark.compliance.service import record
+from distmark.delivery.send_rate_spacing import EACH, RULE, Rate, RateScope, Scoped, ThrottleBatch, reservation_key, throttle_rule
 from distmark.delivery.table import Pace, SendRate
-from distmark.delivery.throttle import EACH, RULE, Rate, RateScope, Scoped, ThrottleBatch, reservation_key, throttle_rule
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
 from distmark.errors import InvalidInput, NotFound

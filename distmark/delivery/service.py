@@ -20,8 +20,8 @@ from distmark.contacts.model import address_hash
 from distmark.contacts.table import Contact
 from distmark.delivery.priority import Queue, current_send, queue_of
 from distmark.delivery.send_policy import SEND, SendDecision, SendFacts, SendVerdict, counted_since, decide_send
+from distmark.delivery.send_rate_spacing import RESERVATION_KEPT, RULE, Rate, RateScope, Scoped, ThrottleBatch, rated, reservation_key
 from distmark.delivery.send_rates import open_throttle_batch, rates_of, save_throttle_batch
-from distmark.delivery.throttle import RESERVATION_KEPT, RULE, Rate, RateScope, Scoped, ThrottleBatch, rated, reservation_key
 from distmark.enrollments.table import Enrollment
 from distmark.errors import DeliveryError, DistmarkError, PermanentDeliveryError, Refused, TemporaryDeliveryError, UncertainDelivery
 from distmark.journeys.definition import JourneyDefinition, Kind

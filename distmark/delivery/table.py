@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlmodel import Field, SQLModel, UniqueConstraint
 
 from distmark.db import UTCDateTime
-from distmark.delivery.throttle import RateScope
+from distmark.delivery.send_rate_spacing import RateScope
 
 
 class SendRate(SQLModel, table=True):

@@ -1,4 +1,7 @@
-"""The reasons for which a journey ends for a contact. A new one is added here, and its two texts to `web.labels.OUTCOME`."""
+"""The reasons for which a journey ends for a contact.
+
+A new one is added here, and its words to `web.labels.OUTCOME` and `metrics.definitions.OUTCOMES`.
+"""
 
 from enum import StrEnum
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from distmark.journeys.outcomes import Outcome
 from distmark.metrics.model import EVENT_PREFIX, LINK_PREFIX, OUTCOME_PREFIX, Metric
 
 Words = dict[str, str]  # language -> text
@@ -155,14 +156,14 @@ FAMILIES: dict[str, Definition] = {
     EVENT_PREFIX: _define(EVENT_PREFIX, ("イベント", "Event"), ("この名前のイベントの回数", "events of this name"), TIMES),
 }
 
-OUTCOMES: dict[str, Words] = {
-    "completed": {"ja": "最後まで完了", "en": "Completed"},
-    "goal": {"ja": "目標達成", "en": "Reached the goal"},
-    "exit": {"ja": "条件により終了", "en": "Left by a rule"},
-    "exited": {"ja": "条件により終了", "en": "Left by a rule"},
-    "unsubscribed": {"ja": "配信停止", "en": "Unsubscribed"},
-    "stopped": {"ja": "担当者が停止", "en": "Stopped by a person"},
-    "cancelled": {"ja": "取り消し", "en": "Cancelled"},
+OUTCOMES: dict[Outcome, Words] = {
+    Outcome.completed: {"ja": "最後まで完了", "en": "Completed"},
+    Outcome.goal: {"ja": "目標達成", "en": "Reached the goal"},
+    Outcome.exit: {"ja": "条件により終了", "en": "Left by a rule"},
+    Outcome.unsubscribed: {"ja": "配信停止", "en": "Unsubscribed"},
+    Outcome.stopped: {"ja": "担当者が停止", "en": "Stopped by a person"},
+    Outcome.failed: {"ja": "失敗", "en": "Failed"},
+    Outcome.moved: {"ja": "別の版へ移動", "en": "Moved to another version"},
 }
 
 
@@ -173,5 +174,5 @@ def define(metric: str) -> Definition:
 
 
 def outcome_name(outcome: str, lang: str) -> str:
-    """Return an outcome in words; one without words of its own is returned as it is."""
-    return OUTCOMES.get(outcome, {}).get(lang, outcome)
+    """Return an outcome in words; an unknown one is returned as it is."""
+    return OUTCOMES[Outcome(outcome)][lang] if outcome in set(Outcome) else outcome

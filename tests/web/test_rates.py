@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import select
 
 from distmark.compliance.service import audit_trail
+from distmark.delivery.send_rate_spacing import RateScope
 from distmark.delivery.send_rates import set_rate
 from distmark.delivery.table import SendRate
-from distmark.delivery.throttle import RateScope
 from distmark.enrollments.table import Enrollment
 from distmark.partners.model import Role
 from tests import factories as make

@@ -4,7 +4,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from distmark.delivery.throttle import RateScope, throttle_rule
+from distmark.delivery.send_rate_spacing import RateScope, throttle_rule
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.field_types import PERIODS
 from distmark.web.i18n import Translator

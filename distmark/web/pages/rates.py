@@ -10,8 +10,8 @@ from starlette.datastructures import FormData
 
 from distmark.campaigns import service as campaigns
 from distmark.delivery import send_rates
+from distmark.delivery.send_rate_spacing import EACH, Rate, RateScope
 from distmark.delivery.send_rates import MOST_PER_HOUR, RateShown
-from distmark.delivery.throttle import EACH, Rate, RateScope
 from distmark.errors import InvalidInput, NotFound
 from distmark.partners.model import Permission
 from distmark.partners.service import partners_of

@@ -7,9 +7,9 @@ from sqlmodel import select
 
 from distmark.channels.memory import Fault
 from distmark.compliance.service import audit_trail
+from distmark.delivery.send_rate_spacing import RateScope
 from distmark.delivery.send_rates import forget_past_slots, list_rates, remove_rate, set_rate
 from distmark.delivery.table import Pace
-from distmark.delivery.throttle import RateScope
 from distmark.enrollments.control import pause, resume
 from distmark.enrollments.model import TimelineKind
 from distmark.enrollments.suspensions import Scope

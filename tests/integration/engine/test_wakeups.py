@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import update
 from sqlmodel import Session, col, select
 
+from distmark.delivery.send_rate_spacing import RateScope, throttle_rule
 from distmark.delivery.send_rates import open_throttle_batch, remove_rate, set_rate
-from distmark.delivery.throttle import RateScope, throttle_rule
 from distmark.engagement.service import NewEvent, Reading, click, record_event, record_events, record_readings
 from distmark.engine.wake import wake
 from distmark.enrollments.run_repairs import release_queue

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distmark.delivery.throttle import EACH, Rate, RateScope, ThrottleBatch, rated, reservation_key, throttle_rule
+from distmark.delivery.send_rate_spacing import EACH, Rate, RateScope, ThrottleBatch, rated, reservation_key, throttle_rule
 
 NOW = datetime(2026, 11, 24, 1, 0, tzinfo=UTC)
 SATO, AUTUMN = (RateScope.partner, "sato"), (RateScope.campaign, "autumn")
