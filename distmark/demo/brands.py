@@ -49,6 +49,7 @@ class SampleBrand:
     campaign_name: str
     marketer: tuple[str, str]  # name, first part of the mail address
     approver: tuple[str, str]
+    operator: tuple[str, str]
     partners: tuple[SamplePartner, SamplePartner]
     attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     needs_company: bool = False
@@ -79,6 +80,7 @@ BRANDS: tuple[SampleBrand, ...] = (
         campaign_name="冬の個人退職年金ご案内",
         marketer=("田中 美咲", "misaki"),
         approver=("小川 誠", "makoto"),
+        operator=("西村 圭", "kei"),
         partners=(
             SamplePartner(
                 "nagoya-sato", "佐藤 健", "sato", "ファイナンシャルアドバイザー", "名古屋支店", "名古屋市", "052-000-0101", "NG01",
@@ -110,6 +112,7 @@ BRANDS: tuple[SampleBrand, ...] = (
         campaign_name="ご契約ありがとうございます",
         marketer=("村上 彩", "aya"),
         approver=("後藤 修", "osamu"),
+        operator=("大野 優", "yu"),
         partners=(
             SamplePartner(
                 "kobe-mori", "森 直樹", "mori", "保険代理店 代表", "もり保険事務所", "神戸市", "078-000-0201", "KB11",
@@ -142,6 +145,7 @@ BRANDS: tuple[SampleBrand, ...] = (
         campaign_name="新年の入会特典 2027",
         marketer=("石川 千尋", "chihiro"),
         approver=("岡田 隆", "takashi"),
+        operator=("原田 翔", "sho"),
         partners=(
             SamplePartner(
                 "yokohama-ishii", "石井 翔太", "ishii", "店長", "横浜みなと店", "横浜市", "045-000-0301", "YH21",
@@ -173,6 +177,7 @@ BRANDS: tuple[SampleBrand, ...] = (
         campaign_name="年末フェア 2026",
         marketer=("近藤 由美", "yumi"),
         approver=("長谷川 浩", "hiroshi"),
+        operator=("石田 学", "manabu"),
         partners=(
             SamplePartner(
                 "hakata-maeda", "前田 大輔", "maeda", "営業主任", "博多店", "福岡市", "092-000-0401", "HK31",
@@ -205,6 +210,7 @@ BRANDS: tuple[SampleBrand, ...] = (
         campaign_name="Fair leads, autumn 2026",
         marketer=("Lena Fischer", "lena"),
         approver=("池田 智子", "tomoko"),
+        operator=("Grace Okafor", "grace"),
         partners=(
             SamplePartner(
                 "tokyo-hashimoto", "橋本 拓也", "hashimoto", "Partner Manager", "ハシモト・システムズ", "東京都", "03-0000-0501", "TK41",
@@ -238,6 +244,7 @@ BRANDS: tuple[SampleBrand, ...] = (
         campaign_name="冬のお品書き 2026",
         marketer=("清水 麻衣", "mai"),
         approver=("山崎 健一", "kenichi"),
+        operator=("松田 玲子", "reiko"),
         partners=(
             SamplePartner(
                 "matsumoto-ogawa", "小川 真由美", "ogawa", "店主", "松本店", "松本市", "0263-00-0601", "MT51",

@@ -19,7 +19,7 @@ class PageProblem(DistmarkError):
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
-    """The enrolment of one partner: the campaign, and the contacts that the confirm page listed."""
+    """The enrolment of one partner: the campaign, and the contacts that the confirm page listed; none when nobody could begin."""
 
     campaign_id: int
     contact_ids: tuple[int, ...]
@@ -46,17 +46,20 @@ class PartnerAtWork:
         self._http.close()
 
     def enrol(self, more: int) -> Enrolled:
-        """Add `more` contacts to the first campaign there is, and send it off for everybody waiting in it."""
+        """Add `more` contacts to the first campaign there is, and send it off for everybody waiting in it, if there is anybody.
+
+        Raises PageProblem when a page does not answer as it should.
+        """
         found = CAMPAIGN.search(self._get("/campaigns"))
         if found is None:
             raise PageProblem(f"{self.email} sees no campaign on /campaigns.")
         campaign = f"/campaigns/{found.group(1)}"
         ticked = TICK.findall(self._get(f"{campaign}/people"))[:more]
-        self._post(f"{campaign}/people", [("then", "send"), *(("contact", each) for each in ticked)])
+        if ticked:
+            self._post(f"{campaign}/people", [("then", "send"), *(("contact", each) for each in ticked)])
         confirmed = TICK.findall(self._get(f"{campaign}/send"))
-        if not confirmed:
-            raise PageProblem(f"{self.email} finds nobody who can begin on {campaign}/send.")
-        self._post(f"{campaign}/send", [("contact", each) for each in confirmed])
+        if confirmed:
+            self._post(f"{campaign}/send", [("contact", each) for each in confirmed])
         return Enrolled(int(found.group(1)), tuple(map(int, confirmed)))
 
     def _get(self, path: str) -> str:

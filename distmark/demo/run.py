@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+import httpx2
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from sqlmodel import col, func, select
 
@@ -12,7 +13,7 @@ from distmark.console import Board, addresses, err, fail, out, print_json, table
 from distmark.db import Database
 from distmark.demo.audience import Booking, DemoAudience
 from distmark.demo.brands import BRANDS, PASSWORD
-from distmark.demo.enrolling import PartnerAtWork
+from distmark.demo.enrolling import PageProblem, PartnerAtWork
 from distmark.demo.proof import Evidence, Prefect, prove, shortfalls, wait_until
 from distmark.demo.samples import SignInCard, cards_of, load_samples, open_campaigns
 from distmark.enrollments.model import EnrollmentStatus
@@ -56,7 +57,8 @@ def run_demo(seconds_per_day: float, *, audience: bool = False) -> int:
                 _say_hello(machine)
                 people = _audience(machine, db) if audience else None
                 if people is not None:
-                    _enrol_some(machine, db)
+                    for fault in _enrol_some(machine):
+                        err.print(f"{fault}.")
                     people.start()
                 machine.wait()
                 if people is not None:
@@ -112,7 +114,7 @@ def _live_once(machine: Machine, started: float) -> int:
         before = _newest_enrollment(db)
         since, accepted_before, mailbox_before = wall_now().isoformat(), mailbox.accepted_count(), mailbox.newest_id()
         audience.start()
-        _enrol_some(machine, db)
+        unsent = _enrol_some(machine)
         ids = _enrollments_after(db, before)
         all_ended = _watch(machine, db, ids)
         audience.settle()
@@ -121,7 +123,7 @@ def _live_once(machine: Machine, started: float) -> int:
         prefect.run_results()
         evidence = Evidence(db, mailbox, prefect, _deployments(db), ids, accepted_before, mailbox_before, since)
         proof = prove(evidence, 0)
-        wrong = shortfalls(evidence, proof, audience.tally)
+        wrong = [*unsent, *shortfalls(evidence, proof, audience.tally)]
         prefect.close()
         machine.stop()
         _print_results(db)
@@ -158,12 +160,23 @@ def _bookings(machine: Machine, db: Database) -> dict[str, Booking]:
     return bookings
 
 
-def _enrol_some(machine: Machine, db: Database) -> None:
+def _enrol_some(machine: Machine) -> list[str]:
+    """Let a partner of each brand send some contacts on their way, and return in words which could not; the others go on."""
+    faults = []
     for brand in BRANDS:
         machine.check_stop()
-        with PartnerAtWork(machine.settings.base_url, f"{brand.partners[0].roman}@{brand.domain}") as partner:
-            sent = partner.enrol(ONCE_MORE)
-        err.print(f"{brand.partners[0].name} ({brand.name}) sent {len(sent.contact_ids)} contacts on their way.")
+        name = f"{brand.partners[0].name} ({brand.name})"
+        try:
+            with PartnerAtWork(machine.settings.base_url, f"{brand.partners[0].roman}@{brand.domain}") as partner:
+                sent = partner.enrol(ONCE_MORE)
+        except (PageProblem, httpx2.HTTPError) as error:
+            faults.append(f"{name} sent nobody: {error}")
+            continue
+        if sent.contact_ids:
+            err.print(f"{name} sent {len(sent.contact_ids)} contacts on their way.")
+        else:
+            faults.append(f"{name} has nobody who can begin now")
+    return faults
 
 
 def _newest_enrollment(db: Database) -> int:

@@ -90,8 +90,8 @@ def open_campaigns(db: Database, now: datetime) -> None:
 
 
 def cards_of(sample: SampleBrand) -> list[SignInCard]:
-    """Return how the people of a brand sign in: marketer, approver, partners."""
-    staff = [(Role.marketer, *sample.marketer), (Role.approver, *sample.approver)]
+    """Return how the people of a brand sign in: marketer, approver, operations, partners."""
+    staff = [(Role.marketer, *sample.marketer), (Role.approver, *sample.approver), (Role.ops, *sample.operator)]
     people = [*staff, *((Role.partner, partner.name, partner.roman) for partner in sample.partners)]
     return [SignInCard(sample.name, role, name, _email(sample, first)) for role, name, first in people]
 
@@ -120,6 +120,7 @@ def _staff(session: Session, sample: SampleBrand, brand: Brand, now: datetime) -
     partners = tuple(_partner(session, sample, brand, facts, now) for facts in sample.partners)
     marketer = _user(session, sample, brand, Role.marketer, sample.marketer, now)
     approver = _user(session, sample, brand, Role.approver, sample.approver, now)
+    _user(session, sample, brand, Role.ops, sample.operator, now)
     return Staff(marketer, approver, partners)
 
 

@@ -51,7 +51,7 @@ def test_samples_are_put_in_once_however_often_the_demo_starts(db: Database, sam
     assert once == {
         "Brand": 6,
         "Partner": 12,  # 6 x 2
-        "User": 24,  # 6 x (marketer, approver, 2 partners)
+        "User": 30,  # 6 x (marketer, approver, operations, 2 partners)
         "Contact": 12 * CONTACTS_PER_PARTNER,
         "Consent": once["Consent"],
         "JourneyVersion": 6,
@@ -78,7 +78,7 @@ def test_everybody_signs_in_with_what_is_printed(db: Database, samples: Samples)
         viewers = [sign_in(session, card.email, PASSWORD, NOW)[1] for card in cards]
 
     assert [viewer.role for viewer in viewers] == [card.role for card in cards]
-    assert Counter(card.role for card in cards) == {Role.marketer: 6, Role.approver: 6, Role.partner: 12}
+    assert Counter(card.role for card in cards) == {Role.marketer: 6, Role.approver: 6, Role.ops: 6, Role.partner: 12}
 
 
 def test_a_change_by_hand_survives_the_next_start(db: Database, samples: Samples) -> None:
