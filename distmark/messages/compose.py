@@ -18,6 +18,7 @@ from distmark.journeys.definition import JourneyDefinition
 from distmark.journeys.source import Source
 from distmark.partners.attributes import brand_attributes, partner_attributes
 from distmark.partners.table import Brand, Partner
+from distmark.personalisation.header_text import one_line
 from distmark.personalisation.model import BlockValue, CompiledMessage, RenderContext, RenderedMessage
 from distmark.personalisation.service import compile_message, render
 from distmark.sql import by_id, id_of
@@ -166,11 +167,11 @@ def blocks_of(session: Session, person: Person, definition: JourneyDefinition, l
 
 def from_name(person: Person) -> str:
     """Return the display name of the sender: the partner, of the brand."""
-    return f"{person.brand.name} {person.partner.name}".strip()
+    return one_line(f"{person.brand.name} {person.partner.name}")
 
 
 def to_name(person: Person) -> str:
     """Return the recipient's display name in the order their language writes it."""
     contact = person.contact
     parts = [contact.last_name, contact.first_name] if contact.language == "ja" else [contact.first_name, contact.last_name]
-    return " ".join(part for part in parts if part)
+    return one_line(" ".join(part for part in parts if part))

@@ -1,5 +1,6 @@
 """The ledger: claiming a message before it is handed over, recording what became of it, and showing it to people."""
 
+import re
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from distmark.partners.service import require
 from distmark.partners.table import Brand, Partner
 from distmark.sql import among, id_of
 
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{0,22}")
 TOKEN_BYTES = 16  # 128 random bits, 22 characters: the unsubscribe URL stays short enough for every header rule
 
 
@@ -210,6 +212,12 @@ def settle(session: Session, row: Message, status: MessageStatus, now: datetime,
 def message_by_token(session: Session, token: str) -> Message | None:
     """Return the message that a public link belongs to, or None."""
     return session.exec(select(Message).where(Message.token == token)).first()
+
+
+def token_in(written: str) -> str:
+    """Return the token that a public link begins with: text that a mail program took for a part of the link is cut off."""
+    found = _TOKEN.match(written)
+    return found[0] if found else ""
 
 
 def messages_of(

@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 
 from distmark.errors import InvalidInput
 from distmark.personalisation.model import BlockKind, BlockValue, Layer
+from distmark.personalisation.web_addresses import holds_personal_link
 
 RICH_TAGS = {"a", "b", "br", "em", "i", "li", "ol", "p", "strong", "u", "ul"}
 _RICH_SCHEMES = {"https", "http", "mailto", "tel"}
@@ -22,6 +23,10 @@ def sanitise_block(kind: BlockKind | str, value: str, max_length: int, allowed_d
     says what is too long or not allowed. Clean text stays as it is, so cleaning twice changes nothing.
     """
     clean = _CLEANERS[BlockKind(kind)](_without_controls(value))
+    if holds_personal_link(clean):
+        raise InvalidInput(
+            "The text holds a link out of a message to one person; whoever follows it would act as that person. Use the original address."
+        )
     length = len(plain_text(BlockKind(kind), clean))
     if length > max_length:
         raise InvalidInput(f"The text is {length} characters long; at most {max_length} fit here. Shorten it by {length - max_length}.")

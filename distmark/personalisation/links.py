@@ -1,13 +1,14 @@
 """The links of a message: each gets a name, keeps its target as a URL template, and shows a slot for its public URL."""
 
 from collections.abc import Callable, Sequence
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from jinja2 import UndefinedError
 
 from distmark.personalisation import sandbox
 from distmark.personalisation.model import TemplateRefused, UrlTemplate
 from distmark.personalisation.outline import Edit, Element, edited, outline
+from distmark.personalisation.web_addresses import clean_url, is_web_url
 
 _LINKING_ELEMENTS = ("a", "area", "v:roundrect", "v:rect")
 KEPT_SCHEMES = ("mailto:", "tel:", "sms:", "#")
@@ -35,7 +36,7 @@ def name_links(html: str, slot: Callable[[str], str], named: Callable[[str], str
     name_by_url: dict[str, str] = {}
     edits: list[Edit] = []
     for element in sorted(elements, key=lambda each: each.conditional):
-        href = (element.attribute("href") or "").strip()
+        href = clean_url(element.attribute("href") or "")
         written = named(href)
         if written is None:
             name = name_by_url.get(href, "") if element.conditional else ""
@@ -51,11 +52,19 @@ def url_template(source: str, filename: str) -> UrlTemplate:
     """Return `source` ready to be filled in; TemplateRefused when it is neither an http(s) URL nor begins with a slot."""
     tree = sandbox.template_tree(source, filename)
     sandbox.dotted_names(tree, filename)
-    tokens, expressions = sandbox.slots_to_tokens(source.strip(), filename)
-    parts = _parts(tokens, expressions)
-    if not parts or (isinstance(parts[0], str) and not _is_web_url(parts[0])):
+    tokens, expressions = sandbox.slots_to_tokens(source, filename)
+    parts = _parts(clean_url(tokens), expressions)
+    if not parts or (isinstance(parts[0], str) and not parts[0].lower().startswith(("https://", "http://"))):
         raise TemplateRefused(filename, None, f"the link {source} must begin with https:// or http://, or be mailto:, tel: or #")
+    if isinstance(parts[0], str) and not is_web_url(_with_slots_filled(parts)):
+        raise TemplateRefused(
+            filename, None, f"the link {source} has no host that a browser could look up; write it like https://example.com/page"
+        )
     return UrlTemplate(source, parts)
+
+
+def _with_slots_filled(parts: Sequence[str | Callable[..., object]]) -> str:
+    return "".join(part if isinstance(part, str) else "1" for part in parts)
 
 
 def _parts(tokens: str, expressions: list[str]) -> tuple[str | Callable[..., object], ...]:
@@ -68,10 +77,6 @@ def _parts(tokens: str, expressions: list[str]) -> tuple[str | Callable[..., obj
     return tuple([*parts, rest] if rest else parts)
 
 
-def _is_web_url(url: str) -> bool:
-    return url.lower().startswith(("https://", "http://"))
-
-
 def filled_url(template: UrlTemplate, facts: dict[str, object]) -> str:
     """Return the URL for one person: values are percent-encoded, so none can add a parameter or a path; a leading slot is a whole URL.
 
@@ -79,7 +84,7 @@ def filled_url(template: UrlTemplate, facts: dict[str, object]) -> str:
     """
     written = [part if isinstance(part, str) else _value(part(facts), whole=at == 0) for at, part in enumerate(template.parts)]
     url = "".join(written)
-    if not _is_web_url(url) or not urlsplit(url).hostname or " " in url or not url.isprintable():
+    if not is_web_url(url):
         raise ValueError("comes out as no http(s) URL")
     return url
 
@@ -87,4 +92,6 @@ def filled_url(template: UrlTemplate, facts: dict[str, object]) -> str:
 def _value(value: object, whole: bool) -> str:
     if value is None:
         raise UndefinedError("a slot came out empty")
-    return str(value) if whole else quote(str(value), safe="")
+    # A value may hold half of a character, which cannot be encoded.
+    written = str(value).encode(errors="ignore").decode()
+    return clean_url(written) if whole else quote(written, safe="")

@@ -1,11 +1,13 @@
 """MJML to HTML that mail programs show: elements checked, styles inlined, nothing fetched from disk or network."""
 
+import re
 from html.parser import HTMLParser
 
 import css_inline
 import mjml
 
 from distmark.personalisation.model import TemplateRefused
+from distmark.personalisation.outline import Edit, edited, outline
 
 # What each content element may hold besides text. mj-raw, mj-include and mj-social are left out: they bring in what nobody checked.
 _LAYOUT = frozenset(
@@ -58,6 +60,7 @@ HTML_ELEMENTS = frozenset(
         "wbr",
     ]
 )
+FIRST_PRINTABLE = 32
 _INLINER = css_inline.CSSInliner(load_remote_stylesheets=False, keep_style_tags=True)
 
 
@@ -111,9 +114,35 @@ def html_from_mjml(source: str, filename: str) -> str:
     """Return `source` as a whole HTML document with inlined styles, media queries kept; TemplateRefused when it is no valid MJML."""
     check_markup(source, filename)
     # The compiler writes ideographic spaces and joined emoji in attributes as Rust escapes; as references they pass untouched.
-    ascii_source = source.encode("ascii", "xmlcharrefreplace").decode()
+    ascii_source = with_plain_attributes(source).encode("ascii", "xmlcharrefreplace").decode()
     try:
         html = mjml.mjml2html(ascii_source, disable_comments=True, fonts={})
     except ValueError as error:
         raise TemplateRefused(filename, None, f"is not well-formed MJML ({error}); look for an element that is not closed") from error
     return _INLINER.inline(html)
+
+
+_ATTRIBUTE = re.compile(r"""([\w:.-]+)(\s*=\s*)(?:"([^"]*)"|'([^']*)')""")
+_ADDRESSES = ("href", "src", "background-url")
+_ESCAPED = {'"': "&quot;", "'": "&#39;", "\\": "&#92;", "<": "&lt;", ">": "&gt;"}
+
+
+def with_plain_attributes(source: str) -> str:
+    """Return `source` with each attribute value in double quotes on one line, and with references for what the compiler would escape.
+
+    It writes attributes as Rust writes strings for programmers: a quote would come out as a backslash and a quote that ends the value.
+    """
+    edits = [
+        Edit(element.start, element.end, _ATTRIBUTE.sub(_plain_attribute, source[element.start : element.end]))
+        for element in outline(source)
+    ]
+    return edited(source, edits)
+
+
+def _plain_attribute(found: re.Match[str]) -> str:
+    written = found[3] if found[3] is not None else found[4]
+    # In an address a line break is nothing, elsewhere it is a blank.
+    lines = [line.strip() for line in written.splitlines()] if found[1].lower() in _ADDRESSES else written.splitlines()
+    value = ("" if found[1].lower() in _ADDRESSES else " ").join(lines).replace("\t", " ")
+    kept = (_ESCAPED.get(letter, letter) for letter in value if ord(letter) >= FIRST_PRINTABLE)
+    return f'{found[1]}{found[2]}"{"".join(kept)}"'

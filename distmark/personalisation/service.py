@@ -12,6 +12,7 @@ from distmark.personalisation import links, markup, sandbox
 from distmark.personalisation.blocks import block_html, plain_text
 from distmark.personalisation.footer import FooterIncomplete, LegalFooter, legal_footer
 from distmark.personalisation.greeting import greeting_for
+from distmark.personalisation.header_text import has_controls, one_line
 from distmark.personalisation.model import (
     MAX_OUTPUT_CHARACTERS,
     BlockKind,
@@ -60,6 +61,8 @@ def compile_message(templates: Mapping[str, str], message: str, lang: str, chann
         html, found = _compiled_html(files[kind.html])
         targets |= found
     text, subject = files[kind.text], files.get(kind.subject)
+    if subject is not None and has_controls(subject.text.strip()):
+        raise TemplateRefused(subject.filename, None, "holds a line break or a control character; a subject is one line of text")
     names = frozenset().union(*(source.names for source in sources))
     return CompiledMessage(
         message=message,
@@ -226,9 +229,7 @@ class _Rendering:
     def _subject(self) -> str:
         if self._compiled.subject is None:
             return ""
-        subject = self._filled(self._compiled.subject, "subject", self._facts | {"blocks": self._plain_blocks()}).strip()
-        if not subject.replace("\u3000", "").isprintable():
-            raise self._error("subject", "holds a line break or control character; no header may")
+        subject = one_line(self._filled(self._compiled.subject, "subject", self._facts | {"blocks": self._plain_blocks()}))
         if not subject or len(subject) > MAX_SUBJECT_CHARACTERS:
             raise self._error("subject", f"is {len(subject)} characters long; it needs 1 to {MAX_SUBJECT_CHARACTERS}")
         return subject

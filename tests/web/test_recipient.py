@@ -1,5 +1,7 @@
 """The routes of recipients: pixel, links, unsubscribing. A GET of a page changes nothing; a POST acts at once."""
 
+from urllib.parse import quote
+
 import pytest
 from fastapi.testclient import TestClient
 from sqlmodel import select
@@ -164,3 +166,24 @@ def test_signed_in_menu_never_shows_on_a_recipients_page(pair: PartnerPair, toke
     page = pair.as_(Role.partner).get(f"/u/{token}")
 
     assert 'href="/contacts"' not in page.text
+
+
+GLUED = ["。", "）", ")", "」でお願いします", "…", "％", ".", "&gt;", "'", '"', "です" * 60]
+
+
+@pytest.mark.parametrize("glued", GLUED)
+def test_text_glued_to_a_link_is_no_part_of_it(guest: TestClient, pair: PartnerPair, token: str, glued: str):
+    target = guest.get(f"/c/{token}/plans").headers["location"]
+
+    assert guest.get(f"/c/{token}/plans{quote(glued)}").headers["location"] == target
+    assert guest.get(f"/c/{token}{quote(glued)}/plans").headers["location"] == target
+    page = guest.get(f"/u/{token}{quote(glued)}")
+    assert page.status_code == 200
+    assert f"/u/{token}" in page.text
+    assert quote(glued) not in page.text.partition(f"/u/{token}")[2][:40]
+    assert guest.post(f"/u/{token}{quote(glued)}", data={"List-Unsubscribe": "One-Click"}).status_code == 200
+
+
+def test_a_token_is_recognised_by_its_length(guest: TestClient, token: str):
+    assert guest.get(f"/u/{token[:-1]}").status_code == 404
+    assert guest.get(f"/u/x{token}").status_code == 404

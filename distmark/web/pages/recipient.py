@@ -1,5 +1,6 @@
 """The routes of recipients: the open pixel, tracked links, and unsubscribing. A token identifies the message; recipients do not sign in."""
 
+import re
 from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +14,7 @@ from distmark.clock import FixedClock, wall_now
 from distmark.engagement import service as engagement
 from distmark.engagement.service import UnsubscribeInfo
 from distmark.errors import NotFound
-from distmark.messages.service import message_by_token
+from distmark.messages.service import message_by_token, token_in
 from distmark.partners.table import Brand
 from distmark.rehearsals.sandbox import open_sandbox
 from distmark.rehearsals.service import by_key
@@ -26,6 +27,7 @@ from distmark.web.visit import Guest, Site
 router = APIRouter()
 GIF = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")  # one transparent pixel, 43 bytes
 LONGEST_TOKEN = 64
+_LINK = re.compile(r"[a-z0-9_-]*")  # the names of links; text glued behind one is no part of it
 
 
 class ForRecipients:
@@ -54,19 +56,17 @@ recipient: Any = Depends(ForRecipients())
 @router.api_route("/o/{token}.gif", methods=["GET", "HEAD"])
 def open_pixel(token: str, guest: Guest = recipient) -> Response:
     """Record an open; a bad token gets the same answer, so that guessing reveals nothing."""
-    if guest.request.method == "GET" and len(token) <= LONGEST_TOKEN:
+    if guest.request.method == "GET":
         with guest.writing() as session:
-            engagement.open_pixel(session, token, _user_agent(guest.request), guest.now)
+            engagement.open_pixel(session, token_in(token), _user_agent(guest.request), guest.now)
     return Response(GIF, media_type="image/gif", headers={"cache-control": "no-store", "cross-origin-resource-policy": "cross-origin"})
 
 
 @router.api_route("/c/{token}/{link}", methods=["GET", "HEAD"])
 def click(token: str, link: str, guest: Guest = recipient) -> Response:
     """Redirect to the link's stored target; a GET is recorded as a click, a HEAD is not."""
-    target = None
-    if len(token) <= LONGEST_TOKEN:
-        with guest.writing() as session:
-            target = engagement.click(session, token, link, _user_agent(guest.request), guest.now, guest.request.method)
+    with guest.writing() as session:
+        target = engagement.click(session, token_in(token), _link_in(link), _user_agent(guest.request), guest.now, guest.request.method)
     if target is None:
         return guest.page("recipient/no_link.html", status=404)
     return RedirectResponse(target, status_code=302, headers={"referrer-policy": "no-referrer"})
@@ -76,7 +76,7 @@ def click(token: str, link: str, guest: Guest = recipient) -> Response:
 def unsubscribe_page(token: str, guest: Guest = recipient) -> Response:
     """Show what unsubscribing would stop, with a button. It changes nothing, since mail scanners open it too."""
     with guest.reading() as session:
-        info = engagement.unsubscribe_info(session, token)
+        info = engagement.unsubscribe_info(session, token_in(token))
     return _page(guest, token, info, just_now=False)
 
 
@@ -84,7 +84,7 @@ def unsubscribe_page(token: str, guest: Guest = recipient) -> Response:
 def unsubscribe_now(token: str, guest: Guest = recipient, form: FormData = lenient_form) -> Response:
     """Unsubscribe at once (RFC 8058): no cookie, no question, no redirect; a repeat changes nothing."""
     with guest.writing() as session:
-        info = engagement.unsubscribe(session, token, guest.now)
+        info = engagement.unsubscribe(session, token_in(token), guest.now)
     if text(form, "by") == "page":
         return _page(guest, token, info, just_now=True)
     if info is None:
@@ -96,8 +96,13 @@ def unsubscribe_now(token: str, guest: Guest = recipient, form: FormData = lenie
 def resubscribe(token: str, guest: Guest = recipient) -> Response:
     """Undo the unsubscription of the recipient who has this link."""
     with guest.writing() as session:
-        info = engagement.resubscribe(session, token, guest.now)
+        info = engagement.resubscribe(session, token_in(token), guest.now)
     return _page(guest, token, info, just_now=True)
+
+
+def _link_in(written: str) -> str:
+    found = _LINK.match(written)
+    return found[0] if found else ""
 
 
 def _page(guest: Guest, token: str, info: UnsubscribeInfo | None, *, just_now: bool) -> Response:
@@ -106,11 +111,11 @@ def _page(guest: Guest, token: str, info: UnsubscribeInfo | None, *, just_now: b
     if not guest.request.query_params.get("lang") and info.language in i18n.LANGUAGES:
         guest.language = info.language
     with guest.reading() as session:
-        message = message_by_token(session, token)
+        message = message_by_token(session, token_in(token))
         guest.brand = session.get(Brand, message.brand_id) if message else None
     guest.viewer = None
     root = guest.request.url.path.partition("/u/")[0]
-    return guest.page("recipient/unsubscribe.html", link=f"{root}/u/{token}", info=info, just_now=just_now)
+    return guest.page("recipient/unsubscribe.html", link=f"{root}/u/{token_in(token)}", info=info, just_now=just_now)
 
 
 def _user_agent(request: Request) -> str:

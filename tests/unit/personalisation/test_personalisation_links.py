@@ -2,9 +2,10 @@
 
 import pytest
 
-from distmark.personalisation import RenderError, TemplateRefused, render
+from distmark.errors import InvalidInput
+from distmark.personalisation import RenderError, TemplateRefused, compile_message, render, sanitise_block
 from distmark.personalisation.links import linking_elements, name_links
-from tests.personalisation_samples import compiled, context
+from tests.personalisation_samples import compiled, context, templates
 
 
 def named(html: str) -> tuple[str, dict[str, str]]:
@@ -151,7 +152,7 @@ def test_value_in_a_link_cannot_add_a_parameter_or_a_path() -> None:
     assert rendered.link_targets["plans"] == "https://mirai.example/plans?ref=a%26admin%3D1%2F..%2Fx%20y"
 
 
-@pytest.mark.parametrize("website", ["javascript:alert(1)", "//evil.example", "https://", "https://a.example/ x"])
+@pytest.mark.parametrize("website", ["javascript:alert(1)", "//evil.example", "https://", "https://a b.example/", "https://a.example:x/"])
 def test_link_that_comes_from_data_must_be_a_web_address(website: str) -> None:
     message = compiled(content='<mj-text><a href="{{ contact.website }}">x</a></mj-text>')
 
@@ -171,3 +172,64 @@ def test_link_that_comes_from_data_must_be_a_web_address(website: str) -> None:
 def test_link_that_leads_nowhere_is_refused(content: str, problem: str) -> None:
     with pytest.raises(TemplateRefused, match=problem):
         compiled(content=content)
+
+
+@pytest.mark.parametrize(
+    ("written", "target"),
+    [
+        ("https://a.example/new year 2027.pdf", "https://a.example/new%20year%202027.pdf"),
+        ("  https://a.example/x  ", "https://a.example/x"),
+        ("https://a.example/x\u200b", "https://a.example/x"),
+        ("\ufeffhttps://a.example/x\u2060", "https://a.example/x"),
+        ("https://a.exam\u00adple/x", "https://a.example/x"),
+        ("https://a.example/?a=1\n     &amp;b=2", "https://a.example/?a=1&b=2"),
+        ("https://a.example/全\u3000角", "https://a.example/全%E3%80%80角"),
+        ("https://a.example/\u00a0x", "https://a.example/%C2%A0x"),
+        ("https://a.example/\U0001f468\u200d\U0001f469", "https://a.example/\U0001f468%E2%80%8D\U0001f469"),
+        ("https://a.example/?n={{ contact.first_name }} {{ partner.code }}", "https://a.example/?n=%E6%81%B5%20JP0123"),
+    ],
+)
+@pytest.mark.parametrize("element", ['<mj-button href="{}">x</mj-button>', "<mj-text><a href='{}'>x</a></mj-text>"])
+def test_a_link_is_cleaned_of_what_was_pasted_with_it(element: str, written: str, target: str) -> None:
+    rendered = render(compiled(content=element.format(written)), context())
+
+    assert rendered.link_targets == {"link-1": target}
+
+
+def test_a_named_link_is_cleaned_alike() -> None:
+    files = templates(content='<mj-button href="{{ links.plans }}">x</mj-button>')
+
+    message = compile_message(files, "welcome", "ja", "email", {"plans": " https://a.example/a b\u200b?r={{ partner.code }}"})
+
+    assert render(message, context()).link_targets == {"plans": "https://a.example/a%20b?r=JP0123"}
+
+
+@pytest.mark.parametrize(
+    "written", ["https://", "https:///x", "https://a b.example/", "https://[x/", "https://a.example:port/", "ftp://a.example", "a.example"]
+)
+def test_a_link_that_leads_nowhere_is_refused_when_it_is_compiled(written: str) -> None:
+    with pytest.raises(TemplateRefused):
+        compiled(content=f'<mj-button href="{written}">x</mj-button>')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://mail.example/u/AbCdEfGhIjKlMnOpQrStUv",
+        "ご確認ください：https://mail.example/c/AbCdEfGhIjKlMnOpQrStUv/plans です",
+        "http://127.0.0.1:8000/o/AbCdEfGhIjKlMnOpQrStUv.gif",
+        "https://mail.example/t/key/u/AbCdEfGhIjKlMnOpQrStUv。",
+        '<a href="https://mail.example/u/AbCdEfGh&#73;jKlMnOpQrStUv">x</a>',
+    ],
+)
+@pytest.mark.parametrize("kind", ["text", "rich"])
+def test_a_link_of_another_person_is_refused_in_a_note(kind: str, text: str) -> None:
+    with pytest.raises(InvalidInput, match="to one person"):
+        sanitise_block(kind, text, 1000)
+
+
+@pytest.mark.parametrize(
+    "text", ["https://a.example/c/plans", "https://a.example/u/taro", "https://youtube.com/c/somebody", "a/c/b and/or c"]
+)
+def test_an_ordinary_link_is_kept_in_a_note(text: str) -> None:
+    assert sanitise_block("text", text, 1000) == text

@@ -97,6 +97,43 @@ def test_slots_with_quotes_and_comparisons_survive_the_markup_parsers() -> None:
     assert next(image for image in outline(rendered.html) if image.name == "img").attribute("alt") == "みらい証券　絵"
 
 
+@pytest.mark.parametrize(
+    ("content", "tag", "attribute", "shown"),
+    [
+        (
+            "<mj-text><span style='font-family:\"Hiragino Sans\",serif'>x</span></mj-text>",
+            "span",
+            "style",
+            'font-family:"Hiragino Sans",serif',
+        ),
+        ("<mj-image alt='The \"New Year\" offer' src='https://i.example/x' />", "img", "alt", 'The "New Year" offer'),
+        ("<mj-image alt=\"It's\" src='https://i.example/x' />", "img", "alt", "It's"),
+        (r'<mj-image alt="C:\\new\\table" src="https://i.example/x" />', "img", "alt", r"C:\\new\\table"),
+        ('<mj-image alt="one\n   two" src="https://i.example/x" />', "img", "alt", "one    two"),
+        ('<mj-image alt="one\ttwo" src="https://i.example/x" />', "img", "alt", "one two"),
+        ('<mj-image alt="1 &lt; 2 &amp; 3 > 2" src="https://i.example/x" />', "img", "alt", "1 < 2 & 3 > 2"),
+        ("<mj-image alt='{{ brand.name }} \"A\"' src='https://i.example/x' />", "img", "alt", 'みらい証券 "A"'),
+        ("<mj-image alt='x' src='https://i.example/\n  x' />", "img", "src", "https://i.example/x"),
+        (
+            "<mj-text><span title='\U0001f468\u200d\U0001f469　\"絵\"'>x</span></mj-text>",
+            "span",
+            "title",
+            '\U0001f468\u200d\U0001f469　"絵"',
+        ),
+    ],
+)
+def test_an_attribute_is_shown_as_it_was_written(content: str, tag: str, attribute: str, shown: str) -> None:
+    rendered = render(compiled(content=content), context())
+
+    assert [element.attribute(attribute) for element in outline(rendered.html) if element.name == tag] == [shown]
+
+
+def test_a_font_in_quotes_reaches_the_style() -> None:
+    rendered = render(compiled(content="<mj-text font-family='\"Hiragino Sans\", sans-serif'>x</mj-text>"), context())
+
+    assert any('"Hiragino Sans", sans-serif' in (element.attribute("style") or "") for element in outline(rendered.html))
+
+
 def test_style_that_looks_like_a_template_stays_style() -> None:
     files = templates() | {
         "welcome.ja.mjml": mjml("<mj-text>x</mj-text>").replace(
