@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import JSON, DateTime, Engine, event, make_url
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.engine import Connection, Dialect
+from sqlalchemy.engine import Connection, Dialect, ExceptionContext
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.types import TypeDecorator
@@ -118,7 +118,9 @@ def _make_engine(url: str) -> Engine:
     if not parsed.drivername.startswith("sqlite"):
         # In the server's own zone a time near the last day of the calendar cannot be read.
         in_utc = {"options": f"{parsed.query.get('options', '')} -c timezone=UTC".strip()}
-        return create_engine(url, pool_size=10, max_overflow=10, pool_pre_ping=True, hide_parameters=True, connect_args=in_utc)
+        engine = create_engine(url, pool_size=10, max_overflow=10, pool_pre_ping=True, hide_parameters=True, connect_args=in_utc)
+        event.listen(engine, "handle_error", _leave_out_values)
+        return engine
     in_memory = parsed.database in (None, "", ":memory:")
     if not in_memory:
         Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
@@ -129,6 +131,17 @@ def _make_engine(url: str) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _leave_out_values(context: ExceptionContext) -> None:
+    """Take the row out of an error of Postgres, which tells it under DETAIL: errors are logged, and rows hold addresses and tokens."""
+    found: Any = context.original_exception
+    main = getattr(getattr(found, "diag", None), "message_primary", None)
+    if main is None:
+        return
+    found.args = (main,)
+    if context.sqlalchemy_exception is not None:
+        context.sqlalchemy_exception.args = (f"({type(found).__module__}.{type(found).__qualname__}) {main}",)
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:

@@ -22,6 +22,7 @@ from distmark.segments.membership import update_memberships
 from distmark.sql import id_of
 
 MOST_ROWS = 500
+LONGEST_SEARCH, MOST_WORDS = 200, 10  # characters and words of a search that count; every word is looked for in every text
 FEWEST_PHONE_DIGITS = 3
 
 
@@ -128,7 +129,8 @@ def find_contacts(
     limit: int = 50,
     exclude_campaign_id: int | None = None,
 ) -> Page:
-    """Return the viewer's contacts, newest first, that contain every word of `text` in a name, mail address, phone, company or city.
+    """Return the viewer's contacts, newest first, that contain every word of `text` in a name, mail address, phone, company or city;
+    of a long text its first words count.
 
     A name is found by its reading, too, and by other spellings: 高橋 finds 髙橋, サトウ finds さとう (`distmark.contacts.search`).
     `after_id` is the `next_after` of the page before. Members of the campaign `exclude_campaign_id` are left out.
@@ -148,7 +150,7 @@ def find_contacts(
 
 def mentions(text: str) -> list[ColumnElement[bool]]:
     """Return the conditions that a contact contains every word of `text`, as in `find_contacts`; none for an empty text."""
-    return [_mentions(word) for word in search_words(text)]
+    return [_mentions(word) for word in search_words(text[:LONGEST_SEARCH])[:MOST_WORDS]]
 
 
 def _mentions(word: str) -> ColumnElement[bool]:

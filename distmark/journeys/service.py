@@ -28,8 +28,12 @@ _programs_lock = threading.Lock()
 def save_draft(session: Session, brand_id: int, source: Source, author_id: int | None, now: datetime) -> JourneyVersion:
     """Store the journey's text and return its version: the newest one if it says the same, else the open draft, else the next number.
 
-    DefinitionError when the text cannot be read, InvalidInput when it is written for another brand.
+    DefinitionError when the text cannot be read, InvalidInput when it is written for another brand or no database could keep it.
     """
+    if odd := next(
+        (name for name, content in {source.file: source.definition, **source.templates}.items() if "\0" in name + content), None
+    ):
+        raise InvalidInput(f"The file {odd!r} holds a null character, which cannot be kept; remove it.")
     definition = parse(source)
     brand = session.get_one(Brand, brand_id)
     if definition.brand != brand.key:

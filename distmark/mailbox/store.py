@@ -26,6 +26,7 @@ from distmark.clock import aware
 from distmark.errors import NotFound
 
 BUSY_SECONDS = 30.0
+LONGEST_SEARCH = 200  # characters; SQLite refuses a pattern of tens of thousands
 PAGE_SIZE = 50
 
 _MESSAGE_ID = re.compile(rb"^message-id:[ \t]*(?:\r?\n[ \t]+)?([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
@@ -385,7 +386,7 @@ def _where(conditions: Sequence[str]) -> str:
 
 
 def _containing(text: str) -> str:
-    escaped = re.sub(r"([%_\\])", r"\\\1", text)
+    escaped = re.sub(r"([%_\\])", r"\\\1", text[:LONGEST_SEARCH])
     return f"%{escaped}%"
 
 

@@ -57,7 +57,7 @@ def create_app(
         rehearse=rehearse,
         gather_facts=gather_facts,
     )
-    app.add_middleware(Guard, secure=settings.secure_cookies)
+    app.add_middleware(Guard, secure=settings.secure_cookies, answer=errors.answer)
     app.mount("/static", Static(directory=STATIC), name="static")
     for router in PAGES:
         app.include_router(router)
@@ -73,4 +73,3 @@ def _answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(DistmarkError, errors.on_domain_error)
     app.add_exception_handler(HTTPException, errors.on_http_error)
     app.add_exception_handler(RequestValidationError, errors.on_validation_error)
-    app.add_exception_handler(Exception, errors.on_unexpected_error)

@@ -41,7 +41,7 @@ async def on_domain_error(request: Request, error: Exception) -> Response:
         return _to_sign_in(request)
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
     if status == 500:
-        log.error("failed", exc_info=error, extra={"request_id": _id(request)})
+        log.error("failed, number %s", _id(request), exc_info=error)
     response = answer(request, status, error if status not in (404, 429, 500) else None)
     if isinstance(error, TooManySignIns):
         response.headers["retry-after"] = str(error.seconds)
@@ -62,12 +62,6 @@ async def on_validation_error(request: Request, error: Exception) -> Response:
     return answer(request, 422 if _is_api(request) else 404)
 
 
-async def on_unexpected_error(request: Request, error: Exception) -> Response:
-    """Answer a fault of ours. The log has the traceback beside the request's id, and the page shows that id."""
-    log.error("fault", exc_info=error, extra={"request_id": _id(request)})
-    return answer(request, 500)
-
-
 def answer(request: Request, status: int, error: Exception | None = None) -> Response:
     """Return the error as JSON under /api/, as a notice to htmx, else as a page."""
     title, advice = TEXTS[status]
@@ -80,7 +74,7 @@ def answer(request: Request, status: int, error: Exception | None = None) -> Res
         response = guest.page("fault_notice.html" if partial else "fault.html", status=status, **values)
     except Exception:
         # The database itself may be down: then a bare text is better than no answer.
-        log.exception("no page for an error", extra={"request_id": _id(request)})
+        log.exception("no page for an error, number %s", _id(request))
         return PlainTextResponse(f"{title}. {advice} {_id(request)}", status_code=status)
     if partial:
         response.headers["hx-retarget"] = "#notices"

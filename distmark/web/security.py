@@ -2,10 +2,13 @@
 
 import logging
 import secrets
-from urllib.parse import urlsplit
+from collections.abc import Callable
+from urllib.parse import unquote_plus, urlsplit
 
 from fastapi import Request
+from fastapi.responses import Response
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from distmark.clock import stopwatch
@@ -33,6 +36,7 @@ CROSS_SITE_WELCOME = frozenset(
     {"unsubscribe_now", "post_event", "post_events", "post_enrollments", "post_pause", "post_resume", "post_stop", "post_drain"}
 )
 MAX_BODY_BYTES = 32 * 1024 * 1024
+LONGEST_LENGTH = 16  # digits of a content-length
 
 log = logging.getLogger("distmark.web")
 
@@ -56,11 +60,16 @@ def refuse_cross_site(request: Request) -> None:
 
 
 class Guard:
-    """The ASGI middleware that gives each request an id, limits its body, adds the security headers, and logs it without its query."""
+    """The ASGI middleware that gives each request an id, limits its body, adds the security headers, and logs it without its query.
 
-    def __init__(self, app: ASGIApp, *, secure: bool) -> None:
+    A request with a null character outside its body, which no database keeps, is answered as an address that does not exist. A fault of
+    ours is answered here too, so that its page has the headers. `answer` makes the page of a status.
+    """
+
+    def __init__(self, app: ASGIApp, *, secure: bool, answer: Callable[[Request, int], Response]) -> None:
         self.app = app
         self.secure = secure
+        self.answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -73,13 +82,22 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                scope["state"]["distmark.begun"] = True
                 self._add_headers(MutableHeaders(scope=message), scope)
             await send(message)
 
         if _declared_bytes(scope) > MAX_BODY_BYTES:
             await _too_large(guarded)
+        elif _holds_null(Request(scope)):
+            await self.answer(Request(scope), 404)(scope, receive, guarded)
         else:
-            await self.app(scope, _bounded(receive), guarded)
+            try:
+                await self.app(scope, bounded(receive, MAX_BODY_BYTES), guarded)
+            except Exception as error:
+                log.error("fault, number %s", scope["state"]["request_id"], exc_info=error)
+                if "distmark.begun" in scope["state"]:
+                    raise
+                await self.answer(Request(scope), 500)(scope, receive, guarded)
         log.info(
             "request",
             extra={
@@ -103,20 +121,34 @@ class Guard:
 
 def _declared_bytes(scope: Scope) -> int:
     length = Headers(scope=scope).get("content-length", "0")
-    return int(length) if length.isdigit() else 0
+    if not (length.isascii() and length.isdecimal()):
+        return 0
+    return int(length) if len(length) < LONGEST_LENGTH else MAX_BODY_BYTES + 1
 
 
-def _bounded(receive: Receive) -> Receive:
-    """Return `receive` with a limit: a body that grows beyond it ends as if the client had disconnected."""
+def bounded(receive: Receive, most_bytes: int) -> Receive:
+    """Return `receive` with a limit: a body that grows beyond it is answered by 413 and read no further."""
     seen = 0
 
-    async def bounded() -> Message:
+    async def receive_bounded() -> Message:
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
-        return {"type": "http.disconnect"} if seen > MAX_BODY_BYTES else message
+        if seen > most_bytes:
+            raise HTTPException(413)
+        return message
 
-    return bounded
+    return receive_bounded
+
+
+def _holds_null(request: Request) -> bool:
+    texts = (
+        request.scope["path"],
+        unquote_plus(request.scope["query_string"].decode("latin-1")),
+        *request.cookies,
+        *request.cookies.values(),
+    )
+    return any("\0" in text for text in texts)
 
 
 async def _too_large(send: Send) -> None:

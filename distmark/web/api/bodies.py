@@ -10,16 +10,25 @@ from pydantic import Field, ValidationError
 from pydantic_core import from_json
 
 from distmark.entries.api_calls import InvalidCall, Problem
+from distmark.partners.model import Viewer
+from distmark.web.api.viewer import api_viewer
+from distmark.web.ids import LARGEST_ID
+from distmark.web.security import bounded
 
-LARGEST_ID = 2**31 - 1
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID, strict=True)]
 Email = Annotated[str, Field(min_length=3, max_length=254)]
 LONGEST_KEY = 200  # characters of an idempotency key, or of an event's key
 
 
-async def _read_body(request: Request) -> bytes:
-    """Return the request's body unparsed: the views parse it themselves, to answer with the place of every problem."""
-    return await request.body()
+MOST_BODY_BYTES = 8 * 1024 * 1024
+
+
+async def _read_body(request: Request, viewer: Viewer = api_viewer) -> bytes:
+    """Return the request's body unparsed: the views parse it themselves, to answer with the place of every problem.
+
+    A body is read for the holder of a token only, and 413 as soon as it grows too large.
+    """
+    return await Request(request.scope, bounded(request.receive, MOST_BODY_BYTES)).body()
 
 
 raw_body: Any = Depends(_read_body)

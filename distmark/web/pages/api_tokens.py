@@ -12,6 +12,7 @@ from distmark.sql import id_of
 from distmark.web import errors
 from distmark.web.forms import posted_form, text
 from distmark.web.i18n import N_
+from distmark.web.ids import Id
 from distmark.web.permissions import needs
 from distmark.web.visit import Visit
 
@@ -42,7 +43,7 @@ def create_access(visit: Visit = needs(Permission.use_api), form: FormData = pos
 
 
 @router.post("/access/{token_id}/revoke")
-def revoke_access(token_id: int, visit: Visit = needs(Permission.use_api)) -> Response:
+def revoke_access(token_id: Id, visit: Visit = needs(Permission.use_api)) -> Response:
     """Revoke a token."""
     with visit.writing() as session:
         name = revoke_token(session, visit.viewer, token_id, visit.now).name

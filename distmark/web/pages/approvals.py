@@ -19,6 +19,7 @@ from distmark.sql import id_of
 from distmark.web import errors
 from distmark.web.forms import posted_form, text
 from distmark.web.i18n import N_
+from distmark.web.ids import Id
 from distmark.web.pages.journeys import changes_between
 from distmark.web.permissions import needs
 from distmark.web.sample_preview import render_sample, samples_of
@@ -38,7 +39,7 @@ def approval_list(visit: Visit = needs(Permission.approve_journeys)) -> Response
 
 
 @router.get("/approvals/{version_id}")
-def approval_page(version_id: int, visit: Visit = needs(Permission.approve_journeys)) -> Response:
+def approval_page(version_id: Id, visit: Visit = needs(Permission.approve_journeys)) -> Response:
     """Show the version beside the one that contacts enter now: the changes, and every message old and new."""
     return _page(visit, version_id)
 
@@ -107,7 +108,7 @@ def _subject(visit: Visit, version: JourneyVersion | None, message: str, lang: s
 
 
 @router.post("/approvals/{version_id}/approve")
-def approve(version_id: int, visit: Visit = needs(Permission.approve_journeys), form: FormData = posted_form) -> Response:
+def approve(version_id: Id, visit: Visit = needs(Permission.approve_journeys), form: FormData = posted_form) -> Response:
     """Approve this version."""
     with visit.writing() as session:
         compliance.approve(session, visit.viewer, version_id, text(form, "note"), visit.now, text(form, "shown"))
@@ -115,7 +116,7 @@ def approve(version_id: int, visit: Visit = needs(Permission.approve_journeys), 
 
 
 @router.post("/approvals/{version_id}/send-back")
-def send_back(version_id: int, visit: Visit = needs(Permission.approve_journeys), form: FormData = posted_form) -> Response:
+def send_back(version_id: Id, visit: Visit = needs(Permission.approve_journeys), form: FormData = posted_form) -> Response:
     """Send the version back to its author with a reason."""
     try:
         with visit.writing() as session:

@@ -15,6 +15,7 @@ from distmark.sql import id_of
 from distmark.web import errors
 from distmark.web.forms import numbers, posted_form, ranges, text
 from distmark.web.i18n import N_
+from distmark.web.ids import Id
 from distmark.web.pages.campaigns import campaign_context
 from distmark.web.pages.contacts import FIELDS, contact_written, record_agreement
 from distmark.web.permissions import needs
@@ -25,7 +26,7 @@ ROWS = 50
 
 
 @router.get("/campaigns/{campaign_id}/people")
-def people_page(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), q: str = "", after: int | None = None) -> Response:
+def people_page(campaign_id: Id, visit: Visit = needs(Permission.enrol_contacts), q: str = "", after: Id | None = None) -> Response:
     """Show the viewer's contacts that are not in the campaign yet, and a form for a new contact."""
     return _page(visit, campaign_id, q=q, after=after)
 
@@ -58,7 +59,7 @@ def _page(
 
 
 @router.post("/campaigns/{campaign_id}/people")
-def add_people(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
+def add_people(campaign_id: Id, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
     """Add the ticked contacts to the campaign; nothing is sent yet."""
     chosen = numbers(form, "contact")
     with visit.writing() as session:
@@ -75,7 +76,7 @@ def send_address(campaign_id: int, member_ids: Collection[int]) -> str:
 
 
 @router.post("/campaigns/{campaign_id}/people/new")
-def add_new(campaign_id: int, visit: Visit = needs(Permission.write_contacts), form: FormData = posted_form) -> Response:
+def add_new(campaign_id: Id, visit: Visit = needs(Permission.write_contacts), form: FormData = posted_form) -> Response:
     """Create a contact with the ground for writing to it, and add it to the campaign."""
     values = {name: text(form, name) for name in (*FIELDS, "ground")}
     try:

@@ -39,6 +39,7 @@ from distmark.sql import id_of
 from distmark.web import errors
 from distmark.web.forms import numbers, posted_form, text, whole_ranges
 from distmark.web.i18n import N_
+from distmark.web.ids import Id, chosen_id
 from distmark.web.labels import MEMBER, QUEUED, VERDICT
 from distmark.web.mail_frame import mail_document
 from distmark.web.permissions import needs
@@ -113,7 +114,7 @@ def create_campaign(visit: Visit = needs(Permission.publish_campaigns), form: Fo
     values = {name: text(form, name) for name in ("journey", "key", "name", "partner")}
     try:
         with visit.writing() as session:
-            partner_id = int(values["partner"]) if values["partner"].isdigit() else None
+            partner_id = chosen_id(values["partner"])
             row = campaigns.create_campaign(
                 session, visit.viewer, values["journey"], values["key"], values["name"], visit.now, partner_id=partner_id
             )
@@ -134,12 +135,12 @@ def _new_page(visit: Visit, values: Mapping[str, str], wrong: str, status: int =
 
 @router.get("/campaigns/{campaign_id}")
 def campaign_page(
-    campaign_id: int,
+    campaign_id: Id,
     visit: Visit = needs(Permission.see_campaigns),
     status: str = "",
     q: str = "",
-    after: int | None = None,
-    contact: int | None = None,
+    after: Id | None = None,
+    contact: Id | None = None,
     step: str = "",
     lang: str = "",
 ) -> Response:
@@ -329,8 +330,8 @@ def _first_message_time(
 
 @router.get("/campaigns/{campaign_id}/preview.html")
 def preview_frame(
-    campaign_id: int,
-    contact: int,
+    campaign_id: Id,
+    contact: Id,
     step: str,
     visit: Visit = needs(Permission.see_campaigns),
     lang: str = "",
@@ -345,7 +346,7 @@ def preview_frame(
 
 
 @router.post("/campaigns/{campaign_id}/blocks")
-def save_blocks(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
+def save_blocks(campaign_id: Id, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
     """Save the partner's texts of the editable blocks, for one member or for all members, and show the preview again."""
     contact_id = next(iter(numbers(form, "contact")), 0)
     step_id, lang, everybody = text(form, "step"), text(form, "lang"), text(form, "for") == "all"
@@ -368,7 +369,7 @@ def save_blocks(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts
 
 
 @router.post("/campaigns/{campaign_id}/decide")
-def decide(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
+def decide(campaign_id: Id, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
     """Leave the ticked members out, or take them back."""
     act = DECISIONS.get(text(form, "action"))
     with visit.writing() as session:
@@ -398,7 +399,7 @@ class SendPreview:
 
 
 @router.get("/campaigns/{campaign_id}/send")
-def confirm_page(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts)) -> Response:
+def confirm_page(campaign_id: Id, visit: Visit = needs(Permission.enrol_contacts)) -> Response:
     """Show who begins, when the first message goes out, and which contacts are left out and why; nothing is sent yet.
 
     The address names the members; without any named it is about everybody who waits.
@@ -453,7 +454,7 @@ def _send_preview(session: Session, visit: Visit, context: CampaignContext, memb
 
 
 @router.post("/campaigns/{campaign_id}/cohort")
-def set_cohort(campaign_id: int, visit: Visit = needs(Permission.see_campaigns), form: FormData = posted_form) -> Response:
+def set_cohort(campaign_id: Id, visit: Visit = needs(Permission.see_campaigns), form: FormData = posted_form) -> Response:
     """Set how many contacts one run carries, before anything is sent."""
     many = next(iter(numbers(form, "contacts_per_run")), 0)
     with visit.writing() as session:
@@ -486,7 +487,7 @@ def _cohort_choice(session: Session, visit: Visit, campaign: Campaign, members: 
 
 
 @router.post("/campaigns/{campaign_id}/send")
-def send(campaign_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
+def send(campaign_id: Id, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
     """Enrol exactly the confirmed contacts, or none when one of them cannot begin any more; a second press enrols no contact twice."""
     confirmed = numbers(form, "contact")
     if len(confirmed) > SEND_AT_ONCE:

@@ -36,6 +36,7 @@ from distmark.tasks import service
 from distmark.web import errors
 from distmark.web.forms import numbers, posted_form, text, upload
 from distmark.web.i18n import N_, phone_number
+from distmark.web.ids import Id, chosen_id, read_id
 from distmark.web.labels import GROUND
 from distmark.web.pages.contact_timeline import timeline_of
 from distmark.web.permissions import needs
@@ -51,7 +52,7 @@ UPLOAD_SECONDS = 3600
 
 
 @router.get("/contacts")
-def contact_list(visit: Visit = needs(Permission.see_contacts), q: str = "", after: int | None = None) -> Response:
+def contact_list(visit: Visit = needs(Permission.see_contacts), q: str = "", after: Id | None = None) -> Response:
     """List the viewer's contacts, newest first."""
     with visit.reading() as session:
         found = contacts.find_contacts(session, visit.viewer, q, after, ROWS)
@@ -80,7 +81,7 @@ def create_contact(visit: Visit = needs(Permission.write_contacts), form: FormDa
     try:
         with visit.writing() as session:
             written = contact_written({name: value for name, value in values.items() if value})
-            partner_id = int(values["partner"]) if values["partner"].isdigit() else None
+            partner_id = chosen_id(values["partner"])
             contact = contacts.create_contact(session, visit.viewer, written, visit.now, partner_id)
             record_agreement(session, visit, contact, values["ground"])
             contact_id = contact.id
@@ -160,7 +161,7 @@ def _import_page(
 def import_file(visit: Visit = needs(Permission.write_contacts), form: FormData = posted_form) -> Response:
     """Show what importing the file would do with each line; with the token from that page, import the file."""
     partner, ground = text(form, "partner"), text(form, "ground")
-    partner_id = visit.viewer.partner_id or (int(partner) if partner.isdigit() else 0)
+    partner_id = visit.viewer.partner_id or read_id(partner) or 0
     try:
         if text(form, "token"):
             return _import_now(visit, text(form, "token"), partner_id, ground)
@@ -218,7 +219,7 @@ def _stored_upload(visit: Visit, token: str) -> tuple[str, Path]:
 
 
 @router.get("/contacts/{contact_id}")
-def contact_page(contact_id: int, visit: Visit = needs(Permission.see_contacts)) -> Response:
+def contact_page(contact_id: Id, visit: Visit = needs(Permission.see_contacts)) -> Response:
     """Show the contact: its consents and suppressions, its enrollments with their status, its tasks and its timeline."""
     with visit.reading() as session:
         contact = contacts.get_contact(session, visit.viewer, contact_id)
@@ -242,7 +243,7 @@ def contact_page(contact_id: int, visit: Visit = needs(Permission.see_contacts))
 
 
 @router.get("/contacts/{contact_id}/edit")
-def edit_page(contact_id: int, visit: Visit = needs(Permission.write_contacts)) -> Response:
+def edit_page(contact_id: Id, visit: Visit = needs(Permission.write_contacts)) -> Response:
     """Show the form with the contact's present fields."""
     with visit.reading() as session:
         contact = contacts.get_contact(session, visit.viewer, contact_id)
@@ -253,7 +254,7 @@ def edit_page(contact_id: int, visit: Visit = needs(Permission.write_contacts)) 
 
 
 @router.post("/contacts/{contact_id}/edit")
-def edit_contact(contact_id: int, visit: Visit = needs(Permission.write_contacts), form: FormData = posted_form) -> Response:
+def edit_contact(contact_id: Id, visit: Visit = needs(Permission.write_contacts), form: FormData = posted_form) -> Response:
     """Change the contact's fields; its consents stay as they are."""
     values = {name: text(form, name) for name in FIELDS}
     try:
@@ -268,7 +269,7 @@ def edit_contact(contact_id: int, visit: Visit = needs(Permission.write_contacts
 
 
 @router.post("/contacts/{contact_id}/consent")
-def record_consent(contact_id: int, visit: Visit = needs(Permission.write_contacts), form: FormData = posted_form) -> Response:
+def record_consent(contact_id: Id, visit: Visit = needs(Permission.write_contacts), form: FormData = posted_form) -> Response:
     """Record the contact's consent, or its refusal of further messages."""
     with visit.writing() as session:
         contact = contacts.get_contact(session, visit.viewer, contact_id)
@@ -284,7 +285,7 @@ def record_consent(contact_id: int, visit: Visit = needs(Permission.write_contac
 
 
 @router.post("/contacts/{contact_id}/stop")
-def stop_journeys(contact_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
+def stop_journeys(contact_id: Id, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
     """Stop, pause or resume the chosen enrollments of this contact."""
     action, chosen = text(form, "action"), numbers(form, "enrollment")
     with visit.writing() as session:

@@ -30,8 +30,9 @@ from distmark.partners.service import get_partner, names_of_users, partners_of
 from distmark.partners.table import Partner
 from distmark.sql import id_of
 from distmark.web import errors
-from distmark.web.forms import LONGEST_NUMBER, posted_form, text
+from distmark.web.forms import posted_form, text
 from distmark.web.i18n import N_, person_name
+from distmark.web.ids import Id, chosen_id
 from distmark.web.permissions import needs
 from distmark.web.status_text import step_name
 from distmark.web.visit import Visit
@@ -153,12 +154,12 @@ def _partner(visit: Visit, partner_id: int) -> FindSubject:
 
 def _narrowed_to_partner(visit: Visit, find: FindSubject) -> FindSubject:
     """Return the subject, narrowed to one partner when the address names it: ?partner=ID."""
-    partner_id = visit.request.query_params.get("partner", "")
-    if not (partner_id.isascii() and partner_id.isdecimal() and len(partner_id) < LONGEST_NUMBER) or visit.viewer.partner_id is not None:
+    partner_id = chosen_id(visit.request.query_params.get("partner", ""))
+    if partner_id is None or visit.viewer.partner_id is not None:
         return find
 
     def narrowed(session: Session) -> ControlSubject:
-        subject, partner = find(session), get_partner(session, visit.viewer, int(partner_id))
+        subject, partner = find(session), get_partner(session, visit.viewer, partner_id)
         name = visit.gettext(N_("%(name)s, only of %(partner)s"), name=subject.name, partner=partner.name)
         scope = replace(subject.scope, partner_id=partner.id)
         return replace(subject, scope=scope, name=name, path=f"{subject.path}?partner={partner.id}", marked_paused=False)
@@ -182,49 +183,49 @@ def control_journey(key: str, visit: Visit = needs(Permission.publish_campaigns)
 
 
 @router.get("/journeys/{key}/{number}/control")
-def version_control(key: str, number: int, visit: Visit = needs(Permission.see_journeys)) -> Response:
+def version_control(key: str, number: Id, visit: Visit = needs(Permission.see_journeys)) -> Response:
     """Show the control page of one version of a journey."""
     return _page(visit, _narrowed_to_partner(visit, _version(visit, key, number)))
 
 
 @router.post("/journeys/{key}/{number}/control")
-def control_version(key: str, number: int, visit: Visit = needs(Permission.publish_campaigns), form: FormData = posted_form) -> Response:
+def control_version(key: str, number: Id, visit: Visit = needs(Permission.publish_campaigns), form: FormData = posted_form) -> Response:
     """Pause, resume, drain or stop one version of a journey."""
     return _act(visit, _narrowed_to_partner(visit, _version(visit, key, number)), form)
 
 
 @router.get("/campaigns/{campaign_id}/control")
-def campaign_control(campaign_id: int, visit: Visit = needs(Permission.see_campaigns)) -> Response:
+def campaign_control(campaign_id: Id, visit: Visit = needs(Permission.see_campaigns)) -> Response:
     """Show the control page of a campaign; users of a partner see their own part of it."""
     return _page(visit, _narrowed_to_partner(visit, _campaign(visit, campaign_id)))
 
 
 @router.post("/campaigns/{campaign_id}/control")
-def control_campaign(campaign_id: int, visit: Visit = needs(Permission.see_campaigns), form: FormData = posted_form) -> Response:
+def control_campaign(campaign_id: Id, visit: Visit = needs(Permission.see_campaigns), form: FormData = posted_form) -> Response:
     """Pause, resume, drain or stop a campaign: users of the brand act on all of it, users of a partner on their own part."""
     return _act(visit, _narrowed_to_partner(visit, _campaign(visit, campaign_id)), form)
 
 
 @router.get("/contacts/{contact_id}/control")
-def contact_control(contact_id: int, visit: Visit = needs(Permission.see_contacts)) -> Response:
+def contact_control(contact_id: Id, visit: Visit = needs(Permission.see_contacts)) -> Response:
     """Show the control page of a contact in all journeys."""
     return _page(visit, _narrowed_to_partner(visit, _contact(visit, contact_id)))
 
 
 @router.post("/contacts/{contact_id}/control")
-def control_contact(contact_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
+def control_contact(contact_id: Id, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
     """Pause, resume, drain or stop a contact in all journeys."""
     return _act(visit, _narrowed_to_partner(visit, _contact(visit, contact_id)), form)
 
 
 @router.get("/enrollments/{enrollment_id}/control")
-def enrollment_control(enrollment_id: int, visit: Visit = needs(Permission.see_contacts)) -> Response:
+def enrollment_control(enrollment_id: Id, visit: Visit = needs(Permission.see_contacts)) -> Response:
     """Show the control page of one enrollment."""
     return _page(visit, _enrollment(visit, enrollment_id))
 
 
 @router.post("/enrollments/{enrollment_id}/control")
-def control_enrollment(enrollment_id: int, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
+def control_enrollment(enrollment_id: Id, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
     """Pause, resume or stop one enrollment."""
     return _act(visit, _enrollment(visit, enrollment_id), form)
 
@@ -241,13 +242,13 @@ def partner_list(visit: Visit = needs(Permission.see_campaigns)) -> Response:
 
 
 @router.get("/partners/{partner_id}/control")
-def partner_control(partner_id: int, visit: Visit = needs(Permission.see_campaigns)) -> Response:
+def partner_control(partner_id: Id, visit: Visit = needs(Permission.see_campaigns)) -> Response:
     """Show the control page of a partner."""
     return _page(visit, _partner(visit, partner_id))
 
 
 @router.post("/partners/{partner_id}/control")
-def control_partner(partner_id: int, visit: Visit = needs(Permission.see_campaigns), form: FormData = posted_form) -> Response:
+def control_partner(partner_id: Id, visit: Visit = needs(Permission.see_campaigns), form: FormData = posted_form) -> Response:
     """Pause, resume, drain or stop all enrollments of a partner; users of a partner may act on their own partner."""
     return _act(visit, _partner(visit, partner_id), form)
 

@@ -15,6 +15,7 @@ from distmark.partners.model import Permission
 from distmark.partners.service import names_of_users
 from distmark.web.forms import posted_form, text
 from distmark.web.i18n import N_
+from distmark.web.ids import Id
 from distmark.web.labels import Label
 from distmark.web.permissions import needs
 from distmark.web.status_text import step_name
@@ -140,7 +141,7 @@ def _arm_row(experiment: ExperimentShown, arm: ArmNumbers, visit: Visit) -> ArmR
 
 @router.post("/journeys/{key}/{number}/splits/{step_id}")
 def choose(
-    key: str, number: int, step_id: str, visit: Visit = needs(Permission.register_journeys), form: FormData = posted_form
+    key: str, number: Id, step_id: str, visit: Visit = needs(Permission.register_journeys), form: FormData = posted_form
 ) -> Response:
     """Make an arm the winner: contacts that wait, and all later ones, take it."""
     with visit.writing() as session:

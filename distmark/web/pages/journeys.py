@@ -37,6 +37,7 @@ from distmark.sql import id_of
 from distmark.web import charts, errors
 from distmark.web.forms import posted_form, text
 from distmark.web.i18n import N_
+from distmark.web.ids import Id
 from distmark.web.mail_frame import mail_document
 from distmark.web.pages import experiments
 from distmark.web.pages.results import left_of, sentence_of, step_rows, worst_of
@@ -88,7 +89,7 @@ def store_new(visit: Visit = needs(Permission.write_journeys), form: FormData = 
 
 
 @router.get("/journeys/{key}")
-def journey_page(key: str, visit: Visit = needs(Permission.see_journeys), v: int | None = None) -> Response:
+def journey_page(key: str, visit: Visit = needs(Permission.see_journeys), v: Id | None = None) -> Response:
     """Show the journey: its diagram with numbers, its results, and its versions; `v` chooses a version other than the published one."""
     with visit.reading() as session:
         journey = journeys.get_journey(session, visit.viewer, key)
@@ -157,7 +158,7 @@ def _version_of(versions: Sequence[JourneyVersion], number: int | None) -> Journ
 
 
 @router.get("/journeys/{key}/edit")
-def edit_journey(key: str, visit: Visit = needs(Permission.write_journeys), v: int | None = None) -> Response:
+def edit_journey(key: str, visit: Visit = needs(Permission.write_journeys), v: Id | None = None) -> Response:
     """Show the editor with a version's definition; saving it makes a new draft, or changes the open draft."""
     with visit.reading() as session:
         journey = journeys.get_journey(session, visit.viewer, key)
@@ -244,7 +245,7 @@ def _lines_around(content: str, line: int) -> tuple[tuple[int, str], ...]:
 
 
 @router.get("/journeys/{key}/{number}/messages")
-def messages_page(key: str, number: int, visit: Visit = needs(Permission.see_journeys), message: str = "", lang: str = "") -> Response:
+def messages_page(key: str, number: Id, visit: Visit = needs(Permission.see_journeys), message: str = "", lang: str = "") -> Response:
     """Show the messages of a version in each language, rendered for a made-up contact."""
     with visit.reading() as session:
         journey = journeys.get_journey(session, visit.viewer, key)
@@ -274,7 +275,7 @@ def messages_page(key: str, number: int, visit: Visit = needs(Permission.see_jou
 
 @router.get("/journeys/{key}/{number}/message.html")
 def message_frame(
-    key: str, number: int, message: str, lang: str, visit: Visit = needs(Permission.see_journeys), images: bool = False
+    key: str, number: Id, message: str, lang: str, visit: Visit = needs(Permission.see_journeys), images: bool = False
 ) -> Response:
     """Return one message of a version, for the sandboxed frame."""
     with visit.reading() as session:
@@ -288,7 +289,7 @@ def message_frame(
 
 
 @router.post("/journeys/versions/{version_id}/submit")
-def submit(version_id: int, visit: Visit = needs(Permission.write_journeys), form: FormData = posted_form) -> Response:
+def submit(version_id: Id, visit: Visit = needs(Permission.write_journeys), form: FormData = posted_form) -> Response:
     """Submit the version for approval; one with errors is not submitted, and the editor shows them."""
     key, number = _address_of(visit, version_id)
     try:
@@ -304,7 +305,7 @@ def submit(version_id: int, visit: Visit = needs(Permission.write_journeys), for
 
 
 @router.post("/journeys/versions/{version_id}/register")
-def register(version_id: int, visit: Visit = needs(Permission.register_journeys)) -> Response:
+def register(version_id: Id, visit: Visit = needs(Permission.register_journeys)) -> Response:
     """Register the approved version with Prefect, so that contacts can enter it; while Prefect is down nothing changes."""
     key, number = _address_of(visit, version_id)
     if visit.site.register is None:
@@ -314,7 +315,7 @@ def register(version_id: int, visit: Visit = needs(Permission.register_journeys)
 
 
 @router.post("/journeys/versions/{version_id}/retire")
-def retire(version_id: int, visit: Visit = needs(Permission.register_journeys)) -> Response:
+def retire(version_id: Id, visit: Visit = needs(Permission.register_journeys)) -> Response:
     """Retire the version: no contact enters it any more, and its live enrollments go on to their end."""
     key, number = _address_of(visit, version_id)
     with visit.writing() as session:
@@ -329,7 +330,7 @@ def _address_of(visit: Visit, version_id: int) -> tuple[str, int]:
 
 
 @router.get("/journeys/{key}/compare")
-def compare(key: str, old: int, new: int, visit: Visit = needs(Permission.see_journeys)) -> Response:
+def compare(key: str, old: Id, new: Id, visit: Visit = needs(Permission.see_journeys)) -> Response:
     """Show the changes between two versions."""
     with visit.reading() as session:
         journey = journeys.get_journey(session, visit.viewer, key)

@@ -4,6 +4,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from distmark.mailbox.store import MailboxStore, MessageKind
+from distmark.web.ids import Id
 from distmark.web.mail_frame import mail_document
 from distmark.web.permissions import signed_in
 from distmark.web.visit import Visit
@@ -13,7 +14,7 @@ ROWS = 30
 
 
 @router.get("/mailbox")
-def mailbox_list(visit: Visit = signed_in, q: str = "", before: int | None = None, kind: str = "") -> Response:
+def mailbox_list(visit: Visit = signed_in, q: str = "", before: Id | None = None, kind: str = "") -> Response:
     """List the caught messages, newest first; the open page reloads the list by itself."""
     chosen = MessageKind(kind) if kind in set(MessageKind) else None
     store = _store(visit)
@@ -27,7 +28,7 @@ def mailbox_list(visit: Visit = signed_in, q: str = "", before: int | None = Non
 
 
 @router.get("/mailbox/{item_id}")
-def mailbox_page(item_id: int, visit: Visit = signed_in, part: str = "html") -> Response:
+def mailbox_page(item_id: Id, visit: Visit = signed_in, part: str = "html") -> Response:
     """Show one message: as HTML in a sandboxed frame, as text, or raw."""
     store = _store(visit)
     try:
@@ -42,7 +43,7 @@ def mailbox_page(item_id: int, visit: Visit = signed_in, part: str = "html") -> 
 
 
 @router.get("/mailbox/{item_id}/message.html")
-def mailbox_frame(item_id: int, visit: Visit = signed_in, images: bool = False) -> Response:
+def mailbox_frame(item_id: Id, visit: Visit = signed_in, images: bool = False) -> Response:
     """Return the mail, for the sandboxed frame."""
     store = _store(visit)
     try:

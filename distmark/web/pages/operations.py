@@ -28,6 +28,7 @@ from distmark.sql import id_of
 from distmark.web import charts
 from distmark.web.forms import numbers, posted_form, text
 from distmark.web.i18n import N_, Translator
+from distmark.web.ids import Id
 from distmark.web.permissions import needs
 from distmark.web.status_text import rule_text, step_name
 from distmark.web.visit import Visit
@@ -137,7 +138,7 @@ class Overview:
 
 
 @router.get("/operations")
-def operations_page(visit: Visit = needs(PERMISSION), after: str = "", parked: int | None = None, uncertain: int | None = None) -> Response:
+def operations_page(visit: Visit = needs(PERMISSION), after: str = "", parked: Id | None = None, uncertain: Id | None = None) -> Response:
     """Show the brand's journeys, alarms, parked enrollments and uncertain messages; the open page reloads by itself."""
     with visit.reading() as session:
         names = _display_names(session, visit)

@@ -16,8 +16,9 @@ from distmark.errors import InvalidInput, NotFound
 from distmark.partners.model import Permission
 from distmark.partners.service import partners_of
 from distmark.web import errors
-from distmark.web.forms import LONGEST_NUMBER, posted_form, text
+from distmark.web.forms import posted_form, text
 from distmark.web.i18n import N_
+from distmark.web.ids import LONGEST_SHOWN, read_id
 from distmark.web.permissions import needs
 from distmark.web.visit import Visit
 
@@ -127,7 +128,7 @@ def _scope(value: str) -> RateScope:
 
 
 def _number(value: str) -> int:
-    plain = value.replace(",", "").strip()
-    if not (plain.isascii() and plain.isdecimal() and len(plain) < LONGEST_NUMBER):
-        raise InvalidInput(f'The number "{value}" cannot be read; write a whole number such as 1000.')
-    return int(plain)
+    found = read_id(value.replace(",", "").strip())
+    if found is None:
+        raise InvalidInput(f'The number "{value[:LONGEST_SHOWN]}" cannot be read; write a whole number such as 1000.')
+    return found

@@ -37,6 +37,7 @@ from distmark.tasks.table import Task
 from distmark.web import errors
 from distmark.web.forms import posted_form, text
 from distmark.web.i18n import N_, Translator
+from distmark.web.ids import Id, chosen_id, read_id
 from distmark.web.labels import OUTCOME
 from distmark.web.pages.contact_timeline import TimelineLine, line_of_event, line_of_message, waiting_detail
 from distmark.web.permissions import needs
@@ -73,13 +74,13 @@ class RehearsalState:
 
 
 @router.get("/journeys/{key}/{number}/test")
-def rehearsal_form(key: str, number: int, visit: Visit = needs(Permission.see_journeys)) -> Response:
+def rehearsal_form(key: str, number: Id, visit: Visit = needs(Permission.see_journeys)) -> Response:
     """Show the form of a rehearsal: the seconds per wait, the language, the partner and the attributes."""
     return _form(visit, key, number)
 
 
 @router.post("/journeys/{key}/{number}/test")
-def begin_rehearsal(key: str, number: int, visit: Visit = needs(Permission.see_journeys), form: FormData = posted_form) -> Response:
+def begin_rehearsal(key: str, number: Id, visit: Visit = needs(Permission.see_journeys), form: FormData = posted_form) -> Response:
     """Begin a rehearsal and go to its page."""
     if visit.site.rehearse is None:
         raise Refused("This process cannot send messages, so it cannot test journeys; use the web process of the installation.")
@@ -228,17 +229,18 @@ def _attribute_fields(definition: JourneyDefinition, form: FormData | None, befo
 
 def _options(form: FormData, definition: JourneyDefinition) -> RehearsalOptions:
     seconds, partner, campaign = text(form, "seconds"), text(form, "partner"), text(form, "campaign")
-    if not (partner.isascii() and partner.isdigit()):
+    partner_id = read_id(partner)
+    if partner_id is None:
         raise InvalidInput("The partner is missing; choose in whose name the messages are written.")
     data: dict[str, Any] = {}
     for name, kind in {**definition.contact_fields, **definition.journey_fields}.items():
         value = text(form, f"data.{name}")
         data[name] = bool(value) if str(kind) == "bool" else value or None
     return RehearsalOptions(
-        partner_id=int(partner[:9]),
+        partner_id=partner_id,
         language=text(form, "language"),
-        seconds_per_wait=int(seconds[:4]) if seconds.isascii() and seconds.isdigit() else DEFAULT_SECONDS,
-        campaign_id=int(campaign[:9]) if campaign.isascii() and campaign.isdigit() else None,
+        seconds_per_wait=read_id(seconds) or DEFAULT_SECONDS,
+        campaign_id=chosen_id(campaign),
         has_phone=bool(text(form, "phone")),
         data=data,
     )

@@ -22,6 +22,7 @@ from distmark.sql import id_of
 from distmark.web import charts
 from distmark.web.charts import Series
 from distmark.web.i18n import N_
+from distmark.web.ids import Id
 from distmark.web.permissions import needs
 from distmark.web.status_text import step_name
 from distmark.web.visit import Visit
@@ -76,9 +77,9 @@ def _journeys(session: Session, visit: Visit) -> list[Journey]:
 def results_page(
     key: str,
     visit: Visit = needs(Permission.see_results),
-    version: int | None = None,
-    campaign: int | None = None,
-    days: int = 30,
+    version: Id | None = None,
+    campaign: Id | None = None,
+    days: Id = 30,
 ) -> Response:
     """Show the results of a journey, of one version or of one campaign."""
     days = days if days in DAYS else DAYS[1]

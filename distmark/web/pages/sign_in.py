@@ -7,7 +7,7 @@ from starlette.datastructures import FormData
 from distmark.errors import NotAllowed
 from distmark.partners import service as partners
 from distmark.web import i18n
-from distmark.web.forms import posted_form, text
+from distmark.web.forms import guest_form, text
 from distmark.web.i18n import N_
 from distmark.web.permissions import TooManySignIns, anyone
 from distmark.web.visit import LANGUAGE, Guest, local_path
@@ -25,7 +25,7 @@ def sign_in_page(guest: Guest = anyone, next: str = "/") -> Response:
 
 
 @router.post("/sign-in")
-def sign_in(guest: Guest = anyone, form: FormData = posted_form) -> Response:
+def sign_in(guest: Guest = anyone, form: FormData = guest_form) -> Response:
     """Sign in with mail address and password; a failure does not say which of the two is wrong."""
     email, to = text(form, "email"), local_path(text(form, "next") or "/")
     address = guest.request.client.host if guest.request.client else ""
@@ -65,7 +65,7 @@ def sign_out(guest: Guest = anyone) -> Response:
 
 
 @router.post("/language")
-def choose_language(guest: Guest = anyone, form: FormData = posted_form) -> Response:
+def choose_language(guest: Guest = anyone, form: FormData = guest_form) -> Response:
     """Set the language of this browser, and of the signed-in user; return to the same page."""
     language = text(form, "language")
     if language not in i18n.LANGUAGES:

@@ -11,7 +11,7 @@ from sqlmodel import Session
 from distmark.campaigns import service as campaigns
 from distmark.campaigns.table import Campaign, CampaignStatus
 from distmark.compliance import service as compliance
-from distmark.contacts.service import contacts_by_id
+from distmark.contacts.service import LONGEST_SEARCH, contacts_by_id
 from distmark.engagement.who_reacted import recent_reactions
 from distmark.enrollments.live_counts import live_by_campaign
 from distmark.entries.members import PendingMembers, pending_members_by_campaign
@@ -25,6 +25,7 @@ from distmark.sql import id_of
 from distmark.tasks import service
 from distmark.tasks.table import Task
 from distmark.web.i18n import N_
+from distmark.web.ids import Id
 from distmark.web.permissions import needs, signed_in
 from distmark.web.visit import Visit
 
@@ -68,7 +69,7 @@ def today(visit: Visit = signed_in, q: str = "") -> Response:
 
 
 @router.post("/tasks/{task_id}/done")
-def finish_task(task_id: int, visit: Visit = needs(Permission.see_contacts)) -> Response:
+def finish_task(task_id: Id, visit: Visit = needs(Permission.see_contacts)) -> Response:
     """Finish the task; the enrollment goes on at once."""
     with visit.writing() as session:
         service.finish_task(session, visit.viewer, task_id, visit.now)
@@ -91,7 +92,8 @@ def offers_of(session: Session, visit: Visit, q: str) -> list[CampaignOffer]:
         for row in campaigns.list_campaigns(session, visit.viewer)
         if row.status is CampaignStatus.open and row.journey_id in published
     ]
-    found = [offer for offer in offers if all(word in _searchable(offer) for word in q.lower().replace("\u3000", " ").split())]
+    words = q[:LONGEST_SEARCH].lower().replace("\u3000", " ").split()
+    found = [offer for offer in offers if all(word in _searchable(offer) for word in words)]
     return sorted(found, key=lambda offer: (-offer.pending, -offer.live, offer.campaign.name))
 
 

@@ -21,8 +21,9 @@ from distmark.partners.model import Permission
 from distmark.partners.service import names_of_users
 from distmark.sql import id_of
 from distmark.web import errors
-from distmark.web.forms import LONGEST_NUMBER, posted_form, text
+from distmark.web.forms import posted_form, text
 from distmark.web.i18n import N_
+from distmark.web.ids import LONGEST_SHOWN, Id, read_id
 from distmark.web.permissions import needs
 from distmark.web.status_text import step_name
 from distmark.web.visit import Visit
@@ -56,14 +57,14 @@ class VersionPair:
 
 
 @router.get("/journeys/{key}/{number}/move")
-def move_page(key: str, number: int, visit: Visit = needs(Permission.register_journeys)) -> Response:
+def move_page(key: str, number: Id, visit: Visit = needs(Permission.register_journeys)) -> Response:
     """Show which enrollments would move where, and how many messages would be due at once; nothing moves yet."""
     query = visit.request.query_params
     return _page(visit, key, number, query.get("to", ""), _mapping(query))
 
 
 @router.post("/journeys/{key}/{number}/move")
-def move_people(key: str, number: int, visit: Visit = needs(Permission.register_journeys), form: FormData = posted_form) -> Response:
+def move_people(key: str, number: Id, visit: Visit = needs(Permission.register_journeys), form: FormData = posted_form) -> Response:
     """Move the live enrollments of the version, or undo a move for those that have not woken since."""
     to, mapping = text(form, "to"), _mapping({name: value for name, value in form.items() if isinstance(value, str)})
     path = f"/journeys/{key}/{number}/move"
@@ -105,9 +106,10 @@ def _shown(written: str, to: int, mapping: Mapping[str, str]) -> ShownMove:
 
 
 def _number(value: str) -> int:
-    if not (value.isascii() and value.isdecimal() and len(value) < LONGEST_NUMBER):
-        raise InvalidInput(f'The number "{value}" cannot be read; write a whole number such as 1000.')
-    return int(value)
+    found = read_id(value)
+    if found is None:
+        raise InvalidInput(f'The number "{value[:LONGEST_SHOWN]}" cannot be read; write a whole number such as 1000.')
+    return found
 
 
 def _page(visit: Visit, key: str, number: int, to: str, mapping: Mapping[str, str], wrong: str = "") -> Response:
