@@ -44,7 +44,7 @@ ON_SQLITE_ALONE = (
     "tests/integration/mailbox/",
     "tests/integration/rehearsals/",
 )
-ON_BOTH = ("tests/web/test_routes.py",)
+ON_BOTH = ("tests/web/test_routes.py", "tests/web/test_route_verdicts.py")
 CHEAPEST_HASH = Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1)
 TUESDAY_TEN_IN_TOKYO = datetime(2026, 11, 24, 1, 0, tzinfo=UTC)
 

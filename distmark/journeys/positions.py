@@ -16,6 +16,7 @@ MOST_VALUES = 50_000
 DEEPEST_PATH = 120
 LONGEST_NUMBER = 18  # characters: what every database and JSON reader takes
 
+LONGEST_NUMBER = 30  # digits; a longer one is a text, and no field takes it
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _WORDS: Mapping[str, object] = {"true": True, "True": True, "false": False, "False": False, "null": None, "~": None, "": None}

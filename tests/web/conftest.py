@@ -100,7 +100,7 @@ def pair(app: FastAPI, db: Database) -> PartnerPair:
         version = make.make_version(session, brand)
         journey = session.get_one(Journey, version.journey_id)
         campaign = make.make_campaign(session, version, name="秋のご案内")
-        here, there = _side(session, brand, version, campaign, "佐藤"), _side(session, brand, version, campaign, "高橋")
+        here, there = make_side(session, brand, version, campaign, "佐藤"), make_side(session, brand, version, campaign, "高橋")
         foreign = make.make_campaign(session, make.make_version(session))
 
     def as_(role: Role = Role.partner, language: str = "ja", **options: object) -> TestClient:
@@ -121,7 +121,7 @@ def _hashed(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def _side(session: object, brand: Brand, version: JourneyVersion, campaign: Campaign, name: str) -> Side:
+def make_side(session: object, brand: Brand, version: JourneyVersion, campaign: Campaign, name: str) -> Side:
     partner = make.make_partner(session, brand, name=name)
     contact = make.make_contact(session, partner, last_name="鈴木", first_name="花子")
     enrolled = make.make_contact(session, partner, last_name="伊藤", first_name="健")

@@ -19,6 +19,7 @@ from distmark.web.pages.recipient import ForRecipients
 from distmark.web.permissions import Anyone, Needs
 from tests import factories as make
 from tests.web.conftest import PartnerPair
+from tests.web.routes import routes_within
 
 PUBLIC = {
     "sign_in_page", "sign_in", "sign_out", "choose_language", "brand_css", "healthz", "readyz",
@@ -27,7 +28,7 @@ PUBLIC = {
 
 
 def routes() -> list[APIRoute]:
-    return [route for router in (*PAGES, mailbox.router) for route in router.routes if isinstance(route, APIRoute)]
+    return [route for router in (*PAGES, mailbox.router) for _prefix, route in routes_within(router.routes)]
 
 
 def declared(route: APIRoute) -> list[object]:

@@ -82,6 +82,8 @@ def rehearsal_form(key: str, number: Id, visit: Visit = needs(Permission.see_jou
 @router.post("/journeys/{key}/{number}/test")
 def begin_rehearsal(key: str, number: Id, visit: Visit = needs(Permission.see_journeys), form: FormData = posted_form) -> Response:
     """Begin a rehearsal and go to its page."""
+    with visit.reading() as session:
+        _version(session, visit, key, number)
     if visit.site.rehearse is None:
         raise Refused("This process cannot send messages, so it cannot test journeys; use the web process of the installation.")
     try:
