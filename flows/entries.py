@@ -46,6 +46,7 @@ def admit_due(db: Database, clock: Clock, seconds: float = LONGEST_SECONDS) -> E
     now, until, counts = clock.now(), stopwatch() + seconds, EntryCounts()
     with db.writing() as session:
         membership.begin_day(session, now)
+        changed_contacts.note_changed_zones(session)
         plans.plan_journeys(session, now)
         api_calls.delete_old_calls(session, now)
     parts: tuple[tuple[str, Part], ...] = (

@@ -19,3 +19,10 @@ def lock_unread(session: Session, limit: int) -> list[Contact]:
 def mark_read(session: Session, contact_ids: Collection[int]) -> None:
     """Note that these contacts were processed as they are now."""
     session.execute(update(Contact).where(among(session, col(Contact.id), contact_ids)).values(unread=False))
+
+
+def mark_unread(session: Session, partner_ids: Collection[int]) -> None:
+    """Note that the zone of the partners' contacts changed, as far as they have none of their own."""
+    of_partners = update(Contact).where(among(session, col(Contact.partner_id), partner_ids), col(Contact.zone) == "")
+    if partner_ids:
+        session.execute(of_partners.values(unread=True))

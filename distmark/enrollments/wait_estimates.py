@@ -13,7 +13,7 @@ from distmark.contacts.table import Contact
 from distmark.enrollments.facts import build_facts
 from distmark.enrollments.table import Enrollment
 from distmark.errors import DistmarkError
-from distmark.journeys.model import Decision, Sleep
+from distmark.journeys.model import Decision, Sleep, Why
 from distmark.journeys.program import Program
 from distmark.journeys.service import program_of
 from distmark.journeys.steps.wait import WaitStep
@@ -40,6 +40,8 @@ class EnrollmentAtStep:
     entered_at: datetime
     contact_id: int
     data: dict[str, Any]
+    is_held: bool
+    is_claimed: bool
     zone: ZoneInfo
 
     @property
@@ -48,11 +50,14 @@ class EnrollmentAtStep:
         return self.visits.get(self.step_id or "", 1)
 
 
-def lock_enrollments(session: Session, where: Sequence[ColumnElement[bool]]) -> Iterator[list[EnrollmentAtStep]]:
-    """Iterate over the enrollments that meet `where`, locked, by id, in batches. Rows that are locked elsewhere are passed over."""
+def lock_enrollments(session: Session, where: Sequence[ColumnElement[bool]], *, wait: bool = False) -> Iterator[list[EnrollmentAtStep]]:
+    """Iterate over the enrollments that meet `where`, locked, by id, in batches.
+
+    Rows that are locked elsewhere are passed over, unless this is to `wait` for them.
+    """
     last = 0
     while True:
-        rows = session.execute(_page(where, last)).all()
+        rows = session.execute(_page(where, last).with_for_update(of=Enrollment, key_share=wait, skip_locked=not wait)).all()
         if not rows:
             return
         yield [EnrollmentAtStep(*(*row[:-3], zone_for(*row[-3:]))) for row in rows]
@@ -74,6 +79,8 @@ def _page(where: Sequence[ColumnElement[bool]], last: int) -> Any:
             col(row.entered_at),
             col(row.contact_id),
             col(row.data),
+            col(row.why) == Why.held,
+            col(row.claimed_by).is_not(None),
             col(Contact.zone),
             col(Partner.zone),
             col(Brand.zone),
@@ -84,7 +91,6 @@ def _page(where: Sequence[ColumnElement[bool]], last: int) -> Any:
         .where(*where, col(row.id) > last)
         .order_by(col(row.id))
         .limit(BATCH)
-        .with_for_update(of=row, skip_locked=True)
     )
 
 
@@ -102,6 +108,11 @@ class WaitEstimator:
         contacts = self._contacts([each for each, _at in arrivals])
         decisions = {each.id: self._decide(each, at, contacts.get(each.contact_id)) for each, at in arrivals}
         return {enrollment_id: decision for enrollment_id, decision in decisions.items() if isinstance(decision, Sleep)}
+
+    def time_inputs(self, each: EnrollmentAtStep) -> frozenset[str]:
+        """Return what the time at which this enrollment goes on was computed from; nothing before its first step."""
+        step = self._program(each).steps.get(each.step_id or "")
+        return step.time_inputs if step is not None else frozenset()
 
     def _decide(self, each: EnrollmentAtStep, at: datetime, contact: Contact | None) -> Decision | None:
         step = self._step(each)

@@ -9,6 +9,7 @@ from sqlmodel import Session, col
 
 from distmark.enrollments.service import wake
 from distmark.enrollments.table import Enrollment
+from distmark.enrollments.wait_estimates import WaitEstimator, lock_enrollments
 from distmark.journeys.expressions import names_used
 from distmark.journeys.program import Program
 from distmark.journeys.service import program_of
@@ -40,6 +41,25 @@ def wake_waiting_by_person(session: Session, brand_id: int, triggers_of: Mapping
         # An enrollment that is claimed gathered its facts before the trigger, and may start waiting for it after.
         if row_id and triggers and (claimed_by or any(is_triggered_by(programs[version_id], awaits, each) for each in triggers)):
             woken.append(row_id)
+    return sum(wake(session, ids, now) for ids in batches(woken))
+
+
+def wake_recomputed(session: Session, contact_ids: Collection[int], now: datetime) -> int:
+    """Wake the sleeping enrollments of these contacts, which just changed, that go on at another time now, and return how many.
+
+    The time is computed again for those only that stand at a step with `time_inputs`: a step says what its time is computed from. A wake
+    that has claimed an enrollment gathered its facts before the change, so such an enrollment wakes once more.
+    """
+    estimator = WaitEstimator(session, now)
+    of_contacts = [among(session, col(Enrollment.contact_id), contact_ids), col(Enrollment.ended_at).is_(None)]
+    dependent = [
+        each
+        for rows in lock_enrollments(session, [*of_contacts, col(Enrollment.step_id).is_not(None)], wait=True)
+        for each in rows
+        if estimator.time_inputs(each)
+    ]
+    sleeps = estimator.waits_of([(each, each.arrived_at) for each in dependent if each.arrived_at is not None and not each.is_held])
+    woken = [each.id for each in dependent if each.is_claimed or each.id not in sleeps or sleeps[each.id].until != each.due_at]
     return sum(wake(session, ids, now) for ids in batches(woken))
 
 

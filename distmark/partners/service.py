@@ -13,7 +13,7 @@ from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from pwdlib import PasswordHash
-from sqlalchemy import delete
+from sqlalchemy import delete, func, update
 from sqlmodel import Session, col, select
 
 from distmark.errors import InvalidInput, NotAllowed, NotFound
@@ -206,3 +206,10 @@ def _ensured(session: Session, row: _Row, fields: dict[str, Any]) -> _Row:
     session.add(row)
     session.flush()
     return row
+
+
+def apply_zones(session: Session) -> list[int]:
+    """Note the present zones as applied, and return the ids of the partners whose contacts' times are to be computed again by them."""
+    zone = func.coalesce(func.nullif(col(Partner.zone), ""), select(Brand.zone).where(Brand.id == Partner.brand_id).scalar_subquery())
+    changed = update(Partner).where(col(Partner.zone_applied).is_distinct_from(zone)).values(zone_applied=zone).returning(col(Partner.id))
+    return list(session.execute(changed, execution_options={"synchronize_session": False}).scalars())

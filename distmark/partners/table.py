@@ -50,6 +50,7 @@ class Partner(SQLModel, table=True):
     email: str = ""
     code: str = ""
     zone: str = ""  # empty: the brand's
+    zone_applied: str | None = None  # the zone by which its contacts' times were computed last: its own, else the brand's
     language: str = "ja"
     active: bool = True
 

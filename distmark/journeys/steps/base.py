@@ -52,6 +52,11 @@ class Step(DefinitionPart):
     def pauses(self) -> bool:
         return False
 
+    @property
+    def time_inputs(self) -> frozenset[str]:
+        """What the time at which a visit ends is computed from and may change during it: `zone`, `contact.birthday`, `best_hours` ..."""
+        return frozenset()
+
     def paths(self) -> tuple[Path, ...]:
         """Return the arms of a split; most steps have none."""
         return ()

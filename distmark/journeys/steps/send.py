@@ -46,6 +46,11 @@ class SendStep(Step):
     )
 
     @property
+    def time_inputs(self) -> frozenset[str]:
+        # Quiet hours, days and caps hold a message until a time on the contact's clock.
+        return frozenset({"zone"})
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """The template files that the channel needs, in each language."""
         return CHANNELS[self.send].parts

@@ -11,7 +11,7 @@ from distmark.journeys.model import Decision, End, EventFact, Go, SentFact, Slee
 from distmark.journeys.outcomes import Outcome
 from distmark.journeys.steps.base import Step, StepKind
 from distmark.journeys.times import Duration, Offset, TimeOfDay, add, next_allowed, next_day, next_time, resolve, shift, usable_date, yearly
-from distmark.journeys.waits import Wait
+from distmark.journeys.waits import BEST_TIME, Wait
 from distmark.journeys.wording import wait_words
 
 HOURS_PER_DAY = 24
@@ -38,11 +38,27 @@ class WaitStep(Step):
         """The shortest time that a visit takes."""
         return self.wait.for_.least if self.wait.for_ is not None else timedelta()
 
+    @property
+    def time_inputs(self) -> frozenset[str]:
+        wait, inputs = self.wait, set[str]()
+        if wait.on or wait.until or wait.days or wait.holidays or _is_calendar(wait.for_, wait.timeout, wait.within):
+            inputs.add("zone")
+        if wait.on is not None and wait.on.day is None and wait.on.root == "contact":
+            inputs.add(f"contact.{wait.on.attribute}")
+        if wait.until == BEST_TIME:
+            inputs.add("best_hours")
+        return frozenset(inputs)
+
     def ways(self, after: str | None) -> tuple[str | None, ...]:
         return (after, self.wait.on_timeout) if self.wait.on_timeout else (after,)
 
     def targets(self) -> tuple[tuple[str, str], ...]:
         return (("wait.on_timeout", self.wait.on_timeout),) if self.wait.on_timeout else ()
+
+
+def _is_calendar(*durations: Duration | None) -> bool:
+    """Return whether any of these durations has days or months, which are counted on the contact's clock."""
+    return any(duration.days or duration.months for duration in durations if duration is not None)
 
 
 def decide(step: WaitStep, visit: StepVisit) -> Decision:
