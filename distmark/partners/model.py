@@ -25,6 +25,7 @@ class Permission(StrEnum):
     enrol_contacts = "enrol_contacts"
     see_contacts = "see_contacts"
     write_contacts = "write_contacts"
+    write_segments = "write_segments"
     see_results = "see_results"
     run_operations = "run_operations"
     record_events = "record_events"
@@ -39,6 +40,7 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
             Permission.register_journeys,
             Permission.publish_campaigns,
             Permission.see_campaigns,
+            Permission.write_segments,
             Permission.see_results,
             Permission.use_api,
         }
@@ -58,6 +60,7 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
             Permission.enrol_contacts,
             Permission.see_contacts,
             Permission.write_contacts,
+            Permission.write_segments,
             Permission.record_events,
             Permission.see_results,
             Permission.use_api,

@@ -46,8 +46,7 @@ def create_segment(
     owner = _owner(session, viewer, partner_id)
     if not re.fullmatch(NAME_PATTERN, key):
         raise InvalidInput(f'The key "{key}" cannot be used; write small letters, digits and hyphens, such as gold-customers.')
-    if not 0 < len(name.strip()) <= LONGEST_NAME:
-        raise InvalidInput(f"The name has {len(name.strip())} characters; write 1 to {LONGEST_NAME}.")
+    name = _name(name)
     taken = select(Segment.id).where(Segment.brand_id == viewer.brand_id, Segment.key == key)
     if owner is not None:  # two partners may use the same key, but a journey's in_segment must mean one segment for each contact
         taken = taken.where(or_(col(Segment.partner_id).is_(None), col(Segment.partner_id) == owner))
@@ -55,7 +54,7 @@ def create_segment(
         "brand_id": viewer.brand_id,
         "partner_id": owner,
         "key": key,
-        "name": name.strip(),
+        "name": name,
         "rule": None if rule is None else read_rule(rule).text,
         "fields": read_fields(fields or {}),
         "revision": 1,
@@ -90,6 +89,25 @@ def change_rule(
     session.add(segment)
     session.flush()
     return segment
+
+
+def rename_segment(session: Session, viewer: Viewer, segment_id: int, name: str) -> Segment:
+    """Give the segment another name and return it; its key stays, since journeys name it by that."""
+    segment = _own_segment(session, viewer, segment_id)
+    segment.name = _name(name)
+    session.add(segment)
+    return segment
+
+
+def _name(name: str) -> str:
+    if not 0 < len(name.strip()) <= LONGEST_NAME:
+        raise InvalidInput(f"The name has {len(name.strip())} characters; write 1 to {LONGEST_NAME}.")
+    return name.strip()
+
+
+def may_change(viewer: Viewer, segment: Segment) -> bool:
+    """Return whether the viewer may change the segment: people of a partner change their partner's own only."""
+    return viewer.may(Permission.write_segments) and (viewer.role is not Role.partner or segment.partner_id == viewer.partner_id)
 
 
 def get_segment(session: Session, viewer: Viewer, segment_id: int, *, lock: bool = False) -> Segment:
@@ -166,12 +184,11 @@ def _own_segment(session: Session, viewer: Viewer, segment_id: int) -> Segment:
 
 def _owner(session: Session, viewer: Viewer, partner_id: int | None) -> int | None:
     """Return the partner id of a segment that the viewer may change (None: the brand's); NotAllowed or NotFound otherwise."""
+    require(viewer, Permission.write_segments)
     if viewer.role is Role.partner:
-        require(viewer, Permission.write_contacts)
         if partner_id not in (None, viewer.partner_id):
             raise NotFound(f"There is no partner {partner_id} among yours.")
         return viewer.partner_id
-    require(viewer, Permission.publish_campaigns)
     return None if partner_id is None else get_partner(session, viewer, partner_id).id
 
 

@@ -11,6 +11,7 @@ PATHS = {
     "flag": '<path d="M5 21V4M5 4.5c4-2.5 8 2.5 14 0v9.5c-6 2.5-10-2.5-14 0"/>',
     "people": '<circle cx="9" cy="8" r="3.5"/><path d="M2.5 20c.6-4 3-6 6.5-6s5.9 2 6.5 6"/>'
     '<path d="M16 5a3.5 3.5 0 0 1 0 6.5M18 14.5c2 .9 3.2 2.7 3.5 5.5"/>',
+    "group": '<circle cx="12" cy="12" r="9"/><circle cx="12" cy="12" r="4.5"/><circle cx="12" cy="12" r=".8"/>',
     "bars": '<path d="M5 20v-7M12 20V5M19 20v-10"/>',
     "mail": '<rect x="3" y="5" width="18" height="14" rx="2.5"/><path d="m4 7 8 6 8-6"/>',
     "menu": '<path d="M4 7h16M4 12h16M4 17h16"/>',

@@ -19,6 +19,7 @@ PAGES: tuple[tuple[str, str, str, Permission | None, bool], ...] = (
     ("/approvals", N_("Approvals"), "check", Permission.approve_journeys, False),
     ("/campaigns", N_("Campaigns"), "flag", Permission.see_campaigns, False),
     ("/contacts", N_("Contacts"), "people", Permission.see_contacts, False),
+    ("/segments", N_("Segments"), "group", Permission.see_campaigns, False),
     ("/results", N_("Results"), "bars", Permission.see_results, False),
     ("/operations", N_("Operations"), "pulse", Permission.publish_campaigns, False),
     ("/rates", N_("Send rates"), "clock", Permission.run_operations, False),
