@@ -16,6 +16,7 @@ from sqlmodel import SQLModel
 from distmark.journeys.table import Journey
 from distmark.partners.model import Role
 from distmark.partners.table import ApiToken
+from distmark.segments.table import Segment
 from distmark.settings import Mode
 from distmark.sql import id_of
 from distmark.web import pages
@@ -49,6 +50,8 @@ _TABLE: tuple[tuple[set[Role], tuple[str, ...]], ...] = (
     ({M, A, O}, ("rehearsal_form", "begin_rehearsal", "rehearsal_page")),
     ({M, A, O}, ("stop_rehearsal", "go_on_with_rehearsal", "event_in_rehearsal")),
     ({A, O}, ("approval_list", "approval_page", "approve", "send_back")),
+    ({M, A, P, O}, ("segment_list", "segment_page")),
+    ({M, P, O}, ("new_segment", "create_segment", "change_segment", "change_members")),
     ({M, A, P, O}, ("results_list", "results_page")),
     ({O}, ("rates_page", "store_rate", "remove_rate")),
     ({M, O}, ("operations_page", "try_enrollments_again", "try_a_step_again")),
@@ -106,9 +109,12 @@ def rows_of(pair: PartnerPair, side: Side, campaign_id: int | None, version_id: 
             ending="abcd",
             created_at=make.NOW,
         )
-        session.add(token)
+        segment = Segment(
+            brand_id=side.partner.brand_id, partner_id=side.partner.id, key=secrets.token_hex(8), name="gold", created_at=make.NOW
+        )
+        session.add_all((token, segment))
         session.flush()
-        token_id = token.id
+        token_id, segment_id = token.id, segment.id
     return Rows(
         {
             "campaign_id": campaign_id,
@@ -118,6 +124,7 @@ def rows_of(pair: PartnerPair, side: Side, campaign_id: int | None, version_id: 
             "enrollment_id": side.enrollment.id,
             "version_id": version_id,
             "token_id": token_id,
+            "segment_id": segment_id,
             "member": side.member.id,
             "key": key,
             "number": 1,
@@ -228,7 +235,7 @@ def test_ids_of_others_are_answered_as_nothing_and_change_nothing_of_theirs(pair
         if route.name in SIGNED_OUT or route.path.startswith("/api/"):
             continue
         for rows in strangers:
-            shared = rows is theirs and not re.search("contact_id|task_id|enrollment_id|token_id|partner_id", route.path)
+            shared = rows is theirs and not re.search("contact_id|task_id|enrollment_id|token_id|partner_id|segment_id", route.path)
             if "{" in route.path and not shared:
                 query = QUERY | {"contact": str(rows.ids["contact_id"])}
                 status = asked(client, route, rows.address(route), params=query, **_form(route, rows.fields))

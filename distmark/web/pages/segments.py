@@ -20,8 +20,9 @@ from distmark.segments.preview import RulePreview, known_attributes, preview_rul
 from distmark.segments.table import Segment
 from distmark.sql import id_of
 from distmark.web import errors
-from distmark.web.forms import numbers, posted_form, text, whole_numbers
+from distmark.web.forms import numbers, posted_form, text
 from distmark.web.i18n import N_
+from distmark.web.ids import Id, chosen_id
 from distmark.web.permissions import needs
 from distmark.web.visit import Visit
 
@@ -64,8 +65,8 @@ class SegmentForm:
 
     @property
     def partner_id(self) -> int | None:
-        """The id of the chosen partner; None for the whole brand."""
-        return next(iter(whole_numbers([self.partner])), None)
+        """The id of the chosen partner; None for the whole brand. NotFound for a text that is no id."""
+        return chosen_id(self.partner)
 
 
 @router.get("/segments")
@@ -120,14 +121,14 @@ def _form_values(session: Session, visit: Visit, written: SegmentForm) -> dict[s
         try:
             owner = visit.viewer.partner_id or written.partner_id
             written.preview = preview_rule(session, visit.viewer, written.rule, written.types, visit.now, owner)
-        except InvalidInput as error:
+        except (InvalidInput, NotFound) as error:
             written.wrong_rule = errors.explain(error, visit.language)
     known = [*dict.fromkeys([*written.types, *known_attributes(session, visit.viewer)[:MOST_ATTRIBUTES]])]
     return {"form": written, "attributes": known, "types": TYPES, "built_in": BUILT_IN, "examples": EXAMPLES, "prefix": PREFIX}
 
 
 @router.get("/segments/{segment_id}")
-def segment_page(segment_id: int, visit: Visit = needs(Permission.see_campaigns), q: str = "", after: int | None = None) -> Response:
+def segment_page(segment_id: Id, visit: Visit = needs(Permission.see_campaigns), q: str = "", after: Id | None = None) -> Response:
     """Show the segment: its rule with the contacts that fit, or its listed contacts."""
     with visit.reading() as session:
         segment = segments.get_segment(session, visit.viewer, segment_id)
@@ -140,7 +141,7 @@ def _written(segment: Segment) -> SegmentForm:
 
 
 @router.post("/segments/{segment_id}")
-def change_segment(segment_id: int, visit: Visit = needs(Permission.write_segments), form: FormData = posted_form) -> Response:
+def change_segment(segment_id: Id, visit: Visit = needs(Permission.write_segments), form: FormData = posted_form) -> Response:
     """Store the segment's name and rule; with `count`, only show who would be in it."""
     posted = SegmentForm.posted(form)
     with visit.reading() as session:
@@ -163,7 +164,7 @@ def change_segment(segment_id: int, visit: Visit = needs(Permission.write_segmen
 
 
 @router.post("/segments/{segment_id}/members")
-def change_members(segment_id: int, visit: Visit = needs(Permission.write_segments), form: FormData = posted_form) -> Response:
+def change_members(segment_id: Id, visit: Visit = needs(Permission.write_segments), form: FormData = posted_form) -> Response:
     """Add the ticked contacts to a listed segment, or remove them from it."""
     change = segments.remove_from_segment if text(form, "action") == "remove" else segments.add_to_segment
     with visit.writing() as session:
