@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.exceptions import ObjectNotFound
@@ -17,6 +18,7 @@ from flows.connection import prefect_client
 from flows.deployment import create_deployment, ensure_pool
 
 UPKEEP_EVERY = timedelta(minutes=1)
+SEARCHED = timedelta(days=400)  # the dashboard looks by the time of the entry, and a journey may last a year
 ENTRIES_EVERY = timedelta(seconds=15)
 
 
@@ -61,6 +63,16 @@ def register_system_flows() -> None:
                 schedules=[DeploymentScheduleCreate(schedule=IntervalSchedule(interval=every[flow.name]), active=True)],
                 enforce_parameter_schema=False,
             )
+        save_searches(client, settings.work_pool)
+
+
+def save_searches(client: SyncPrefectClient, pool: str) -> None:
+    """Save the dashboard's searches for the runs of contacts, without those of the system: all of them, and those to look after."""
+    for name, states in (("Journeys", []), ("Journeys to look after", ["Parked", "Failed", "Crashed"])):
+        wanted = {"workPool": [pool], "state": states, "range": {"type": "span", "seconds": -int(SEARCHED.total_seconds())}}
+        common = {"object": "flowRun", "type": "", "operation": ""}
+        filters = [{**common, "property": key, "value": value} for key, value in wanted.items() if value]
+        client.request("PUT", "/saved_searches/", json={"name": name, "filters": filters})
 
 
 def run_now(flow_name: str) -> str:

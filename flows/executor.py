@@ -15,6 +15,7 @@ from distmark.enrollments.run_repairs import relaunch_runs, retry_run
 from distmark.enrollments.service import end_cancelled_runs
 from flows.loops import RETRYABLE, brief
 from flows.prefect_api import QueueApi
+from flows.run_logs import RunLogs
 from flows.states import claiming, running, state_of
 from flows.system import run_in_thread
 from flows.task_runs import show_steps
@@ -25,8 +26,9 @@ log = logging.getLogger("distmark.worker")
 class RunExecutor:
     """Executes flow runs, at most `limit` at once, in tasks of the running event loop. `wakes` counts those that carried enrollments."""
 
-    def __init__(self, api: QueueApi, context: EngineContext, limit: int, *, trace_steps: bool) -> None:
+    def __init__(self, api: QueueApi, context: EngineContext, limit: int, *, trace_steps: bool, base_url: str = "") -> None:
         self._api, self._context, self._trace_steps = api, context, trace_steps
+        self._logs = RunLogs(base_url)
         self._slots = asyncio.Semaphore(limit)
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_flight: set[UUID] = set()
@@ -107,8 +109,9 @@ class RunExecutor:
         await self._api.set_state(flow_run_id, running())
         result = await wake(self._context, run_key)
         self.wakes += 1
-        if self._trace_steps and result.steps:
+        if self._trace_steps:
             show_steps(flow_run_id, result.steps, int(wall_now().timestamp() * 1000))
+            self._logs.add(flow_run_id, result)
         await self._settle(flow_run_id, state_of(result, self._context.clock))
 
     async def _settle(self, flow_run_id: UUID, state: State[Any]) -> None:
@@ -125,6 +128,14 @@ class RunExecutor:
             await self._settle(flow_run_id, state_of(result, self._context.clock))
             settled += 1
         return settled
+
+    async def send_logs(self) -> int:
+        """Send log lines of past wakes to Prefect in one call, and return how many."""
+        lines = self._logs.next_lines()
+        if lines:
+            await self._api.add_logs(lines)
+            self._logs.sent(lines)
+        return len(lines)
 
     def end_cancelled(self, flow_run_ids: list[str]) -> int:
         """End the enrollments of these cancelled runs, and return how many."""

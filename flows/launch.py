@@ -18,6 +18,7 @@ from distmark.journeys.table import Journey, JourneyVersion
 from distmark.partners.table import Partner
 from flows.states import enrolled
 
+JOURNEY_TAG = "journey"  # of every contact's run and of no run of the system: the dashboard's filter
 BULK = 100  # Prefect's own limit per call
 logger = logging.getLogger("distmark.launch")
 
@@ -110,7 +111,7 @@ def runs_to_launch(session: Session, queue: str, limit: int, lost: Collection[st
             run_key=run_key,
             deployment_id=str(deployment_id),
             name=f"{journey} #{first}" if count == 1 else f"{journey} #{first}+{count - 1}",
-            tags=(f"journey:{journey}", f"version:{number}", f"campaign:{campaign or '-'}", f"partner:{partner}"),
+            tags=(JOURNEY_TAG, f"journey:{journey}", f"version:{number}", f"campaign:{campaign or '-'}", f"partner:{partner}"),
             queue=queue,
         )
         for run_key, deployment_id, number, journey, campaign, partner, first, count in rows

@@ -67,6 +67,10 @@ class QueueApi:
         """Propose the state for the run, and return the server's answer. ObjectNotFound when the run was deleted."""
         return await self.client.set_flow_run_state(flow_run_id, state)
 
+    async def add_logs(self, lines: list[dict[str, Any]]) -> None:
+        """Put lines into the logs of their runs."""
+        await self.client.create_logs(lines)
+
     async def is_pending(self, flow_run_id: UUID) -> bool:
         """Return whether the run is Pending now."""
         state = (await self.client.read_flow_run(flow_run_id)).state

@@ -7,6 +7,7 @@ dashboard, are the same.
 
 import asyncio
 import logging
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -25,9 +26,10 @@ from flows.dead_workers import recover_claims, recover_runs
 from flows.executor import RunExecutor
 from flows.journey import WORKER_TYPE
 from flows.launch import launch
-from flows.loops import repeat_forever, retry_until_done
+from flows.loops import RETRYABLE, repeat_forever, retry_until_done
 from flows.prefect_api import QueueApi
 from flows.queue_lock import QueueLock
+from flows.run_logs import LINES_PER_CALL
 
 log = logging.getLogger("distmark.worker")
 
@@ -38,6 +40,8 @@ CANCELLED_EVERY_SECONDS = 3.0
 ALARMS_EVERY_SECONDS = 60.0
 STAND_BY_SECONDS = 2.0
 DRAIN_SECONDS = 15.0
+LOGS_EVERY_SECONDS = 2.0
+LAST_LOGS_SECONDS = 3.0
 
 
 class OwnershipLost(Exception):
@@ -80,6 +84,8 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
             self._work_loop.cancel()
             await asyncio.gather(self._work_loop, return_exceptions=True)
             await self.executor.drain(DRAIN_SECONDS)
+            with suppress(*RETRYABLE):  # lines are worth a try, not a wait
+                await asyncio.wait_for(self.executor.send_logs(), LAST_LOGS_SECONDS)
         await super().teardown(*exc_info)
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
@@ -125,7 +131,7 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
     def executor(self) -> RunExecutor:
         """The part that executes the runs. Available once the worker is connected."""
         limit = self._limit or self.settings.worker_concurrency
-        return RunExecutor(self.api, self.context, limit, trace_steps=self.settings.trace_steps)
+        return RunExecutor(self.api, self.context, limit, trace_steps=self.settings.trace_steps, base_url=self.settings.base_url)
 
     # --- life ----------------------------------------------------------------------------------------------------------------------------
 
@@ -156,6 +162,7 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
                 loops.create_task(repeat_forever(self._launch, lambda: min(self.settings.poll_seconds, 0.5)))
                 loops.create_task(repeat_forever(self._end_cancelled, lambda: CANCELLED_EVERY_SECONDS))
                 loops.create_task(repeat_forever(self.executor.settle_again, lambda: 1.0))
+                loops.create_task(repeat_forever(self._send_logs, lambda: LOGS_EVERY_SECONDS))
                 loops.create_task(self._watch(lock))
         except* OwnershipLost:
             log.error("Queue %s is no longer ours: the database let go of the lock. Resting until it is ours again.", self.queue)
@@ -226,6 +233,10 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
         """End the enrollments of runs that operations cancelled in the dashboard while they slept."""
         flow_run_ids = await self.api.cancelled_run_ids()
         return await asyncio.to_thread(self.executor.end_cancelled, flow_run_ids) if flow_run_ids else 0
+
+    async def _send_logs(self) -> int:
+        """Send what was logged since. Returns 0 unless more is left, so that the lines of many wakes go together."""
+        return int(await self.executor.send_logs() == LINES_PER_CALL)
 
     async def _raise_alarms(self) -> int:
         """Raise and clear alarms while Prefect is away. Returns 0, so that the loop always pauses."""

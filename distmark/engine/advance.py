@@ -46,12 +46,13 @@ ADVANCED_COLUMNS = ("step_id", "arrived_at", "visits", "due_at", "why", "rules",
 
 @dataclass(frozen=True, slots=True)
 class StepShown:
-    """One step done in a wake, as shown on the run's page. Names no person."""
+    """One step done in a wake by one member, as shown on the run's page. Names no person."""
 
     step_id: str
     kind: str
     text: str
     failed: bool = False
+    enrollment_id: int = 0
 
 
 @dataclass(slots=True)
@@ -148,7 +149,7 @@ def _note_trace(group: WakeGroup, member: WokenMember, trace: Trace) -> None:
     kind = TimelineKind.branched if trace.kind == "branch" else TimelineKind.passed
     member.note(kind, trace.step_id, **trace.detail, to=trace.to)
     shown = ", ".join(f"{name}: {value}" for name, value in trace.detail.items() if name in SHOWN_DETAIL)
-    group.shown.append(StepShown(trace.step_id, trace.kind, shown))
+    group.shown.append(StepShown(trace.step_id, trace.kind, shown, enrollment_id=member.id))
 
 
 def finish(member: WokenMember, ended: End) -> None:
@@ -191,7 +192,7 @@ def record_failure(group: WakeGroup, member: WokenMember, error: Exception) -> N
     row.due_at = None if parked else group.clock.in_real(timedelta(minutes=2**row.tries))
     member.effect, member.done = None, True
     member.note(TimelineKind.error, row.step_id or "", error=row.error, tries=row.tries, parked=parked)
-    group.shown.append(StepShown(row.step_id or "", "error", type(error).__name__, failed=True))
+    group.shown.append(StepShown(row.step_id or "", "error", type(error).__name__, failed=True, enrollment_id=member.id))
     log.warning("enrollment %d, step %s: %s (try %d)", member.id, row.step_id, type(error).__name__, row.tries)
 
 
@@ -199,7 +200,7 @@ def apply_result(group: WakeGroup, member: WokenMember, result: EffectResult) ->
     """Apply the result of the member's effect to its facts and timeline, and move past the step, or end."""
     step_id = member.effect.step_id
     member.note(result.kind, step_id, **result.detail)
-    group.shown.append(StepShown(step_id, group.program.steps[step_id].kind, result.text, failed=result.failed))
+    group.shown.append(StepShown(step_id, group.program.steps[step_id].kind, result.text, result.failed, member.id))
     if result.contact is not None:
         member.person = replace(member.person, contact=result.contact)
         fields = group.program.definition.contact_fields
@@ -244,7 +245,7 @@ def settle_unsent(group: WakeGroup, member: WokenMember, prepared: Prepared) -> 
         return
     if prepared.readiness is Readiness.skipped:
         member.note(TimelineKind.skipped, step_id, reason=prepared.rules[0], rules=prepared.rules)
-        group.shown.append(StepShown(step_id, "send", f"skipped: {prepared.rules[0]}"))
+        group.shown.append(StepShown(step_id, "send", f"skipped: {prepared.rules[0]}", enrollment_id=member.id))
     else:
         note_status(group, member, step_id, prepared.status or MessageStatus.failed, prepared.detail)
     move_past_step(group, member)
@@ -253,7 +254,8 @@ def settle_unsent(group: WakeGroup, member: WokenMember, prepared: Prepared) -> 
 def note_status(group: WakeGroup, member: WokenMember, step_id: str, status: MessageStatus, reason: str, code: str = "") -> None:
     """Note the status of the step's message in the timeline and on the run's page."""
     member.note(_SEND_KINDS.get(status, TimelineKind.failed), step_id, status=status.value, reason=reason, code=code)
-    group.shown.append(StepShown(step_id, "send", status.value, failed=status in (MessageStatus.failed, MessageStatus.rejected)))
+    failed = status in (MessageStatus.failed, MessageStatus.rejected)
+    group.shown.append(StepShown(step_id, "send", status.value, failed, member.id))
 
 
 def with_message_sent(facts: Facts, effect: SendMessage, status: MessageStatus, now: datetime) -> Facts:

@@ -92,7 +92,8 @@ class EngineContext:
 class WakeResult:
     """The state of the run after a wake: asleep until `due_at` (None: until an event), or finished.
 
-    `text` says which step, why, and until when. `steps` were done in this wake, and `advanced` members were woken.
+    `text` says which step, why, and until when, of the enrollment that is next or ended last. `steps` were done in this wake, and
+    `advanced` members were woken.
     """
 
     finished: bool
@@ -102,6 +103,7 @@ class WakeResult:
     failed: bool = False
     steps: tuple[StepShown, ...] = ()
     advanced: int = 0
+    enrollment_id: int | None = None
 
 
 @dataclass(slots=True)
@@ -427,7 +429,8 @@ def wake_result(context: EngineContext, run_key: str, shown: tuple[StepShown, ..
         paused_until = _paused_until(session, run_key, now) if counts.get(EnrollmentStatus.paused) else None
         if next_row is not None:
             due_at = min((at for at in (next_row.due_at, paused_until) if at), default=None)
-            return WakeResult(False, due_at, _waiting_summary(next_row, counts), next_row.step_id or "", steps=shown, advanced=advanced)
+            text, step_id = _waiting_summary(next_row, counts), next_row.step_id or ""
+            return WakeResult(False, due_at, text, step_id, steps=shown, advanced=advanced, enrollment_id=next_row.id)
         if counts.get(EnrollmentStatus.paused):
             return WakeResult(False, paused_until, "Paused by a person; goes on when resumed.", steps=shown, advanced=advanced)
         if counts.get(EnrollmentStatus.parked):
@@ -442,7 +445,8 @@ def wake_result(context: EngineContext, run_key: str, shown: tuple[StepShown, ..
         last = session.exec(
             select(Enrollment).where(Enrollment.run_key == run_key).order_by(col(Enrollment.ended_at).desc()).limit(1)
         ).first()
-        return WakeResult(True, None, _ended_summary(last, counts), steps=shown, advanced=advanced)
+        ended_id = last.id if last else None
+        return WakeResult(True, None, _ended_summary(last, counts), steps=shown, advanced=advanced, enrollment_id=ended_id)
 
 
 def _paused_until(session: Session, run_key: str, now: datetime) -> datetime | None:

@@ -242,6 +242,14 @@ def contact_page(contact_id: Id, visit: Visit = needs(Permission.see_contacts)) 
     return visit.page("contacts/page.html", **page)
 
 
+@router.get("/enrollments/{enrollment_id}")
+def enrollment_page(enrollment_id: Id, visit: Visit = needs(Permission.see_contacts)) -> Response:
+    """Show the contact whose enrollment this is: the address that the logs of runs in Prefect's dashboard name."""
+    with visit.reading() as session:
+        row = enrollments.enrollment_of(session, visit.viewer, enrollment_id)
+    return contact_page(row.contact_id, visit)
+
+
 @router.get("/contacts/{contact_id}/edit")
 def edit_page(contact_id: Id, visit: Visit = needs(Permission.write_contacts)) -> Response:
     """Show the form with the contact's present fields."""

@@ -16,6 +16,7 @@ from distmark.errors import Refused
 from distmark.journeys.service import program_of
 from distmark.journeys.table import JourneyVersion, VersionStatus
 from distmark.settings import Mode, Settings
+from flows.connection import prefect_client
 from flows.journey import compile_journey
 from flows.system import SYSTEM_FLOWS
 from tests import factories
@@ -107,3 +108,15 @@ def test_entries_flow_is_registered_on_its_schedule_and_runs_where_system_flows_
     assert [schedule.schedule.interval for schedule in deployment.schedules] == [ENTRIES_EVERY]
     assert import_object(deployment.entrypoint).name == "entries"
     assert SYSTEM_FLOWS["entries"].name == "entries"
+
+
+def test_searches_for_the_runs_of_contacts_are_saved_once(settings: Settings) -> None:
+    register_system_flows()
+    register_system_flows()
+
+    with prefect_client() as client:
+        saved = client.request("POST", "/saved_searches/filter", json={}).json()
+    searches = {each["name"]: {found["property"]: found["value"] for found in each["filters"]} for each in saved}
+    assert len(saved) == 2
+    assert searches["Journeys"]["workPool"] == searches["Journeys to look after"]["workPool"] == [settings.work_pool]
+    assert "Parked" in searches["Journeys to look after"]["state"]

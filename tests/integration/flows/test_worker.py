@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import pytest
 from prefect.client.schemas.actions import WorkPoolUpdate
@@ -14,7 +15,8 @@ from prefect.states import Cancelled, Pending, Running
 from distmark.clock import wall_now
 from distmark.engagement.service import record_event
 from distmark.enrollments.model import EnrollmentStatus
-from flows.launch import launch
+from flows.launch import JOURNEY_TAG, launch
+from flows.prefect_api import QueueApi
 from flows.queue_lock import QueueLock
 from flows.states import claiming, running, waiting
 from flows.worker import JourneyWorker
@@ -91,6 +93,62 @@ async def test_steps_show_on_the_page_of_the_run(shop: Shop) -> None:
 
     async with shop.worker():
         await until(shown)
+
+
+async def logs_of(shop: Shop, flow_run_id: str | None) -> list[str]:
+    if flow_run_id is None:
+        return []
+    asked = {"logs": {"flow_run_id": {"any_": [flow_run_id]}}, "sort": "TIMESTAMP_ASC"}
+    return [line["message"] for line in (await shop.client.request("POST", "/logs/filter", json=asked)).json()]
+
+
+async def test_a_sleeping_run_says_each_step_with_the_way_to_our_page(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.worker.LOGS_EVERY_SECONDS", 0.1)
+    shop.settings.public_url = "https://mail.mirai.example"
+    campaign, hanako = await shop.open(), shop.stage.contact()
+    shop.stage.enrol(campaign, hanako)
+
+    async with shop.worker():
+
+        async def shown() -> bool:
+            return len(await logs_of(shop, shop.stage.enrollment(hanako).flow_run_id)) >= 2
+
+        await until(shown)
+
+    lines = await logs_of(shop, shop.stage.enrollment(hanako).flow_run_id)
+    assert lines[0].startswith("first · send: sent")
+    assert "booking · waits for booked until" in lines[-1]
+    assert all(line.endswith(f" · https://mail.mirai.example/enrollments/{shop.stage.enrollment(hanako).id}") for line in lines)
+    assert not any(known and known in line for line in lines for known in (hanako.email, hanako.last_name, hanako.first_name))
+
+
+async def test_lines_of_many_wakes_go_to_prefect_in_one_call(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    add_logs = QueueApi.add_logs
+
+    async def count(api: QueueApi, lines: list[dict[str, Any]]) -> None:
+        calls.append(len(lines))
+        await add_logs(api, lines)
+
+    monkeypatch.setattr(QueueApi, "add_logs", count)
+    campaign, people = await shop.open(), [shop.stage.contact() for _ in range(6)]
+    shop.stage.enrol(campaign, *people)
+
+    async with shop.worker() as worker:
+        await until(lambda: worker.wakes >= len(people))
+
+    assert sum(calls) >= 2 * len(people)
+    assert len(calls) < len(people)
+    assert all([len(await logs_of(shop, shop.stage.enrollment(person).flow_run_id)) >= 2 for person in people])  # none waits at the end
+
+
+async def test_runs_of_contacts_have_a_tag_that_no_run_of_the_system_has(shop: Shop) -> None:
+    campaign, hanako = await shop.open(), shop.stage.contact()
+    shop.stage.enrol(campaign, hanako)
+    async with shop.worker():
+        await until(lambda: shop.stage.enrollment(hanako).flow_run_id)
+
+    assert JOURNEY_TAG in (await shop.run_of(hanako)).tags
 
 
 async def test_cancelling_a_sleeping_run_ends_the_enrollment(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
