@@ -10,8 +10,9 @@ from sqlmodel import Session, col, func, select
 from distmark.campaigns.table import Campaign, Member, MemberStatus
 from distmark.contacts.service import mentions
 from distmark.contacts.table import Contact
-from distmark.partners.model import Viewer
+from distmark.partners.model import Permission, Viewer
 from distmark.partners.scope import visible
+from distmark.partners.service import require
 from distmark.sql import among
 
 
@@ -29,7 +30,11 @@ def pending_by_campaign(session: Session, viewer: Viewer) -> dict[int, int]:
 
 
 def member_with_contact(session: Session, viewer: Viewer, campaign_id: int, contact_id: int) -> tuple[Member, Contact] | None:
-    """Return the campaign's member for this contact, with the contact; None when there is no such member among the viewer's rows."""
+    """Return the campaign's member for this contact, with the contact; None when there is no such member among the viewer's rows.
+
+    NotAllowed for people who see no contacts.
+    """
+    require(viewer, Permission.see_contacts)
     statement = (
         visible(select(Member, Contact), Contact, viewer)
         .join(Contact, col(Contact.id) == col(Member.contact_id))

@@ -265,7 +265,9 @@ def members(
     """Return the campaign's members within the viewer's sight, with their contacts, in the order of adding.
 
     `text` selects contacts as in `find_contacts`; `after_id` is the `next_after` of the page before; `blocked` as in `with_status`.
+    NotAllowed for people who see no contacts.
     """
+    require(viewer, Permission.see_contacts)
     get_campaign(session, viewer, campaign_id)
     conditions = [col(Member.campaign_id) == campaign_id, *mentions(text)]
     if status is not None:

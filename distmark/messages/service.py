@@ -243,7 +243,7 @@ def preview(
     unsubscribe_url: str = "#",
 ) -> Preview:
     """Return what the contact would get from the step, with this campaign's words; nothing is sent, counted or tracked."""
-    require(viewer, Permission.see_campaigns)
+    require(viewer, Permission.see_contacts)
     campaign = get_campaign(session, viewer, campaign_id)
     contact = get_contact(session, viewer, contact_id)
     version = newest_registered(session, campaign.journey_id)

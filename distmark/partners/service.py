@@ -171,9 +171,9 @@ def partners_of(session: Session, viewer: Viewer) -> list[Partner]:
 
 
 def names_of_users(session: Session, viewer: Viewer, ids: Sequence[int | None]) -> dict[int, str]:
-    """Return the names of these users of the viewer's brand, by id; an id of another brand's user is left out."""
+    """Return the names of these users, by id: people of the brand, and of the viewer's own partner; an id of any other is left out."""
     known_ids = [user_id for user_id in ids if user_id is not None]
-    rows = session.exec(select(User).where(User.brand_id == viewer.brand_id, col(User.id).in_(known_ids)))
+    rows = session.exec(visible(select(User), User, viewer).where(col(User.id).in_(known_ids)))
     return {id_of(row): row.name for row in rows}
 
 

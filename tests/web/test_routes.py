@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from sqlalchemy import event, select
 from sqlmodel import SQLModel
+from starlette.types import Message
 
 from distmark.db import Database
 from distmark.journeys.table import Journey
@@ -222,16 +223,103 @@ def test_missing_page_says_what_to_do_in_the_readers_language(pair: PartnerPair,
     assert answer.headers["x-request-id"] in answer.text
 
 
-def test_fault_of_ours_shows_its_number_and_no_detail(pair: PartnerPair, monkeypatch):
+def test_fault_of_ours_shows_the_number_that_is_in_the_log_and_no_detail(pair: PartnerPair, monkeypatch, caplog):
     from distmark.web.pages import campaigns
 
     monkeypatch.setattr(campaigns.campaigns, "list_campaigns", lambda *_: 1 / 0)
 
     answer = pair.as_().get("/campaigns")
 
+    number = answer.headers["x-request-id"]
     assert answer.status_code == 500
     assert "ZeroDivisionError" not in answer.text
     assert "システム側で問題が起きました" in answer.text
+    assert number in answer.text
+    assert [number in record.getMessage() for record in caplog.records if record.exc_info] == [True]
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_fault_of_the_api_has_its_number_and_the_headers(pair: PartnerPair, guest, monkeypatch):
+    from distmark.web.api import events
+
+    with pair.db.writing() as session:
+        user = make.make_user(session, Role.partner, partner=pair.here.partner)
+    monkeypatch.setattr(events.engagement, "record_events", lambda *_, **__: 1 / 0)
+
+    answer = guest.post(
+        "/api/v1/events",
+        json={"name": "x", "contact_id": 1},
+        headers={"authorization": f"Bearer {api_token(pair.app.state.site, user.id)}"},
+    )
+
+    assert answer.status_code == 500
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("role", [Role.marketer, Role.approver])
+def test_people_who_see_no_contacts_see_how_many_members_there_are_and_no_name(pair: PartnerPair, role: Role):
+    client, contact = pair.as_(role), pair.here.contact
+
+    pages = [
+        client.get(f"/campaigns/{pair.campaign.id}{query}")
+        for query in ("", f"?contact={contact.id}", "?q=鈴木", "?status=pending", f"/control?contact={contact.id}")
+    ]
+    frame = client.get(f"/campaigns/{pair.campaign.id}/preview.html?contact={contact.id}&step=welcome")
+
+    assert [page.status_code for page in pages] == [200] * 5
+    assert not any(name in page.text for page in pages for name in ("鈴木", "花子", "伊藤", str(contact.email)))
+    assert "人数" in pages[0].text
+    assert frame.status_code == 403
+
+
+def test_names_of_another_partners_people_are_not_told(pair: PartnerPair):
+    from distmark.partners.service import active_viewer, names_of_users
+
+    with pair.db.writing() as session:
+        mine, theirs = (make.make_user(session, Role.partner, partner=each.partner) for each in (pair.here, pair.there))
+        of_brand = make.make_user(session, Role.approver, pair.brand)
+        viewer = active_viewer(session, mine)
+
+        assert set(names_of_users(session, viewer, [mine.id, theirs.id, of_brand.id])) == {mine.id, of_brand.id}
+
+
+# --- the size of a request --------------------------------------------------------------------------------------------------------------
+
+
+def pieces(count: int) -> Iterator[bytes]:
+    """A body in pieces of one megabyte, without a declared length."""
+    return (b"x" * 1024 * 1024 for _ in range(count))
+
+
+async def test_body_for_the_api_is_not_read_without_a_token(app: FastAPI):
+    answers: list[Message] = []
+
+    async def receive() -> Message:
+        raise AssertionError("the body was read")
+
+    async def send(message: Message) -> None:
+        answers.append(message)
+
+    headers = [(b"host", b"testserver"), (b"authorization", b"Bearer forged"), (b"content-length", b"1000000")]
+    scope = {"type": "http", "method": "POST", "path": "/api/v1/events", "query_string": b"", "headers": headers, "root_path": ""}
+    await app(scope | {"http_version": "1.1", "scheme": "http", "server": ("testserver", 80), "client": ("127.0.0.1", 1)}, receive, send)
+
+    assert answers[0]["status"] == 401
+
+
+@pytest.mark.parametrize("path", ["/api/v1/events", "/sign-in", "/contacts/new", "/u/token"])
+def test_body_that_grows_too_large_is_refused(pair: PartnerPair, guest, path):
+    with pair.db.writing() as session:
+        user = make.make_user(session, Role.ops, pair.brand)
+    headers = {"authorization": f"Bearer {api_token(pair.app.state.site, user.id)}", "content-type": "application/x-www-form-urlencoded"}
+    client = pair.as_(Role.ops)
+
+    answer = client.post(path, content=pieces(40), headers=headers)
+
+    assert answer.status_code == (404 if path == "/u/token" else 413)
 
 
 def test_refused_htmx_request_becomes_a_notice_instead_of_a_page_in_a_page(pair: PartnerPair):

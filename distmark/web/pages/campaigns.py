@@ -144,7 +144,7 @@ def campaign_page(
     step: str = "",
     lang: str = "",
 ) -> Response:
-    """Show the members with their status, and the preview of the chosen member's message."""
+    """Show the members with their status, and the preview of the chosen one's message; only numbers to people who see no contacts."""
     return _page(visit, campaign_id, status=status, q=q, after=after, contact_id=contact, step_id=step, lang=lang)
 
 
@@ -165,12 +165,14 @@ def _page(
     with visit.reading() as session:
         context = campaign_context(session, visit, campaign_id)
         pending = members.pending_members(session, visit.viewer, campaign_id, visit.now)
-        found = campaigns.members(
-            session, visit.viewer, campaign_id, status=chosen_status, text=q, after_id=after, limit=ROWS, blocked=pending.blocked
-        )
         counts = _counts(campaigns.member_counts(session, visit.viewer, campaign_id), pending)
-        rows = _member_rows(session, visit, context, found.rows, pending)
-        shown = _member_preview(session, visit, context, rows, found.total, chosen_status, q, contact_id, step_id, lang, pending)
+        found, rows, shown = campaigns.MemberPage([], None, 0), [], None
+        if visit.viewer.may(Permission.see_contacts):
+            found = campaigns.members(
+                session, visit.viewer, campaign_id, status=chosen_status, text=q, after_id=after, limit=ROWS, blocked=pending.blocked
+            )
+            rows = _member_rows(session, visit, context, found.rows, pending)
+            shown = _member_preview(session, visit, context, rows, found.total, chosen_status, q, contact_id, step_id, lang, pending)
         first_at = _first_message_time(session, visit, context, pending)
         suspension_kinds = control.suspension_kinds(session, visit.viewer, Scope(campaign_id=campaign_id))
         cohort = _cohort_choice(session, visit, context.campaign, sum(counts.values()))
@@ -197,6 +199,7 @@ def _page(
         cohort=cohort,
         suspension_kinds=[kind for kind in suspension_kinds if kind.value != context.campaign.status.value],
         may_enrol=visit.viewer.may(Permission.enrol_contacts),
+        may_see=visit.viewer.may(Permission.see_contacts),
     )
 
 
@@ -333,7 +336,7 @@ def preview_frame(
     campaign_id: Id,
     contact: Id,
     step: str,
-    visit: Visit = needs(Permission.see_campaigns),
+    visit: Visit = needs(Permission.see_contacts),
     lang: str = "",
     images: bool = False,
 ) -> Response:
