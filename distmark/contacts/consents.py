@@ -34,6 +34,26 @@ def consent_channels() -> tuple[str, ...]:
     return (*(kind.consent for kind in CHANNELS.values()), *TRACKING)
 
 
+def check_ground(ground: str, channels: Iterable[str]) -> None:
+    """Raise InvalidInput unless the ground is known and covers these channels: only an agreement covers more than mail.
+
+    A business card, a purchase or a published address is a ground for mail; for a text message the person must have agreed to it.
+    """
+    if ground not in GROUNDS:
+        raise InvalidInput(f"The ground {ground!r} for writing to these contacts is unknown; use one of {', '.join(GROUNDS)}.")
+    for channel in channels:
+        if channel not in consent_channels():
+            raise InvalidInput(f"There is no channel {channel!r}; use one of {', '.join(consent_channels())}.")
+        if ground not in grounds_for(channel):
+            raise InvalidInput(f"The ground {ground} does not cover {channel}, only mail; the person must have agreed to it.")
+
+
+def grounds_for(channel: str) -> tuple[str, ...]:
+    """Return the grounds on which a person may be written to by the channel."""
+    by_mail = any(kind.consent == channel and kind.form is AddressForm.email for kind in CHANNELS.values())
+    return GROUNDS if by_mail else ("opt_in",)
+
+
 def record_consent(
     session: Session,
     contact_id: int,
@@ -48,12 +68,15 @@ def record_consent(
 ) -> Consent:
     """Append that the contact agreed (`given`) or refused, with the text shown and its source; the newest row counts.
 
-    A refusal after a refusal adds nothing and returns the earlier one. InvalidInput for an unknown channel or ground.
+    A refusal after a refusal adds nothing and returns the earlier one. InvalidInput for an unknown channel or ground, or a ground that does
+    not cover the channel.
     """
     if channel not in consent_channels() or ground not in GROUNDS:
         raise InvalidInput(
             f"Consent for {channel!r} on the ground {ground!r} is unknown; use one of {consent_channels()} and one of {GROUNDS}."
         )
+    if given:
+        check_ground(ground, [channel])
     newest = session.exec(_of([contact_id], channel).order_by(col(Consent.at).desc(), col(Consent.id).desc())).first()
     if newest is not None and not newest.given and not given:
         return newest

@@ -1,12 +1,11 @@
 """Fields of a contact: reading mail addresses, phone numbers, names, dates and languages in the spellings that people use. Pure."""
 
 import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
 from functools import cache
 from typing import Annotated, Any
-from zoneinfo import available_timezones
+from zoneinfo import ZoneInfo, available_timezones
 
 import phonenumbers
 from email_validator import EmailNotValidError, validate_email
@@ -15,12 +14,15 @@ from pydantic_core import PydanticCustomError
 
 from distmark.contacts.model import ContactKind
 from distmark.errors import InvalidInput
+from distmark.journeys.days import read_day
+from distmark.text import clean, tidy
 
 LONGEST_TEXT = 200
 LONGEST_ATTRIBUTE = 2000
 MOST_ATTRIBUTES = 100
 OLDEST_YEAR = 1880
 REGION = "JP"  # the country of phone numbers written without one
+HOME_ZONE = ZoneInfo("Asia/Tokyo")  # of times written without one
 FIELDS = ("kind", "first_name", "last_name", "email", "phone", "language", "zone", "company", "city", "birthday")
 
 # The reason for each refusal, in English and Japanese; {value} is the refused value.
@@ -61,6 +63,14 @@ MESSAGES: Mapping[str, tuple[str, str]] = {
         "“{value}” is too long; shorten it.",
         "「{value}」は長すぎます。短くしてください。",
     ),
+    "too-many-cells": (
+        "The line has {value} cells, more than there are headings; put a cell that holds a comma in quotation marks.",
+        "セルが {value} 個あり、見出しより多くなっています。カンマを含むセルは引用符で囲んでください。",
+    ),
+    "private-character": (
+        "“{value}” holds a character that only the computer that wrote it can show; it was left out, so write it again.",
+        "「{value}」には、作成したパソコンでしか表示できない文字（外字）があります。その文字を除いて取り込みました。入力し直してください。",
+    ),
     "no-address": (
         "There is neither a mail address nor a phone number; give one of them.",
         "メールアドレスも電話番号もありません。どちらかを入力してください。",
@@ -94,19 +104,6 @@ class FieldRefused(InvalidInput):
         super().__init__(f"{field}: {self.message_en}")
 
 
-UNSTORABLE = ("Cc", "Cs")  # control characters, and halves of characters that no database takes
-
-
-def tidy(value: str) -> str:
-    """Return `value` on one line, in Unicode form NFKC (usual widths of kana and letters), single-spaced, without control characters."""
-    usual = unicodedata.normalize("NFKC", value)
-    return " ".join("".join(letter for letter in usual if letter.isspace() or _can_be_stored(letter)).split())
-
-
-def _can_be_stored(letter: str) -> bool:
-    return unicodedata.category(letter) not in UNSTORABLE
-
-
 def as_text(value: object) -> str:
     """Return the value as a text of one line, at most LONGEST_TEXT characters; "" for None."""
     if value is None:
@@ -124,15 +121,35 @@ CARRIERS = ("docomo.ne.jp", "ezweb.ne.jp", "au.com", "softbank.ne.jp", "vodafone
 _CARRIER_LOCAL = re.compile(r"[A-Za-z0-9._+/?=~-]{1,64}")
 
 
+_ANGLED = re.compile(r"[^<>]*<\s*([^<>\s]+)\s*>\s*")
+_AROUND = " \t\"'“”‘’<>()[]「」『』,;:、。，；："
+
+
 def as_email(value: object) -> str | None:
-    """Return the mail address in the form that mail servers accept; None for an empty value."""
-    written = as_text(value).replace(" ", "")
+    """Return the mail address in the form that mail servers accept; None for an empty value.
+
+    It may be written as in a mail program (鈴木花子 <hanako@example.com>), as a link (mailto:), with marks around it, or in full width.
+    """
+    written = as_text(value)
     if not written:
         return None
     try:
-        return _checked_email(_quoted(written))
+        return _checked_email(_quoted(_bare(written)))
     except EmailNotValidError as error:
         raise refuse("bad-email", written) from error
+
+
+def _bare(written: str) -> str:
+    """Return the address without the name, link and marks around it, and without spaces beside its @ and dots."""
+    if angled := _ANGLED.fullmatch(written):
+        written = angled[1]
+    bare = written.strip(_AROUND)
+    if bare.lower().startswith("mailto:"):
+        bare = bare[len("mailto:") :].partition("?")[0].strip(_AROUND)
+    if '"' in bare:  # an address whose first part is quoted: the mark at its beginning belongs to it
+        bare = written if written.startswith('"') else f'"{bare}'
+    local, _, domain = re.sub(r"\s*([@.])\s*", r"\1", bare).rpartition("@")
+    return f"{local}@{domain.replace('。', '.').rstrip('.')}"
 
 
 def _checked_email(written: str) -> str:
@@ -159,13 +176,21 @@ def _is_carrier(domain: str) -> bool:
     return any(domain.lower() == carrier or domain.lower().endswith(f".{carrier}") for carrier in CARRIERS)
 
 
+_EXTENSION = re.compile(r"[\s(\[,;/]*(?:内線(?:番号)?|extension|extn?\.?|x|#)\s*[:.]?\s*\d{1,6}\s*[)\]]?$", re.IGNORECASE)
+_PHONE_WORDS = re.compile(r"^(?:tel|phone|mobile|電話|携帯|℡|t)\s*[.:]\s*|^tel:", re.IGNORECASE)
+
+
 def as_phone(value: object) -> str | None:
-    """Return the phone number in E.164; None for an empty value. Without a country code it is Japanese, and may lack its leading 0."""
+    """Return the phone number in E.164; None for an empty value. Without a country code it is Japanese, and may lack its leading 0.
+
+    An extension (内線 12, ext. 12, x12) is left out: no message reaches it.
+    """
     written = as_text(value)
     if not written:
         return None
+    bare = _PHONE_WORDS.sub("", _EXTENSION.sub("", written)).strip(" ,;、。")
     try:
-        number = phonenumbers.parse(written, REGION)
+        number = phonenumbers.parse(bare, REGION)
     except phonenumbers.NumberParseException as error:
         raise refuse("bad-phone", written) from error
     if not phonenumbers.is_valid_number(number):
@@ -236,16 +261,10 @@ def as_kind(value: object) -> ContactKind:
     return KINDS[written.lower()]
 
 
-ERAS = {"明治": 1867, "大正": 1911, "昭和": 1925, "平成": 1988, "令和": 2018, "m": 1867, "t": 1911, "s": 1925, "h": 1988, "r": 2018}
-_DATE = re.compile(r"(\d{4})\s*[-/.年]\s*(\d{1,2})\s*[-/.月]\s*(\d{1,2})\s*日?(?:[ T]00:00(?::00(?:\.0+)?)?)?")
-_COMPACT_DATE = re.compile(r"(\d{4})(\d{2})(\d{2})")
-_ERA_DATE = re.compile(r"(明治|大正|昭和|平成|令和|[MTSHRmtshr])\s*\.?\s*(\d{1,2}|元)\s*[-/.年]\s*(\d{1,2})\s*[-/.月]\s*(\d{1,2})\s*日?")
+def as_day(value: object, zone: ZoneInfo = HOME_ZONE) -> date | None:
+    """Return the day that the value is in any of the forms of `journeys.days.read_day`; None for an empty value.
 
-
-def as_day(value: object) -> date | None:
-    """Return a date written as 1980-04-01, 1980/4/1, 1980年4月1日, 19800401 or 昭和55年4月1日; None for an empty value.
-
-    1/4/1980 is refused: half of the world reads it as a day in April, the other half as one in January.
+    1/4/1980 is refused: half of the world reads it as a day in April, the other half as one in January. `zone` is that of the contact.
     """
     if isinstance(value, datetime):
         return value.date()
@@ -255,69 +274,54 @@ def as_day(value: object) -> date | None:
     if not written:
         return None
     try:
-        found = _date(written)
-    except ValueError as error:
+        found = read_day(written, zone)
+    except InvalidInput as error:
         raise refuse("bad-date", written) from error
-    if found is None or found.year < OLDEST_YEAR:
+    if found.year < OLDEST_YEAR:
         raise refuse("bad-date", written)
     return found
 
 
-def _date(written: str) -> date | None:
-    if match := _DATE.fullmatch(written) or _COMPACT_DATE.fullmatch(written):
-        return date(int(match[1]), int(match[2]), int(match[3]))
-    if match := _ERA_DATE.fullmatch(written):
-        year = 1 if match[2] == "元" else int(match[2])
-        return date(ERAS[match[1].lower()] + year, int(match[3]), int(match[4]))
-    return None
-
-
 YES = frozenset(
     [
-        "yes",
-        "y",
-        "true",
-        "1",
-        "on",
-        "はい",
-        "有",
-        "あり",
-        "有り",
-        "可",
-        "同意",
-        "同意する",
-        "同意済",
-        "同意済み",
-        "希望",
-        "希望する",
-        "配信",
-        "○",
-        "◯",
-        "〇",
+        *(
+            "yes",
+            "y",
+            "true",
+            "t",
+            "1",
+            "on",
+            "ok",
+            "agree",
+            "agreed",
+            "accepted",
+            "granted",
+            "allow",
+            "allowed",
+            "optin",
+            "opt-in",
+            "opted in",
+        ),
+        *("subscribed", "subscribe", "active", "はい", "有", "あり", "有り", "可", "可能", "許可", "承諾", "要", "必要"),
+        *("同意", "同意する", "同意済", "同意済み", "希望", "希望する", "希望あり", "受け取る", "受取る", "購読", "購読する", "購読中"),
+        *("登録", "登録済", "登録済み", "登録中", "配信", "配信する", "配信中", "配信可", "配信希望", "送信可"),
+        *("○", "◯", "〇", "◎", "✓", "✔", "☑", "レ"),
     ]
 )
 NO = frozenset(
     [
-        "no",
-        "n",
-        "false",
-        "0",
-        "off",
-        "いいえ",
-        "無",
-        "なし",
-        "無し",
-        "不可",
-        "拒否",
-        "同意しない",
-        "不同意",
-        "希望しない",
-        "停止",
-        "配信停止",
-        "×",
-        "x",
+        *("no", "n", "false", "f", "0", "off", "ng", "denied", "declined", "refused", "revoked", "do not allow", "not allowed", "never"),
+        *("optout", "opt-out", "opted out", "unsubscribed", "unsubscribe", "never subscribed", "never_subscribed", "not subscribed"),
+        *("いいえ", "否", "無", "なし", "無し", "不可", "不要", "拒否", "お断り", "辞退", "同意しない", "不同意", "未同意", "未承諾"),
+        *("希望しない", "希望なし", "不希望", "受け取らない", "購読しない", "購読解除", "解除", "停止", "停止中", "配信停止", "配信しない"),
+        *("配信不可", "配信不要", "配信拒否", "送信不可", "退会", "退会済", "退会済み", "×", "x", "✕", "✖", "✗", "☓"),
     ]
 )
+
+
+def consent_key(value: object) -> str:
+    """Return the cell in the form of `YES` and `NO`: lower case, without the colour of a mark and a full stop at the end."""
+    return tidy(str(value)).lower().replace("\ufe0e", "").replace("\ufe0f", "").rstrip("。.")
 
 
 def yes_or_no(value: object) -> bool | None:
@@ -325,9 +329,10 @@ def yes_or_no(value: object) -> bool | None:
     if isinstance(value, bool):
         return value
     written = as_text(value)
-    if written.lower() not in YES | NO | {""}:
+    key = consent_key(written)
+    if key not in YES | NO | {""}:
         raise refuse("bad-consent", written)
-    return None if not written else written.lower() in YES
+    return None if not written else key in YES
 
 
 def as_attributes(value: object) -> dict[str, Any]:
@@ -351,7 +356,7 @@ def as_attribute(value: object) -> str | int | float | bool | None:
         raise refuse("bad-attribute", value)
     if len(value) > LONGEST_ATTRIBUTE:
         raise refuse("too-long", value)
-    return "".join(letter for letter in value if letter in "\n\t" or _can_be_stored(letter)).strip()
+    return clean(value)
 
 
 def attribute_name(written: str) -> str:

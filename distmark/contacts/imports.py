@@ -1,85 +1,41 @@
-"""Import of contacts from a CSV or XLSX file, with a report on every line. An import never turns a refusal into consent."""
+"""Import of contacts from a CSV or spreadsheet file, with a report on every line. An import never turns a refusal into consent."""
 
-import csv
-import io
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
-from typing import Any
-from zipfile import BadZipFile, ZipFile
 
-from pydantic import ValidationError
-from pydantic_core import PydanticCustomError
-from python_calamine import CalamineError, CalamineWorkbook, PasswordError
 from sqlmodel import Session, col, select
 
-from distmark.contacts.consents import GROUNDS, consent_state
-from distmark.contacts.fields import FIELDS, ContactInput, attribute_name, message, tidy, yes_or_no
+from distmark.channels.kind import AddressForm
+from distmark.channels.registry import CHANNELS
+from distmark.contacts.consents import check_ground, consent_state, suppressed
+from distmark.contacts.fields import ContactInput
+from distmark.contacts.files import read_table
+from distmark.contacts.headings import COLUMN_FIELDS, read_headings
+from distmark.contacts.lines import Line, OmittedCell, RejectedLine, consent_keys, reached_at, read_lines
 from distmark.contacts.mapping import changes, new_contact
-from distmark.contacts.model import address_key
+from distmark.contacts.model import address_hash
 from distmark.contacts.people import Addresses, addresses_of, corrected_contacts, follow_addresses, identify, keep_addresses
 from distmark.contacts.table import Consent, Contact
-from distmark.errors import InvalidInput
+from distmark.db import Database
 from distmark.partners.model import Permission, Viewer
 from distmark.partners.service import get_partner, require
 from distmark.partners.table import Partner
 from distmark.sql import batches, id_of
 
-MOST_BYTES = 30_000_000
-MOST_UNPACKED_BYTES = 400_000_000
-MOST_LINES = 100_000
-MOST_COLUMNS = 200
-BATCH = 1000
-SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
-CONSENT_CHANNELS = ("email", "sms")
-
-# Field -> headings of its columns, normalised by `_heading`. The first column of a field counts; later ones fill its empty cells.
-HEADINGS: Mapping[str, tuple[str, ...]] = {
-    "last_name": ("姓", "氏", "名字", "苗字", "lastname", "familyname", "surname"),
-    "first_name": ("名", "名前(名)", "firstname", "givenname", "forename"),
-    "full_name": ("氏名", "お名前", "名前", "顧客名", "お客様名", "担当者名", "fullname", "name", "contactname"),
-    "email": (
-        *("メールアドレス", "メール", "eメール", "eメールアドレス", "pcメール", "携帯メール"),
-        *("email", "emailaddress", "mail", "mailaddress"),
-    ),
-    "phone": (
-        *("携帯", "携帯電話", "携帯番号", "携帯電話番号", "mobile", "mobilephone", "cell", "cellphone"),
-        *("電話", "電話番号", "tel", "telephone", "phone", "phonenumber", "自宅電話"),
-    ),
-    "company": ("会社", "会社名", "勤務先", "法人名", "企業名", "company", "companyname", "organization", "organisation"),
-    "city": ("市区町村", "市町村", "市", "city", "town"),
-    "language": ("言語", "使用言語", "language", "lang", "locale"),
-    "zone": ("タイムゾーン", "時間帯", "timezone", "zone"),
-    "birthday": ("誕生日", "生年月日", "birthday", "birthdate", "dateofbirth", "dob"),
-    "kind": ("種別", "kind", "recordtype"),
-    "consent_email": ("同意", "メール同意", "メール配信", "メール配信同意", "配信同意", "consent", "emailconsent", "optin", "emailoptin"),
-    "consent_sms": ("sms同意", "sms配信", "smsconsent", "smsoptin"),
-    "stopped_email": ("配信停止", "メール配信停止", "unsubscribed", "optout", "emailoptout", "donotemail"),
-}
-FIELD_OF = {heading: name for name, headings in HEADINGS.items() for heading in headings}
-NEEDED = ("email", "phone")
-NEEDED_SHOWN = "メールアドレス (email) / 電話 (phone)"
-
-
-@dataclass(frozen=True, slots=True)
-class RejectedLine:
-    """A rejected line: its number in the file (from 1, including the headings' line), and the reason in both languages."""
-
-    line: int
-    field: str
-    value: str
-    message_en: str
-    message_ja: str
+BATCH = 250  # lines in one unit of work
+PAUSE_SECONDS = 0.06  # between units of work: SQLite's waiting writers look for the lock every 50 ms, and only one can have it
 
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
     """The result of an import, done or previewed: counts of contacts, and the other lines in `rejected`, in the file's order.
 
-    `columns` maps each heading of the file to the field it was read as, or to `attribute:NAME`.
-    `kept_refusals` counts contacts that refused before and have a yes in the file: their refusal stands.
+    `columns` maps each heading of the file to the field it was read as, or to `attribute:NAME`. `omitted` are cells of accepted lines that
+    were left out. `refusals` counts contacts of which a refusal was recorded. `kept_refusals` counts contacts that refused before and have
+    a yes in the file: their refusal stands.
     """
 
     created: int
@@ -88,20 +44,27 @@ class ImportReport:
     rejected: list[RejectedLine]
     columns: dict[str, str] = field(default_factory=dict)
     kept_refusals: int = 0
+    refusals: int = 0
+    omitted: list[OmittedCell] = field(default_factory=list)
+
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """An accepted line of the file. `consents` maps channels to yes or no; a channel with an empty cell is absent."""
+class _File:
+    """A file that was read: its accepted and rejected lines, omitted cells and columns as in the report, and how many lines it has."""
 
-    number: int
-    written: ContactInput
-    consents: Mapping[str, bool]
+    lines: list[Line]
+    rejected: list[RejectedLine]
+    omitted: list[OmittedCell]
+    columns: dict[str, str]
+    total: int
 
     @property
-    def address(self) -> str:
-        """The address by which the contact is found in the partner's book."""
-        return address_key(self.written.email or self.written.phone or "")
+    def parts(self) -> Iterator[list[Line]]:
+        """The accepted lines, as many at a time as one unit of work writes."""
+        return batches(self.lines, BATCH)
 
 
 @dataclass(slots=True)
@@ -110,10 +73,35 @@ class _Counts:
     updated: int = 0
     unchanged: int = 0
     kept_refusals: int = 0
+    refusals: int = 0
+
+    def show(self, progress: Progress | None, file: _File) -> None:
+        """Call `progress` with how many lines are done."""
+        if progress:
+            progress(len(file.rejected) + self.created + self.updated + self.unchanged, file.total)
+
+    def report(self, file: _File) -> ImportReport:
+        """Return the report of the whole import."""
+        return ImportReport(
+            self.created,
+            self.updated,
+            self.unchanged,
+            file.rejected,
+            file.columns,
+            self.kept_refusals,
+            self.refusals,
+            file.omitted,
+        )
 
 
-Progress = Callable[[int, int], None]
-Table = tuple[list[str], list[tuple[int, Sequence[Any]]]]  # headings; line number and cells of every line that is not empty
+@dataclass(frozen=True, slots=True)
+class _ImportContext:
+    user_id: int
+    filename: str
+    ground: str | None
+    channels: tuple[str, ...]  # for which the ground counts
+    now: datetime
+    dry_run: bool
 
 
 def import_contacts(
@@ -126,214 +114,90 @@ def import_contacts(
     dry_run: bool = False,
     *,
     ground: str | None = None,
+    channels: Sequence[str] = ("email",),
     progress: Progress | None = None,
 ) -> ImportReport:
     """Write every good line of the file into the partner's book and report on all lines; with `dry_run` only report.
 
     A contact with the same mail address (else phone number) is updated by the cells that are not empty. An earlier refusal stands, whatever
-    the file says. `ground` (opt_in, business_card, existing_customer, published_address) records consent to mail on that ground for every
-    contact of the file that never said yes or no. `progress` is called with (lines done, lines in all). InvalidInput when the file cannot
-    be read at all, naming what was found and what is needed; NotFound for a partner outside the viewer's sight.
+    the file says, and a refusal in the file is recorded whatever else is wrong with its line. `ground` (opt_in, business_card,
+    existing_customer, published_address) records consent on that ground, for these channels, for every contact of the file that never said
+    yes or no and is not suppressed. `progress` is called with (lines done, lines in all). InvalidInput when the file cannot be read at all,
+    naming what was found and what is needed, or when the ground covers no such channel; NotFound for a partner outside the viewer's sight.
+
+    All of it is in the caller's unit of work. `import_file` writes large files without keeping others from writing.
     """
+    context = _context(viewer, filename, ground, channels, now, dry_run)
+    get_partner(session, viewer, partner_id)
+    file = _read_file(data, filename)
+    counts = _Counts()
+    partner = _partner(session, viewer, partner_id, context)
+    for part in file.parts:
+        _import_batch(session, partner, part, context, counts)
+        counts.show(progress, file)
+    return counts.report(file)
+
+
+def import_file(
+    db: Database,
+    viewer: Viewer,
+    partner_id: int,
+    data: bytes,
+    filename: str,
+    now: datetime,
+    dry_run: bool = False,
+    *,
+    ground: str | None = None,
+    channels: Sequence[str] = ("email",),
+    progress: Progress | None = None,
+) -> ImportReport:
+    """Do what `import_contacts` does in many short units of work, so that other writers wait for one of them at most.
+
+    The file is read before the first of them, and a dry run only reads. What an interrupted import has written stays; importing the file
+    again writes the rest.
+    """
+    context = _context(viewer, filename, ground, channels, now, dry_run)
+    with db.reading() as session:
+        get_partner(session, viewer, partner_id)
+    file = _read_file(data, filename)
+    counts = _Counts()
+    for part in file.parts:
+        with _unit_of_work(db, dry_run) as session:
+            _import_batch(session, _partner(session, viewer, partner_id, context), part, context, counts)
+        counts.show(progress, file)
+        if db.is_sqlite and not dry_run:
+            time.sleep(PAUSE_SECONDS)
+    return counts.report(file)
+
+
+def _context(viewer: Viewer, filename: str, ground: str | None, channels: Sequence[str], now: datetime, dry_run: bool) -> _ImportContext:
     require(viewer, Permission.write_contacts)
-    if ground is not None and ground not in GROUNDS:
-        raise InvalidInput(f"The ground {ground!r} for writing to these contacts is unknown; use one of {', '.join(GROUNDS)}.")
-    partner = get_partner(session, viewer, partner_id)
-    # A second import into this book waits, so that it finds the rows of this one; messages of the partner do not wait for this lock.
-    session.refresh(partner, with_for_update={"key_share": True})
+    if ground is not None:
+        check_ground(ground, channels)
+    return _ImportContext(viewer.user_id, filename, ground, tuple(channels), now, dry_run)
+
+
+def _read_file(data: bytes, filename: str) -> _File:
     headings, rows = read_table(data, filename)
     columns = read_headings(headings)
-    lines, rejected = read_lines(columns, rows)
-    context, counts = _ImportContext(viewer.user_id, filename, ground, now, dry_run), _Counts()
-    done = len(rejected)
-    for part in batches(lines, BATCH):
-        _import_batch(session, partner, part, context, counts)
-        done += len(part)
-        if progress:
-            progress(done, len(rows))
-    shown = {heading: name if name in HEADINGS else f"attribute:{name}" for heading, name in zip(headings, columns, strict=True) if name}
-    return ImportReport(counts.created, counts.updated, counts.unchanged, rejected, shown, counts.kept_refusals)
+    shown = {
+        heading: name if name in COLUMN_FIELDS else f"attribute:{name}" for heading, name in zip(headings, columns, strict=True) if name
+    }
+    omitted: list[OmittedCell] = []
+    lines, rejected = read_lines(columns, rows, headings, omitted)
+    return _File(lines, rejected, omitted, shown, len(rows))
 
 
-# --- reading the file -----------------------------------------------------------------------------------------------------------------
+def _unit_of_work(db: Database, dry_run: bool) -> AbstractContextManager[Session]:
+    return db.reading() if dry_run else db.writing()
 
 
-def read_table(data: bytes, filename: str) -> Table:
-    """Return the headings and the lines that are not empty, each with its number; InvalidInput when the file cannot be read."""
-    if len(data) > MOST_BYTES:
-        raise InvalidInput(f"The file {filename} has {len(data):,} bytes; at most {MOST_BYTES:,} are taken at once, so split it.")
-    whole = _spreadsheet(data, filename) if filename.lower().endswith(SPREADSHEETS) else _csv(data, filename)
-    filled = ((number, cells) for number, cells in whole if any(cell not in ("", None) and str(cell).strip() for cell in cells))
-    rows = list(islice(filled, MOST_LINES + 2))
-    if not rows:
-        raise InvalidInput(f"The file {filename} is empty; its first line must name the columns, such as 姓, 名, メールアドレス.")
-    if len(rows) > MOST_LINES + 1:
-        raise InvalidInput(f"The file {filename} has more than {MOST_LINES:,} lines; split it.")
-    headings = [tidy(str(cell if cell is not None else "")) for cell in rows[0][1]]
-    if len(headings) > MOST_COLUMNS:
-        raise InvalidInput(f"The file {filename} has {len(headings)} columns; at most {MOST_COLUMNS} are taken.")
-    return headings, rows[1:]
-
-
-def _csv(data: bytes, filename: str) -> Iterator[tuple[int, Sequence[Any]]]:
-    content = _decoded(data, filename)
-    first_line = content.split("\n", 1)[0]
-    delimiter = max((",", "\t", ";"), key=first_line.count)
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
-    number = 1
-    try:
-        for cells in reader:
-            yield number, cells
-            number = reader.line_num + 1  # a quoted cell may hold line breaks: the next line starts after them
-    except csv.Error as error:
-        raise InvalidInput(f"The file {filename} cannot be read from line {number}: {error}; check the quotation marks there.") from error
-
-
-def _decoded(data: bytes, filename: str) -> str:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encodings = ["utf-16"]
-    elif b"\x00" in data:
-        raise InvalidInput(f"The file {filename} is not text; save it as CSV or XLSX.")
-    else:
-        encodings = ["utf-8-sig", "cp932"]
-    for encoding in encodings:
-        try:
-            return data.decode(encoding)
-        except UnicodeDecodeError as error:
-            line = data[: error.start].count(b"\n") + 1
-    raise InvalidInput(f"The file {filename} is neither UTF-8 nor Shift_JIS (line {line}); save it as CSV in UTF-8.")
-
-
-def _spreadsheet(data: bytes, filename: str) -> Iterator[tuple[int, Sequence[Any]]]:
-    try:
-        _check_unpacked_size(data, filename)
-        sheets = CalamineWorkbook.from_filelike(io.BytesIO(data))
-        rows = sheets.get_sheet_by_index(0).to_python(skip_empty_area=False)
-    except PasswordError as error:
-        raise InvalidInput(f"The file {filename} is locked with a password; save it without one.") from error
-    except (CalamineError, BadZipFile, IndexError, ValueError) as error:
-        raise InvalidInput(f"The file {filename} is not a spreadsheet that can be read: {error}; save it as XLSX or CSV.") from error
-    yield from enumerate(rows, start=1)
-
-
-def _check_unpacked_size(data: bytes, filename: str) -> None:
-    if not data.startswith(b"PK"):
-        return  # .xls is not packed
-    with ZipFile(io.BytesIO(data)) as packed:
-        size = sum(part.file_size for part in packed.infolist())
-    if size > MOST_UNPACKED_BYTES:
-        raise InvalidInput(f"The file {filename} unpacks to {size:,} bytes; at most {MOST_UNPACKED_BYTES:,} are taken, so split it.")
-
-
-def read_headings(headings: Sequence[str]) -> list[str]:
-    """Return the field or attribute name of each column, in the file's order; "" for a column without heading.
-
-    InvalidInput when there is neither a mail address nor a phone number among them, naming what was found and what is needed.
-    """
-    columns = [FIELD_OF.get(_heading(heading)) or (attribute_name(heading) if heading else "") for heading in headings]
-    if not any(needed in columns for needed in NEEDED):
-        found = ", ".join(heading for heading in headings if heading)
-        raise InvalidInput(f"The file has no column of addresses; it has {found}, but needs one of {NEEDED_SHOWN}.")
-    return columns
-
-
-def _heading(written: str) -> str:
-    return re.sub(r"[\s_\-・.:*]+", "", tidy(written).lower()).replace("必須", "").replace("()", "").replace("[]", "")
-
-
-def read_lines(columns: Sequence[str], rows: Iterable[tuple[int, Sequence[Any]]]) -> tuple[list[Line], list[RejectedLine]]:
-    """Return the accepted lines and the rejected lines, each in the file's order."""
-    lines: list[Line] = []
-    rejected: list[RejectedLine] = []
-    seen: set[str] = set()
-    places = _places(columns)
-    for number, cells in rows:
-        read = _line(number, places, cells)
-        if isinstance(read, Line) and read.address in seen:
-            read = _rejected(number, "email" if read.written.email else "phone", "same-address", read.written.email or read.written.phone)
-        if isinstance(read, RejectedLine):
-            rejected.append(read)
-            continue
-        seen.add(read.address)
-        lines.append(read)
-    return lines, rejected
-
-
-def _places(columns: Sequence[str]) -> dict[str, list[int]]:
-    """Return the positions of the columns of each field or attribute, in the file's order."""
-    places: dict[str, list[int]] = {}
-    for position, name in enumerate(columns):
-        if name:
-            places.setdefault(name, []).append(position)
-    return places
-
-
-def _line(number: int, places: Mapping[str, list[int]], cells: Sequence[Any]) -> Line | RejectedLine:
-    values = {name: value for name, where in places.items() if (value := _first(cells, where)) is not None}
-    fields = {name: value for name, value in values.items() if name in FIELDS}
-    names = _names(values)
-    attributes = {name: value for name, value in values.items() if name not in HEADINGS}
-    try:
-        written = ContactInput(**names, **fields, **({"attributes": attributes} if attributes else {}))
-        consents = _consents(values)
-    except ValidationError as error:
-        return _rejected_by(number, error)
-    except PydanticCustomError as error:
-        context = error.context or {}
-        return _rejected(number, "consent", str(context["code"]), str(context["value"]))
-    if not written.email and not written.phone:
-        return _rejected(number, "email", "no-address", "")
-    return Line(number, written, consents)
-
-
-def _first(cells: Sequence[Any], positions: Sequence[int]) -> Any:
-    filled = (cells[at] for at in positions if at < len(cells) and cells[at] is not None and str(cells[at]).strip())
-    return next(filled, None)
-
-
-_EAST_ASIAN = re.compile("[\u3040-\u30ff\u3400-\u9fff]")
-
-
-def _names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return first and last name from a column with the full name: 鈴木 花子 has its family name first, Hanako Suzuki last."""
-    if "full_name" not in values or "last_name" in values or "first_name" in values:
-        return {}
-    whole = tidy(str(values["full_name"]))
-    if _EAST_ASIAN.search(whole):
-        last, _, first = whole.partition(" ")
-    else:
-        first, _, last = whole.rpartition(" ")
-    return {"first_name": first, "last_name": last}
-
-
-def _consents(values: Mapping[str, Any]) -> dict[str, bool]:
-    consents = {channel: yes_or_no(values.get(f"consent_{channel}")) for channel in CONSENT_CHANNELS}
-    if yes_or_no(values.get("stopped_email")):
-        consents["email"] = False
-    return {channel: given for channel, given in consents.items() if given is not None}
-
-
-def _rejected_by(number: int, error: ValidationError) -> RejectedLine:
-    first = error.errors()[0]
-    context = first.get("ctx") or {}
-    return _rejected(number, str(first["loc"][0]), str(context.get("code", "bad-attribute")), str(context.get("value", first["input"])))
-
-
-def _rejected(number: int, name: str, code: str, value: str | None) -> RejectedLine:
-    shown = value or ""
-    return RejectedLine(number, name, shown, message(code, shown, "en"), message(code, shown, "ja"))
-
-
-# --- writing --------------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _ImportContext:
-    user_id: int
-    filename: str
-    ground: str | None
-    now: datetime
-    dry_run: bool
+def _partner(session: Session, viewer: Viewer, partner_id: int, context: _ImportContext) -> Partner:
+    partner = get_partner(session, viewer, partner_id)
+    if not context.dry_run:
+        # A second import into this book waits, so that it finds the rows of this one; messages of the partner do not wait for this lock.
+        session.refresh(partner, with_for_update={"key_share": True})
+    return partner
 
 
 def _import_batch(session: Session, partner: Partner, lines: Sequence[Line], context: _ImportContext, counts: _Counts) -> None:
@@ -361,8 +225,10 @@ def _import_batch(session: Session, partner: Partner, lines: Sequence[Line], con
         session.flush()
         keep_addresses(session, named, context.now)
         follow_addresses(session, moved, context.now)
-    for channel in CONSENT_CHANNELS:
-        _record_consents(session, channel, contacts, context, counts)
+    refusing: set[int] = set()
+    for channel in consent_keys():
+        refusing |= _record_consents(session, partner, channel, contacts, context, counts)
+    counts.refusals += len(refusing)
 
 
 def _kept_address(contact: Contact, line: Line) -> ContactInput:
@@ -372,7 +238,7 @@ def _kept_address(contact: Contact, line: Line) -> ContactInput:
     return line.written.model_copy(update={"email": contact.email})
 
 
-def _change(contact: Contact, changed: Mapping[str, Any], now: datetime) -> None:
+def _change(contact: Contact, changed: Mapping[str, object], now: datetime) -> None:
     for name, value in changed.items():
         setattr(contact, name, value)
     contact.updated_at = now
@@ -401,32 +267,76 @@ def _same_name(contact: Contact, written: ContactInput) -> bool:
 
 
 def _record_consents(
-    session: Session, channel: str, contacts: Sequence[tuple[Contact, Line]], context: _ImportContext, counts: _Counts
-) -> None:
-    given_by = [(contact, given) for contact, line in contacts if (given := _given(line, channel, context.ground)) is not None]
-    before = consent_state(session, [contact.id for contact, _ in given_by if contact.id is not None], channel)
-    for contact, given in given_by:
+    session: Session, partner: Partner, channel: str, contacts: Sequence[tuple[Contact, Line]], context: _ImportContext, counts: _Counts
+) -> set[int]:
+    """Record what these lines say of `channel`, and return which of the contacts, by number, refuse it from now on."""
+    stopped = _suppressed_addresses(session, partner, channel, contacts, context)
+    given_by = [
+        (number, contact, line, given)
+        for number, (contact, line) in enumerate(contacts)
+        if (given := _given(line, channel, context, stopped)) is not None
+    ]
+    before = consent_state(session, [contact.id for _, contact, _, _ in given_by if contact.id is not None], channel)
+    refusing: set[int] = set()
+    for number, contact, line, given in given_by:
         earlier = before.get(contact.id) if contact.id is not None else None
         if earlier is False and given:
             counts.kept_refusals += 1
-        elif earlier is not given and not context.dry_run:
-            session.add(_consent(contact, channel, given, context))
+        elif earlier is not given:
+            if not given:
+                refusing.add(number)
+            if not context.dry_run:
+                session.add(_consent(contact, channel, given, line, context))
+    _refuse_for_shared_addresses(session, partner, channel, contacts, context)
     if not context.dry_run:
         session.flush()
+    return refusing
 
 
-def _given(line: Line, channel: str, ground: str | None) -> bool | None:
-    return line.consents.get(channel, True if ground and channel == "email" and line.written.email else None)
+def _given(line: Line, channel: str, context: _ImportContext, stopped: set[str]) -> bool | None:
+    if channel in line.consents:
+        return line.consents[channel]
+    address = reached_at(line.written, channel)
+    covered = context.ground is not None and channel in context.channels and address is not None and address not in stopped
+    return True if covered else None
 
 
-def _consent(contact: Contact, channel: str, given: bool, context: _ImportContext) -> Consent:
-    if contact.id is None:
-        raise ValueError("A contact must be stored before its consent.")
+def _suppressed_addresses(
+    session: Session, partner: Partner, channel: str, contacts: Sequence[tuple[Contact, Line]], context: _ImportContext
+) -> set[str]:
+    """Return the addresses of these lines that are suppressed on `channel`: no ground is recorded for them."""
+    if context.ground is None or channel not in context.channels:
+        return set()
+    addresses = [address for _, line in contacts if (address := reached_at(line.written, channel))]
+    hashes = suppressed(session, partner.brand_id, channel, addresses, marketing=True)
+    return {address for address in addresses if address_hash(partner.brand_id, address) in hashes}
+
+
+def _refuse_for_shared_addresses(
+    session: Session, partner: Partner, channel: str, contacts: Sequence[tuple[Contact, Line]], context: _ImportContext
+) -> None:
+    """Record the refusal of a phone number for the other contacts of the book that have it: the phone rings at all of theirs."""
+    kind = next(kind for kind in CHANNELS.values() if kind.consent == channel)
+    if kind.form is not AddressForm.phone or context.dry_run:
+        return
+    lines = {line.written.phone: line for _, line in contacts if line.written.phone and line.consents.get(channel) is False}
+    own = {contact.id for contact, _ in contacts}
+    for phones in batches(lines):
+        same = select(Contact).where(Contact.partner_id == partner.id, col(Contact.erased_at).is_(None), col(Contact.phone).in_(phones))
+        others = [contact for contact in session.exec(same) if contact.id not in own]
+        state = consent_state(session, [contact.id for contact in others if contact.id is not None], channel)
+        for contact in others:
+            if contact.id is not None and state[contact.id] is not False:
+                session.add(_consent(contact, channel, False, lines[contact.phone or ""], context))
+
+
+def _consent(contact: Contact, channel: str, given: bool, line: Line, context: _ImportContext) -> Consent:
+    asked = given and channel in line.consents  # the file says that the contact agreed: no other ground is needed
     return Consent(
-        contact_id=contact.id,
+        contact_id=id_of(contact),
         channel=channel,
         given=given,
-        ground=context.ground or "opt_in",
+        ground="opt_in" if asked else context.ground or "opt_in",
         source=f"import {context.filename}",
         at=context.now,
         by_user_id=context.user_id,

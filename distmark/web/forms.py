@@ -70,6 +70,11 @@ def text(form: FormData, name: str) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
+def texts(form: FormData, name: str) -> list[str]:
+    """Return the texts sent under `name`, trimmed, without repeats and empty ones, in their order."""
+    return list(dict.fromkeys(value.strip() for value in form.getlist(name) if isinstance(value, str) and value.strip()))
+
+
 def numbers(form: FormData, name: str) -> list[int]:
     """Return the ids, or other whole numbers from 1 on, sent under `name`, without repeats, in their order; the rest is dropped."""
     return read_ids(value for value in form.getlist(name) if isinstance(value, str))

@@ -13,7 +13,7 @@ from distmark.errors import InvalidInput, Refused
 from distmark.partners.model import Permission
 from distmark.sql import id_of
 from distmark.web import errors
-from distmark.web.forms import numbers, posted_form, ranges, text
+from distmark.web.forms import numbers, posted_form, ranges, text, texts
 from distmark.web.i18n import N_
 from distmark.web.ids import Id
 from distmark.web.pages.campaigns import campaign_context
@@ -83,7 +83,7 @@ def add_new(campaign_id: Id, visit: Visit = needs(Permission.write_contacts), fo
         with visit.writing() as session:
             written = contact_written({name: value for name, value in values.items() if value})
             contact = contacts.create_contact(session, visit.viewer, written, visit.now)
-            record_agreement(session, visit, contact, values["ground"])
+            record_agreement(session, visit, contact, values["ground"], texts(form, "channel"))
             campaigns.add_members(session, visit.viewer, campaign_id, [id_of(contact)], visit.now)
             member_ids = campaigns.member_ids_of(session, campaign_id, [id_of(contact)]).values()
     except (InvalidInput, Refused) as error:

@@ -1,7 +1,7 @@
 """Contacts: the list, one contact with its timeline, and importing a file."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -30,11 +30,11 @@ from distmark.errors import InvalidInput, NotFound, Refused
 from distmark.journeys import service as journeys
 from distmark.journeys.service import journeys_by_id
 from distmark.partners.model import Permission
-from distmark.partners.service import get_partner, names_of_users, partners_of
+from distmark.partners.service import names_of_users, partners_of
 from distmark.sql import id_of
 from distmark.tasks import service
 from distmark.web import errors
-from distmark.web.forms import numbers, posted_form, text, upload
+from distmark.web.forms import numbers, posted_form, text, texts, upload
 from distmark.web.i18n import N_, phone_number
 from distmark.web.ids import Id, chosen_id, read_id
 from distmark.web.labels import GROUND
@@ -78,15 +78,16 @@ def new_contact(visit: Visit = needs(Permission.write_contacts)) -> Response:
 def create_contact(visit: Visit = needs(Permission.write_contacts), form: FormData = posted_form) -> Response:
     """Create a contact, with the ground for writing to it."""
     values = {name: text(form, name) for name in (*FIELDS, "ground", "partner")}
+    channels = texts(form, "channel")
     try:
         with visit.writing() as session:
             written = contact_written({name: value for name, value in values.items() if value})
             partner_id = chosen_id(values["partner"])
             contact = contacts.create_contact(session, visit.viewer, written, visit.now, partner_id)
-            record_agreement(session, visit, contact, values["ground"])
+            record_agreement(session, visit, contact, values["ground"], channels)
             contact_id = contact.id
     except (InvalidInput, Refused) as error:
-        return _form(visit, values, errors.explain(error, visit.language), status=422)
+        return _form(visit, values, errors.explain(error, visit.language), channels, status=422)
     return visit.go(f"/contacts/{contact_id}", N_("Saved."))
 
 
@@ -98,30 +99,39 @@ def contact_written(values: Mapping[str, str], attributes: Mapping[str, Any] = M
     return read_contact(fields)
 
 
-def _form(visit: Visit, values: Mapping[str, str], wrong: str, status: int = 200) -> Response:
+def _form(visit: Visit, values: Mapping[str, str], wrong: str, channels: Sequence[str] = (), status: int = 200) -> Response:
     with visit.reading() as session:
         partners = partners_of(session, visit.viewer) if visit.viewer.partner_id is None else []
-    return visit.page("contacts/new.html", status=status, values=values, wrong=wrong, partners=partners)
+    return visit.page("contacts/new.html", status=status, values=values, wrong=wrong, partners=partners, chosen_channels=channels)
 
 
-def record_agreement(session: Session, visit: Visit, contact: Contact, ground: str, source: str = "phone call") -> None:
-    """Record the contact's consent, with its ground, on each channel for which the contact has an address."""
+def record_agreement(
+    session: Session, visit: Visit, contact: Contact, ground: str, channels: Sequence[str], source: str = "phone call"
+) -> None:
+    """Record the contact's consent, with its ground, on those of the channels (without any: mail) for which the contact has an address.
+
+    InvalidInput when that is none of them, or when the ground does not cover one.
+    """
     if ground not in GROUND:
         raise InvalidInput("No ground for writing to this person was chosen; choose one.")
     wording = visit.gettext(GROUND[ground])
-    for channel, address in ((kind.consent, kind.address(contact)) for kind in CHANNELS.values()):
-        if address:
-            consents.record_consent(
-                session,
-                id_of(contact),
-                channel,
-                given=True,
-                now=visit.now,
-                ground=ground,
-                wording=wording,
-                source=source,
-                by_user_id=visit.viewer.user_id,
-            )
+    chosen = list(channels) or ["email"]
+    consents.check_ground(ground, chosen)
+    reached = [kind.consent for kind in CHANNELS.values() if kind.consent in chosen and kind.address(contact)]
+    if not reached:
+        raise InvalidInput("There is no address for the chosen channel; give one, or choose another channel that this person agreed to.")
+    for channel in reached:
+        consents.record_consent(
+            session,
+            id_of(contact),
+            channel,
+            given=True,
+            now=visit.now,
+            ground=ground,
+            wording=wording,
+            source=source,
+            by_user_id=visit.viewer.user_id,
+        )
 
 
 @router.get("/contacts/import")
@@ -139,6 +149,7 @@ def _import_page(
     filename: str = "",
     partner: str = "",
     ground: str = "",
+    channels: Sequence[str] = (),
     status: int = 200,
 ) -> Response:
     with visit.reading() as session:
@@ -152,6 +163,7 @@ def _import_page(
         filename=filename,
         partner=partner,
         ground=ground,
+        chosen_channels=channels,
         partners=partners,
         most=REJECTED_SHOWN,
     )
@@ -160,31 +172,37 @@ def _import_page(
 @router.post("/contacts/import")
 def import_file(visit: Visit = needs(Permission.write_contacts), form: FormData = posted_form) -> Response:
     """Show what importing the file would do with each line; with the token from that page, import the file."""
-    partner, ground = text(form, "partner"), text(form, "ground")
+    partner, ground, channels = text(form, "partner"), text(form, "ground"), texts(form, "channel")
     partner_id = visit.viewer.partner_id or read_id(partner) or 0
+    chosen: dict[str, Any] = {"ground": ground or None, "channels": channels or ["email"]}
     try:
         if text(form, "token"):
-            return _import_now(visit, text(form, "token"), partner_id, ground)
+            return _import_now(visit, text(form, "token"), partner_id, chosen)
         filename, data = upload(form, "file")
         if not filename:
             raise InvalidInput("No file was chosen; choose a CSV or Excel file.")
-        with visit.writing() as session:
-            get_partner(session, visit.viewer, partner_id)
-            report = imports.import_contacts(
-                session, visit.viewer, partner_id, data, filename, visit.now, dry_run=True, ground=ground or None
-            )
+        report = imports.import_file(visit.site.db, visit.viewer, partner_id, data, filename, visit.now, dry_run=True, **chosen)
     except (InvalidInput, Refused) as error:
-        return _import_page(visit, wrong=errors.explain(error, visit.language), partner=partner, status=422)
-    return _import_page(visit, report=report, token=_store_upload(visit, filename, data), filename=filename, partner=partner, ground=ground)
+        return _import_page(visit, wrong=errors.explain(error, visit.language), partner=partner, channels=channels, status=422)
+    token = _store_upload(visit, filename, data)
+    return _import_page(visit, report=report, token=token, filename=filename, partner=partner, ground=ground, channels=channels)
 
 
-def _import_now(visit: Visit, token: str, partner_id: int, ground: str) -> Response:
+def _import_now(visit: Visit, token: str, partner_id: int, chosen: Mapping[str, Any]) -> Response:
     filename, path = _stored_upload(visit, token)
-    with visit.writing() as session:
-        report = imports.import_contacts(session, visit.viewer, partner_id, path.read_bytes(), filename, visit.now, ground=ground or None)
+    report = imports.import_file(visit.site.db, visit.viewer, partner_id, path.read_bytes(), filename, visit.now, **chosen)
     path.unlink(missing_ok=True)
-    message = N_("Imported: %(created)s new, %(updated)s changed, %(unchanged)s as they were, %(rejected)s lines not taken.")
-    counts = {"created": report.created, "updated": report.updated, "unchanged": report.unchanged, "rejected": len(report.rejected)}
+    message = N_(
+        "Imported: %(created)s new, %(updated)s changed, %(unchanged)s as they were, %(rejected)s lines not taken, "
+        "%(refusals)s refusals recorded."
+    )
+    counts = {
+        "created": report.created,
+        "updated": report.updated,
+        "unchanged": report.unchanged,
+        "rejected": len(report.rejected),
+        "refusals": report.refusals,
+    }
     return visit.go("/contacts", message, "good", **counts)
 
 
@@ -288,7 +306,7 @@ def record_consent(contact_id: Id, visit: Visit = needs(Permission.write_contact
                 )
             enrollments.wake_person(session, contact.brand_id, contact.person_key, visit.now)
         else:
-            record_agreement(session, visit, contact, text(form, "ground"), source="told the partner")
+            record_agreement(session, visit, contact, text(form, "ground"), texts(form, "channel"), source="told the partner")
     return visit.go(f"/contacts/{contact_id}", N_("Recorded."))
 
 
