@@ -1,5 +1,6 @@
 """Campaigns: a journey offered to partners, the members of each partner, and the texts of its editable blocks."""
 
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from sqlmodel import Session, col, select
 
 from distmark.campaigns.member_list import with_status
 from distmark.campaigns.table import Campaign, CampaignStatus, Member, MemberStatus, PartnerBlocks
+from distmark.campaigns.words import Words, are_agreed, fingerprint, own_words, with_words
 from distmark.compliance.service import record
+from distmark.compliance.table import AuditEntry
 from distmark.contacts.service import mentions
 from distmark.contacts.table import Contact
 from distmark.errors import InvalidInput, NotFound, Refused
@@ -23,7 +26,7 @@ from distmark.partners.scope import visible
 from distmark.partners.service import get_partner, require
 from distmark.partners.table import Brand
 from distmark.personalisation.blocks import resolve_blocks, sanitise_block
-from distmark.personalisation.model import BlockValue
+from distmark.personalisation.model import BlockKind, BlockValue
 from distmark.sql import among, id_of, insert_into, row_count
 
 KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -32,7 +35,9 @@ MOST_ROWS = 500
 MOST_PER_RUN = 500  # contacts that one flow run carries
 MANY_MEMBERS = 1000  # with more members, runs of one contact each take long: one Prefect process wakes about 20 a second
 CACHED_BLOCKS = "partner_blocks"
+WORDED = ("worded", "words_agreed")  # what the audit trail says of words
 BlockTexts = Mapping[str, str | None]  # block -> its new text; None removes the text, so that of the layer below shows
+LanguageTexts = Mapping[str, BlockTexts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,12 +249,18 @@ def refuse_members(session: Session, campaign_id: int | None, reasons: Mapping[i
         session.execute(refused.values(status=MemberStatus.error, decided_at=now, error=reason))
 
 
-def approve_members(session: Session, campaign_id: int | None, contact_ids: Collection[int], now: datetime) -> None:
-    """Set the members of these contacts to approved, since they are enrolled or queued; without a campaign nothing changes."""
+def approve_members(
+    session: Session, campaign_id: int | None, contact_ids: Collection[int], now: datetime, *, agreed_now: bool = True
+) -> None:
+    """Set the members of these contacts to approved, since they are enrolled or queued; without a campaign nothing changes.
+
+    With `agreed_now` the partner agrees to the present words; a member that was queued keeps the words agreed to when it was.
+    """
     if campaign_id is None:
         return
     enrolled = update(Member).where(col(Member.campaign_id) == campaign_id, among(session, col(Member.contact_id), contact_ids))
-    session.execute(enrolled.values(status=MemberStatus.approved, decided_at=now, error=""))
+    words: dict[str, Any] = {"agreed_words": None} if agreed_now else {}
+    session.execute(enrolled.values(status=MemberStatus.approved, decided_at=now, error="", **words))
 
 
 def members(
@@ -321,26 +332,31 @@ def decide_members(
 
 
 def save_campaign_blocks(session: Session, viewer: Viewer, campaign_id: int, lang: str, texts: BlockTexts, now: datetime) -> Campaign:
-    """Set the brand's texts of the campaign's blocks in one language, which partners may then override; return the campaign."""
+    """Set the brand's texts of the campaign's blocks in one language, which partners may then override; return the campaign.
+
+    Members that were sent before keep waiting at their next message until their partner agrees to the new words.
+    """
     require(viewer, Permission.publish_campaigns)
     campaign = get_campaign(session, viewer, campaign_id)
     program = _program(session, campaign)
-    if lang not in program.definition.languages:
-        raise InvalidInput(f"The language {lang!r} is not one of the journey's: {', '.join(program.definition.languages)}.")
-    clean = _cleaned(session, campaign, program.definition, set(program.definition.blocks), texts)
-    campaign.blocks = {**campaign.blocks, lang: _merged(campaign.blocks.get(lang, {}), clean)}
-    session.add(campaign)
-    record(session, campaign.brand_id, viewer.user_id, "worded", "campaign", campaign_id, now, lang=lang, blocks=sorted(texts))
+    clean = _cleaned(session, campaign, program.definition, lang, set(program.definition.blocks), texts)
+    after = _merged(campaign.blocks, clean)
+    if after != campaign.blocks:
+        _keep_agreed_words(session, campaign, program.definition)
+        campaign.blocks = after
+        session.add(campaign)
+        _record_words(session, viewer, campaign, "campaign", campaign_id, clean, now)
     return campaign
 
 
 def save_partner_blocks(
-    session: Session, viewer: Viewer, campaign_id: int, texts: BlockTexts, now: datetime, partner_id: int | None = None
+    session: Session, viewer: Viewer, campaign_id: int, lang: str, texts: BlockTexts, now: datetime, partner_id: int | None = None
 ) -> PartnerBlocks:
-    """Set a partner's texts of the campaign's blocks for all its members, and return them; people of the brand name the partner.
+    """Set a partner's texts of the campaign's blocks in one language for all its members, and return all of the partner's texts.
 
     Refused for a block that no step lets partners edit. Texts are sanitised. None, and a text equal to the layer below, is not kept, so
-    that a later change of the layer below shows.
+    that a later change of the layer below shows. A picture is set in every language. People of the brand name the partner. Members that
+    were sent before keep waiting at their next message until their partner agrees to the new words.
     """
     require(viewer, Permission.enrol_contacts)
     campaign = get_campaign(session, viewer, campaign_id)
@@ -349,29 +365,123 @@ def save_partner_blocks(
         raise InvalidInput("The partner is missing; say whose words these are.")
     get_partner(session, viewer, owner)
     program = _program(session, campaign)
-    clean = _cleaned(session, campaign, program.definition, editable_blocks(program), texts)
+    clean = _cleaned(session, campaign, program.definition, lang, editable_blocks(program), texts)
     row = _partner_blocks(session, campaign_id, owner) or PartnerBlocks(campaign_id=campaign_id, partner_id=owner, updated_at=now)
-    below = [_layers(program.definition, campaign, {}, {}, lang) for lang in program.definition.languages]
-    row.blocks, row.updated_at = _merged(row.blocks, _without_repeats(clean, below)), now
+    after = _merged(row.blocks, _without_repeats(program.definition, campaign, {}, clean))
+    if after != row.blocks:
+        _keep_agreed_words(session, campaign, program.definition, col(Member.partner_id) == owner)
+        row.blocks = after
+        _record_words(session, viewer, campaign, "campaign", campaign_id, clean, now, partner=owner)
+    row.updated_at = now
     session.add(row)
     session.flush()
     session.info.pop(CACHED_BLOCKS, None)
     return row
 
 
-def save_member_blocks(session: Session, viewer: Viewer, member_id: int, texts: BlockTexts, now: datetime) -> Member:
-    """Set the partner's texts of blocks for this member alone, and return the member. Rules as in `save_partner_blocks`."""
+def save_member_blocks(session: Session, viewer: Viewer, member_id: int, lang: str, texts: BlockTexts, now: datetime) -> Member:
+    """Set the partner's texts of blocks in one language for this member alone, and return the member. Rules: `save_partner_blocks`."""
     require(viewer, Permission.enrol_contacts)
     member = get_member(session, viewer, member_id)
     campaign = session.get_one(Campaign, member.campaign_id)
     program = _program(session, campaign)
-    clean = _cleaned(session, campaign, program.definition, editable_blocks(program), texts)
+    clean = _cleaned(session, campaign, program.definition, lang, editable_blocks(program), texts)
     partner_texts = _partner_texts(session, campaign, member.partner_id)
-    below = [_layers(program.definition, campaign, partner_texts, {}, lang) for lang in program.definition.languages]
-    member.blocks = _merged(member.blocks, _without_repeats(clean, below))
-    session.add(member)
+    after = _merged(member.blocks, _without_repeats(program.definition, campaign, partner_texts, clean))
+    if after != member.blocks:
+        _keep_agreed_words(session, campaign, program.definition, col(Member.id) == member_id)
+        session.refresh(member)
+        member.blocks = after
+        session.add(member)
+        _record_words(session, viewer, campaign, "member", member_id, clean, now, partner=member.partner_id)
     session.flush()
     return member
+
+
+def words_trail(session: Session, viewer: Viewer, campaign_id: int, limit: int = 50) -> list[AuditEntry]:
+    """Return the changes of the campaign's words and of its members' words, and the agreements to them, newest first."""
+    get_campaign(session, viewer, campaign_id)
+    of_members = select(Member.id).where(Member.campaign_id == campaign_id)
+    entries = visible(select(AuditEntry), AuditEntry, viewer).where(
+        col(AuditEntry.action).in_(WORDED),
+        or_(
+            and_(col(AuditEntry.subject_kind) == "campaign", col(AuditEntry.subject_id) == campaign_id),
+            and_(col(AuditEntry.subject_kind) == "member", col(AuditEntry.subject_id).in_(of_members)),
+        ),
+    )
+    found = session.exec(entries.order_by(col(AuditEntry.id).desc()).limit(MOST_ROWS))
+    return [entry for entry in found if _may_see_words(viewer, entry)][:limit]
+
+
+def _may_see_words(viewer: Viewer, entry: AuditEntry) -> bool:
+    """Return whether the entry is of the viewer's partner, or of the brand's words, which every partner's members get."""
+    partner_id = entry.detail.get("partner")
+    return viewer.partner_id is None or partner_id == viewer.partner_id or (partner_id is None and entry.action == "worded")
+
+
+def _record_words(
+    session: Session, viewer: Viewer, campaign: Campaign, kind: str, subject_id: int, clean: LanguageTexts, now: datetime, **detail: Any
+) -> None:
+    blocks = sorted({name for texts in clean.values() for name in texts})
+    told = {"lang": next(iter(clean), ""), "blocks": blocks, "words": fingerprint(clean), "campaign": campaign.id, **detail}
+    record(session, campaign.brand_id, viewer.user_id, "worded", kind, subject_id, now, **told)
+
+
+def _keep_agreed_words(session: Session, campaign: Campaign, definition: JourneyDefinition, *where: ColumnElement[bool]) -> None:
+    """Keep the present words of the members that were sent before, since words are about to change; kept ones stay as they are."""
+    session.flush()
+    sent = select(Member.id, Member.partner_id, Member.blocks).where(
+        Member.campaign_id == id_of(campaign), Member.status == MemberStatus.approved, col(Member.agreed_words).is_(None), *where
+    )
+    ids: dict[str, list[int]] = {}
+    for member_id, partner_id, blocks in session.exec(sent):
+        layers = [campaign.blocks, _partner_texts(session, campaign, partner_id), blocks]
+        words = {lang: texts for lang in definition.languages if (texts := own_words(layers, lang))}
+        ids.setdefault(json.dumps(words), []).append(member_id or 0)
+    for words_text, member_ids in ids.items():
+        session.execute(update(Member).where(among(session, col(Member.id), member_ids)).values(agreed_words=json.loads(words_text)))
+
+
+def are_words_agreed(
+    session: Session, campaign: Campaign | None, partner_id: int, member: Member | None, lang: str, blocks: Collection[str]
+) -> bool:
+    """Return whether the partner agreed to what these blocks say now to the member; without a campaign or member nothing is asked."""
+    if campaign is None or member is None or member.agreed_words is None:
+        return True
+    return are_agreed(member.agreed_words, words_now(session, campaign, partner_id, member, lang), lang, blocks)
+
+
+def words_now(session: Session, campaign: Campaign, partner_id: int, member: Member, lang: str) -> dict[str, str]:
+    """Return the text of each block that brand or partner wrote for the member in this language."""
+    return own_words([campaign.blocks, _partner_texts(session, campaign, partner_id), member.blocks], lang)
+
+
+def agree_to_words(session: Session, viewer: Viewer, campaign_id: int, member_ids: Collection[int], words: str, now: datetime) -> int:
+    """Agree to the present words of these members, whose fingerprint is `words`, for the messages to come; return how many changed."""
+    require(viewer, Permission.enrol_contacts)
+    campaign = get_campaign(session, viewer, campaign_id)
+    own = visible(select(Contact.id), Contact, viewer)
+    changed = update(Member).where(
+        col(Member.campaign_id) == campaign_id,
+        among(session, col(Member.id), member_ids),
+        col(Member.agreed_words).is_not(None),
+        col(Member.contact_id).in_(own),
+    )
+    count = row_count(session.execute(changed.values(agreed_words=None)))
+    if count:
+        record(
+            session,
+            campaign.brand_id,
+            viewer.user_id,
+            "words_agreed",
+            "campaign",
+            campaign_id,
+            now,
+            words=words,
+            count=count,
+            partner=viewer.partner_id,
+        )
+    return count
 
 
 def editable_blocks(program: Program) -> set[str]:
@@ -383,22 +493,22 @@ def blocks_for(
     session: Session, campaign: Campaign | None, partner_id: int, member: Member | None, definition: JourneyDefinition, lang: str
 ) -> dict[str, BlockValue]:
     """Return the value of every block for one member (None: for all), each with the layer of its text: journey, brand, partner, member."""
-    partner_texts = _partner_texts(session, campaign, partner_id) if campaign else {}
-    return _layers(definition, campaign, partner_texts, member.blocks if member else {}, lang)
+    partner_words = _partner_texts(session, campaign, partner_id) if campaign else {}
+    return _layers(definition, campaign, partner_words, member.blocks if member else {}, lang)
 
 
 def _layers(
-    definition: JourneyDefinition, campaign: Campaign | None, partner_texts: BlockTexts, member_texts: BlockTexts, lang: str
+    definition: JourneyDefinition, campaign: Campaign | None, partner_words: Words, member_words: Words, lang: str
 ) -> dict[str, BlockValue]:
     defaults = {name: block.default.text(lang) for name, block in definition.blocks.items()}
     kinds = {name: block.kind for name, block in definition.blocks.items()}
     brand = campaign.blocks.get(lang, {}) if campaign else {}
-    return resolve_blocks(defaults, brand, partner_texts, {}, member_texts, kinds=kinds)
+    return resolve_blocks(defaults, brand, partner_words.get(lang, {}), {}, member_words.get(lang, {}), kinds=kinds)
 
 
-def _partner_texts(session: Session, campaign: Campaign, partner_id: int) -> Mapping[str, str]:
+def _partner_texts(session: Session, campaign: Campaign, partner_id: int) -> Words:
     """Return the partner's texts for all members, read once per unit of work: a batch of messages needs them for each message."""
-    cached: dict[tuple[int, int], Mapping[str, str]] = session.info.setdefault(CACHED_BLOCKS, {})
+    cached: dict[tuple[int, int], Words] = session.info.setdefault(CACHED_BLOCKS, {})
     key = (id_of(campaign), partner_id)
     if key not in cached:
         row = _partner_blocks(session, *key)
@@ -406,10 +516,13 @@ def _partner_texts(session: Session, campaign: Campaign, partner_id: int) -> Map
     return cached[key]
 
 
-def partners_with_blocks(session: Session, campaign_id: int) -> frozenset[int]:
-    """Return the ids of the partners that wrote blocks of their own for all their members of the campaign."""
-    rows = session.exec(select(PartnerBlocks).where(PartnerBlocks.campaign_id == campaign_id))
-    return frozenset(row.partner_id for row in rows if row.blocks)
+def partners_with_blocks(session: Session, campaign_id: int) -> dict[str, frozenset[int]]:
+    """Return by language the ids of the partners that wrote blocks of their own for all their members of the campaign."""
+    found: dict[str, set[int]] = {}
+    for row in session.exec(select(PartnerBlocks).where(PartnerBlocks.campaign_id == campaign_id)):
+        for lang in row.blocks:
+            found.setdefault(lang, set()).add(row.partner_id)
+    return {lang: frozenset(partner_ids) for lang, partner_ids in found.items()}
 
 
 def _partner_blocks(session: Session, campaign_id: int, partner_id: int) -> PartnerBlocks | None:
@@ -425,15 +538,23 @@ def _program(session: Session, campaign: Campaign) -> Program:
 
 
 def _cleaned(
-    session: Session, campaign: Campaign, definition: JourneyDefinition, allowed: Collection[str], texts: BlockTexts
-) -> dict[str, str | None]:
-    """Return the texts, sanitised; Refused for a block that may not be changed, InvalidInput for a text that does not fit its block."""
+    session: Session, campaign: Campaign, definition: JourneyDefinition, lang: str, allowed: Collection[str], texts: BlockTexts
+) -> LanguageTexts:
+    """Return the texts by language, sanitised: those of `lang`, and pictures in every language.
+
+    Refused for a block that may not be changed, InvalidInput for a text that does not fit its block or a language that is not spoken.
+    """
+    if lang not in definition.languages:
+        raise InvalidInput(f"The language {lang!r} is not one of the journey's: {', '.join(definition.languages)}.")
     locked = next((name for name in texts if name not in allowed), None)
     if locked is not None:
         open_ones = ", ".join(sorted(allowed)) or "none"
         raise Refused(f'The block "{locked}" cannot be changed here; open to changes: {open_ones}.')
     domains = session.get_one(Brand, campaign.brand_id).image_domains
-    return {name: None if text is None else _sanitised(definition, name, text, domains) for name, text in texts.items()}
+    clean = {name: None if text is None else _sanitised(definition, name, text, domains) for name, text in texts.items()}
+    pictures = {name: text for name, text in clean.items() if BlockKind(definition.blocks[name].kind) is BlockKind.IMAGE}
+    others = {other: pictures for other in definition.languages if other != lang and pictures}
+    return {lang: clean, **others}
 
 
 def _sanitised(definition: JourneyDefinition, name: str, text: str, domains: Collection[str]) -> str:
@@ -441,9 +562,17 @@ def _sanitised(definition: JourneyDefinition, name: str, text: str, domains: Col
     return sanitise_block(block.kind, text, block.longest, domains)
 
 
-def _without_repeats(texts: BlockTexts, below: Sequence[Mapping[str, BlockValue]]) -> dict[str, str | None]:
-    return {name: None if any(layer[name].value == text for layer in below) else text for name, text in texts.items()}
+def _without_repeats(definition: JourneyDefinition, campaign: Campaign, partner_words: Words, texts: LanguageTexts) -> LanguageTexts:
+    """Return the texts with None for each that says what the layer below says in its language, so that no copy of it is kept."""
+    below = {lang: _layers(definition, campaign, partner_words, {}, lang) for lang in texts}
+    return {
+        lang: {name: None if below[lang][name].value == text else text for name, text in of_language.items()}
+        for lang, of_language in texts.items()
+    }
 
 
-def _merged(before: Mapping[str, str], texts: BlockTexts) -> dict[str, str]:
-    return {name: text for name, text in {**before, **texts}.items() if text is not None}
+def _merged(words: Words, texts: LanguageTexts) -> dict[str, dict[str, str]]:
+    merged = {lang: dict(of_language) for lang, of_language in words.items()}
+    for lang, of_language in texts.items():
+        merged = with_words(merged, lang, of_language)
+    return merged

@@ -57,7 +57,9 @@ class Member(SQLModel, table=True):
     partner_id: int = Field(foreign_key="partner.id")
     contact_id: int = Field(foreign_key="contact.id", index=True)
     status: MemberStatus = MemberStatus.pending
-    blocks: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # block -> value, for this member alone
+    blocks: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # language -> block -> value, for this member alone
+    # language -> block -> value: the words that the partner sent with, kept when one of them is changed later; None: no change since
+    agreed_words: dict[str, Any] | None = Field(default=None, sa_type=JSON_TYPE, nullable=True)
     added_at: datetime = Field(sa_type=UTCDateTime)
     added_by_id: int | None = Field(default=None, foreign_key="user_account.id")
     decided_at: datetime | None = Field(default=None, sa_type=UTCDateTime)
@@ -73,5 +75,5 @@ class PartnerBlocks(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     campaign_id: int = Field(foreign_key="campaign.id")
     partner_id: int = Field(foreign_key="partner.id")
-    blocks: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # block -> value
+    blocks: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # language -> block -> value
     updated_at: datetime = Field(sa_type=UTCDateTime)

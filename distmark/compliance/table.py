@@ -19,7 +19,7 @@ class AuditEntry(SQLModel, table=True):
     at: datetime = Field(sa_type=UTCDateTime)
     user_id: int | None = Field(default=None, foreign_key="user_account.id")  # None: the system
     action: str  # past tense: submitted, approved, sent_back, registered, enrolled, stopped ...
-    subject_kind: str  # journey_version | campaign | enrollment | contact
+    subject_kind: str  # journey_version | campaign | member | enrollment | contact
     subject_id: int
     content_hash: str | None = None
     detail: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Select, exists, or_, select
 from sqlmodel import Session, col
 
-from distmark.delivery.send_policy import PLACE_KEPT, CompetingSend, ranked_before
+from distmark.delivery.send_policy import PLACE_KEPT, WORDS_CHANGED, CompetingSend, ranked_before
 from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.definition import Kind
@@ -25,7 +25,7 @@ from distmark.messages.table import Message
 from distmark.sql import among, id_of
 
 LONGEST_DAY = timedelta(hours=25)
-ENDLESS = "not_approved"  # what such a message waits for may never come, so no place is kept for it
+ENDLESS = {"not_approved", WORDS_CHANGED}  # what such messages wait for may never come, so no place is kept for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def queue_of(session: Session, enrollments: Sequence[Enrollment], now: datetime)
     programs = {version_id: program_of(session, version_id) for version_id in {row.version_id for row in rows}}
     waiters: dict[str, dict[int, Waiter]] = {}
     for row_id, person_key, version_id, step_id, arrived_at, due_at, rules in rows:
-        if ENDLESS not in rules:
+        if ENDLESS.isdisjoint(rules):
             waiters.setdefault(person_key, {})[row_id] = Waiter(row_id, programs[version_id], step_id, arrived_at, due_at)
     return Queue(waiters)
 

@@ -15,6 +15,7 @@ DAY = timedelta(days=1)
 # How long past its time a message's place under a cap is kept for it: whoever does not take it by then may never come.
 PLACE_KEPT = timedelta(minutes=15)
 PRIORITY, WAITS_LONGER = "priority", "waits_longer"
+WORDS_CHANGED = "words_changed"  # words were changed after the partner sent, and the partner has not agreed to them yet
 
 OpenFrom = Callable[[datetime], tuple[datetime, tuple[str, ...]]]
 """The first instant from the given one on at which the contact may be written to, and the rules that moved it (`times.next_allowed`)."""
@@ -59,7 +60,8 @@ class SendFacts:
     left: bool = False  # a goal or an exit rule holds
     suppressed: bool = False  # for this kind of message: an unsubscribe stops marketing, a complaint everything
     consented: bool = True
-    approved: bool = True  # the version, and the partner's texts for this member
+    approved: bool = True  # the version
+    words_agreed: bool = True  # the partner agreed to the words of now for this member
     written_at: Sequence[datetime] = ()  # the person's marketing messages on this channel lately, of any journey, those being sent too
     priority: Priority = Priority.normal
     rivals: Sequence[CompetingSend] = ()  # the person's other messages on this channel that go before this one, in order (`ranked_before`)
@@ -107,6 +109,8 @@ def _forbidden(facts: SendFacts) -> SendDecision | None:
         return SendDecision(SendVerdict.suppress, ("no_consent",))
     if not facts.approved:
         return SendDecision(SendVerdict.hold, ("not_approved",))
+    if not facts.words_agreed:
+        return SendDecision(SendVerdict.hold, (WORDS_CHANGED,))
     return None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col, select
 
+from distmark.campaigns.service import are_words_agreed
 from distmark.channels.base import Channel, OutgoingMessage
 from distmark.channels.email.mime import make_message_id
 from distmark.channels.registry import CHANNELS, address_of
@@ -255,7 +256,7 @@ def _judge(session: Session, context: _BatchContext, request: SendRequest) -> Pr
         ended = "The process that was handing this over ended before it heard the answer."
         settle(session, row, MessageStatus.uncertain, context.batch.now, detail=ended)
         return Prepared(request, Readiness.settled, status=MessageStatus.uncertain)
-    decision = _decide(context, request, row)
+    decision = _decide(session, context, request, row)
     if decision.outcome is SendVerdict.hold:
         return Prepared(request, Readiness.held, decision.rules, decision.until)
     if decision.outcome is SendVerdict.skip:
@@ -263,7 +264,20 @@ def _judge(session: Session, context: _BatchContext, request: SendRequest) -> Pr
     return _Claim(request, row, decision.reason if decision.outcome is SendVerdict.suppress else "")
 
 
-def _decide(context: _BatchContext, request: SendRequest, row: Message | None) -> SendDecision:
+def _are_words_agreed(session: Session, batch: Batch, request: SendRequest) -> bool:
+    """Return whether the partner agreed to what the message's own blocks say to this member."""
+    person, effect = request.person, request.effect
+    if person.member is None or person.member.agreed_words is None:
+        return True
+    lang = language_of(batch.definition, person.contact)
+    try:
+        blocks = compiled(batch.source, batch.definition, effect.message, lang, effect.channel).blocks
+    except DistmarkError:
+        return True  # a message that cannot be made is settled where it is made
+    return are_words_agreed(session, person.campaign, id_of(person.partner), person.member, lang, blocks)
+
+
+def _decide(session: Session, context: _BatchContext, request: SendRequest, row: Message | None) -> SendDecision:
     contact, policy = request.person.contact, context.batch.definition.send_policy
     address = address_of(contact, request.effect.channel)
     if not address:
@@ -280,6 +294,7 @@ def _decide(context: _BatchContext, request: SendRequest, row: Message | None) -
         suppressed=address_hash(contact.brand_id, address) in about_channel.suppressed or contact.erased_at is not None,
         consented=consent is True or (consent is None and not marketing),
         approved=context.approved,
+        words_agreed=_are_words_agreed(session, context.batch, request),
         written_at=written,
         priority=policy.priority,
         rivals=context.queue.before(me, request.enrollment.person_key, request.effect.channel, zone) if marketing else (),

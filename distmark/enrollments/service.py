@@ -1,6 +1,6 @@
 """Enrollments: reading them, waking them and ending them. Moving them along their journeys is the engine's work."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from distmark.errors import NotFound
 from distmark.journeys.outcomes import Outcome
 from distmark.partners.model import Viewer
 from distmark.partners.scope import visible
-from distmark.sql import id_of, row_count
+from distmark.sql import among, id_of, row_count
 
 ASLEEP = (EnrollmentStatus.waiting, EnrollmentStatus.paused)
 
@@ -85,6 +85,13 @@ def wake_person(session: Session, brand_id: int, person_key: str, now: datetime)
     )  # in the order in which wakes lock
     result = session.execute(update(Enrollment).where(*of_person).values(woken_at=now))
     return row_count(result)
+
+
+def wake_members(session: Session, member_ids: Collection[int], now: datetime) -> int:
+    """Mark the sleeping enrollments of these members of campaigns as woken, and return how many."""
+    of_members = (among(session, col(Enrollment.member_id), member_ids), col(Enrollment.status).in_(ASLEEP))
+    session.execute(select(Enrollment.id).where(*of_members).order_by(col(Enrollment.id)).with_for_update(key_share=True))
+    return row_count(session.execute(update(Enrollment).where(*of_members).values(woken_at=now)))
 
 
 def ended_columns(outcome: Outcome, reason: str, now: datetime) -> dict[str, Any]:

@@ -69,7 +69,8 @@ def enter(session: Session, entry_point: EntryPoint, entrants: Sequence[Entrant]
     enrollment_ids = _insert(session, entry_point, entering, context)
     return_room(session, entry_point, len(entering) - len(enrollment_ids), context.now)
     queue_entrants(session, entry_point, beyond_cap, context)
-    approve_members(session, entry_point.campaign_id, [id_of(entrant.contact) for entrant in beyond_cap], context.now)
+    queued_ids = [id_of(entrant.contact) for entrant in beyond_cap]
+    approve_members(session, entry_point.campaign_id, queued_ids, context.now, agreed_now=not context.waited)
     queued = {id_of(entrant.contact) for entrant in beyond_cap}
     return [_final_result(results[id_of(entrant.contact)], enrollment_ids, queued) for entrant in entrants]
 
@@ -256,7 +257,7 @@ def _insert(session: Session, entry_point: EntryPoint, entrants: Sequence[Entran
         for entrant, run_key in zip(entrants, run_keys, strict=True)
     ]
     enrollment_ids = insert_enrollments(session, batch, new)
-    approve_members(session, entry_point.campaign_id, enrollment_ids, context.now)
+    approve_members(session, entry_point.campaign_id, enrollment_ids, context.now, agreed_now=not context.waited)
     pause_entrants(session, entry_point.brand_id, list(enrollment_ids.values()), context.now)
     return enrollment_ids
 

@@ -1,27 +1,30 @@
 """The members of a campaign before they begin: judged (who may begin, and why not), left out by their partner, and taken back."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, exists, or_
 from sqlmodel import Session, col, func, select
 
 from distmark.campaigns.member_list import pending_by_campaign
-from distmark.campaigns.service import campaigns_by_id, decide_members, get_campaign
+from distmark.campaigns.service import agree_to_words, campaigns_by_id, decide_members, get_campaign, words_now
 from distmark.campaigns.table import Campaign, Member, MemberStatus
+from distmark.campaigns.words import fingerprint
 from distmark.contacts.table import Contact
 from distmark.enrollments.model import EnrollmentStatus
+from distmark.enrollments.service import wake_members
 from distmark.enrollments.table import Enrollment
 from distmark.entries.admission import check_eligibility
 from distmark.entries.model import EnrolResult, EnrolVerdict, Entrant
 from distmark.entries.service import campaign_entry_point
 from distmark.entries.table import Entrance
-from distmark.errors import Refused
+from distmark.errors import Refused, SelectionChanged
+from distmark.journeys.service import newest_registered, program_of
 from distmark.partners.model import Permission, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.service import require
-from distmark.sql import among, id_of
+from distmark.sql import among, batches, id_of
 
 JUDGED_AT_ONCE = 1000
 JUDGED_IN_LISTS = 200  # of each campaign
@@ -117,6 +120,68 @@ def take_back(session: Session, viewer: Viewer, campaign_id: int, member_ids: Co
     decided = select(Member.id).where(among(session, col(Member.id), member_ids), col(Member.status).in_(statuses))
     ids = [member_id for member_id in session.exec(decided) if member_id is not None]
     return Decided(decide_members(session, viewer, campaign_id, ids, MemberStatus.pending, now), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedWords:
+    """Members on their way whose words were changed after the partner sent: `before` and `after` by block, in their language."""
+
+    lang: str
+    before: Mapping[str, str]
+    after: Mapping[str, str]
+    members: Sequence[tuple[Member, Contact]]
+
+
+def changed_words(session: Session, viewer: Viewer, campaign_id: int) -> list[ChangedWords]:
+    """Return the viewer's members on their way whose next messages wait until the partner agrees to changed words, alike ones together."""
+    campaign = get_campaign(session, viewer, campaign_id)
+    version = newest_registered(session, campaign.journey_id)
+    if version is None:
+        return []
+    definition = program_of(session, id_of(version)).definition
+    groups: dict[str, ChangedWords] = {}
+    for member, contact in _kept_words(session, viewer, campaign_id):
+        lang = contact.language if contact.language in definition.languages else definition.languages[0]
+        before, present = (member.agreed_words or {}).get(lang, {}), words_now(session, campaign, member.partner_id, member, lang)
+        after = {name: text for name, text in present.items() if text != before.get(name) and name in definition.blocks}
+        if after:
+            former = {name: before[name] for name in after if name in before}
+            group = groups.setdefault(fingerprint([lang, former, after]), ChangedWords(lang, former, after, []))
+            groups[fingerprint([lang, former, after])] = replace(group, members=[*group.members, (member, contact)])
+    return list(groups.values())
+
+
+def _kept_words(session: Session, viewer: Viewer, campaign_id: int) -> list[tuple[Member, Contact]]:
+    live = exists().where(col(Enrollment.member_id) == col(Member.id), col(Enrollment.status) != EnrollmentStatus.ended)
+    queued = exists().where(
+        col(Entrance.campaign_id) == campaign_id,
+        col(Entrance.contact_id) == col(Member.contact_id),
+        col(Entrance.settled_at).is_(None),
+    )
+    kept = visible(select(Member, Contact), Contact, viewer).join(Contact, col(Contact.id) == col(Member.contact_id))
+    kept = kept.where(Member.campaign_id == campaign_id, col(Member.agreed_words).is_not(None), or_(live, queued))
+    return [(member, contact) for member, contact in session.exec(kept.order_by(col(Member.id)))]
+
+
+def shown_words(groups: Sequence[ChangedWords]) -> str:
+    """Return a short text that is equal for equal people and words, by which an agreement says to what it was given."""
+    return fingerprint([[each.lang, each.after, [id_of(member) for member, _ in each.members]] for each in groups])
+
+
+def agree(session: Session, viewer: Viewer, campaign_id: int, shown: str, now: datetime) -> int:
+    """Agree to the changed words that were shown (`shown_words`), wake the enrollments that wait for it, and return how many members.
+
+    SelectionChanged when the words or the people are other ones now.
+    """
+    require(viewer, Permission.enrol_contacts)
+    groups = changed_words(session, viewer, campaign_id)
+    ids = [id_of(member) for each in groups for member, _ in each.members]
+    if shown != shown_words(groups):
+        raise SelectionChanged(f"The words were changed again, or concern {len(ids)} people now; read them again, then agree.")
+    count = agree_to_words(session, viewer, campaign_id, ids, shown, now)
+    for member_ids in batches(ids):
+        wake_members(session, member_ids, now)
+    return count
 
 
 def _inside(session: Session, viewer: Viewer, campaign_id: int, member_ids: Collection[int]) -> set[int]:

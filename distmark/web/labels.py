@@ -168,6 +168,8 @@ ACTION: dict[str, str] = {
     "registered": N_("Published"),
     "retired": N_("Retired"),
     "test_decided": N_("Test decided"),
+    "worded": N_("Words changed"),
+    "words_agreed": N_("Agreed to the words"),
 }
 
 TABLES = {

@@ -70,6 +70,7 @@ SEND_RULES = {
     "throttle:campaign": N_("messages of this campaign go out one after the other"),
     "throttle:sending_domain": N_("messages from %(value)s go out one after the other"),
     "throttle:destination_domain": N_("messages to %(value)s go out one after the other"),
+    "words_changed": N_("words were changed after they were sent with, and nobody has agreed to them yet"),
     "not_approved": N_("the version is no longer approved"),
 }
 # The reason of a retry, by the error's code; a number alone is the code of a mail server.

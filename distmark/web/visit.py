@@ -2,13 +2,13 @@
 
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode, urlsplit
+from typing import Any, Self
+from urllib.parse import parse_qsl, urlencode, urlsplit
 from zoneinfo import ZoneInfo
 
 from fastapi import Request
@@ -16,6 +16,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from jinja2 import Environment
 from jinja2_fragments import render_block
+from markupsafe import escape
 from sqlmodel import Session
 from starlette.datastructures import FormData
 
@@ -88,6 +89,7 @@ class Guest:
     viewer: Viewer | None
     language: str
     brand: Brand | None = None
+    place: str = ""  # the address that a page answers under, when it is not the request's: a page shown again after a post
 
     @property
     def now(self) -> datetime:
@@ -120,19 +122,26 @@ class Guest:
         with self.site.db.writing() as session:
             yield session
 
+    def at(self, place: str) -> Self:
+        """Return this request with the address of the page that answers it, from which the page's links are made; "" is the request's."""
+        self.place = place
+        return self
+
     def page(self, template: str, *, status: int = 200, **values: object) -> Response:
         """Return the page, or only the block that htmx asks for: the block named like the id of its target."""
         environment = self.site.pages[self.language]
         values = {**self._common_values(), **values}
         block = self._requested_block(environment, template) if status < 400 or status == 422 else None
         if block:
+            values |= {"flash": self._flash()}
             html = render_block(environment, template, block, **values)
         else:
             values |= self._layout_values()
             html = environment.get_template(template).render(**values)
         headers = {"content-language": self.language, "vary": "Cookie, HX-Request, HX-Target"}
         response = HTMLResponse(html, status_code=status, headers=headers)
-        if not block and values.get("flash"):
+        flash = self._flash()
+        if flash and escape(flash["text"]) in html:
             response.delete_cookie(FLASH)
         return response
 
@@ -141,8 +150,15 @@ class Guest:
         response: Response = RedirectResponse(to, status_code=303)
         if self.request.headers.get("hx-request"):
             response = Response(status_code=200, headers={"hx-redirect": to})
+        return self._with_flash(response, message, kind, values)
+
+    def go_in_block(self, to: str, message: str, kind: str = "good") -> Response:
+        """Return a 303 redirect that a request of htmx follows itself, so that it gets the block that it asked for, with the message."""
+        return self._with_flash(RedirectResponse(to, status_code=303), message, kind, {})
+
+    def _with_flash(self, response: Response, message: str | None, kind: str, values: Mapping[str, object]) -> Response:
         if message:
-            content = self.site.signer("flash").dumps([kind, message, values])
+            content = self.site.signer("flash").dumps([kind, message, dict(values)])
             response.set_cookie(FLASH, str(content), max_age=60, httponly=True, samesite="lax", secure=self.site.settings.secure_cookies)
         return response
 
@@ -154,9 +170,8 @@ class Guest:
 
     def address(self, **changes: object) -> str:
         """Return this page's address with some query parameters changed; None or "" removes a parameter."""
-        query = {**self.request.query_params, **changes}
-        kept = urlencode([(name, value) for name, value in query.items() if value not in (None, "")])
-        return self.request.url.path + (f"?{kept}" if kept else "")
+        path, _, query = self._current_address().partition("?")
+        return with_query(path, [(name, value) for name, value in parse_qsl(query) if name not in changes], **changes)
 
     def _requested_block(self, environment: Environment, template: str) -> str | None:
         if self.request.headers.get("hx-request") != "true":
@@ -188,9 +203,11 @@ class Guest:
 
     def _current_address(self) -> str:
         url = self.request.url
+        if self.place:
+            return self.place
         return url.path + (f"?{url.query}" if url.query else "") if self.request.method == "GET" else url.path
 
-    def _flash(self) -> dict[str, object] | None:
+    def _flash(self) -> dict[str, str] | None:
         cookie = self.request.cookies.get(FLASH)
         if not cookie:
             return None
@@ -206,6 +223,12 @@ class Visit(Guest):
     """One request of a signed-in user."""
 
     viewer: Viewer  # narrower than in Guest, and set once
+
+
+def with_query(path: str, kept: Sequence[tuple[str, str]] = (), **changes: object) -> str:
+    """Return the path with these query parameters; None and "" are left out."""
+    query = urlencode([pair for pair in [*kept, *changes.items()] if pair[1] not in (None, "")])
+    return path + (f"?{query}" if query else "")
 
 
 def local_path(path: str) -> str:

@@ -144,7 +144,7 @@ def _members(session: Session, campaign: Campaign, version: JourneyVersion, cont
     for number, contact in enumerate(contacts[:20]):
         member = make.make_member(session, campaign, contact)
         if number == 0:
-            member.blocks = {"personal_note": "先日はお子様の進学のお話をありがとうございました。"}
+            member.blocks = {"ja": {"personal_note": "先日はお子様の進学のお話をありがとうございました。"}}
         if number == 1:
             member.status, member.error = MemberStatus.error, "suppressed"
         session.add(member)

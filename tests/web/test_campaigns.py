@@ -123,7 +123,7 @@ def test_words_for_all_are_kept_once_for_the_partner(pair: PartnerPair):
 
     with pair.db.reading() as session:
         rows = session.exec(select(PartnerBlocks)).all()
-    assert [(row.partner_id, row.blocks) for row in rows] == [(pair.here.partner.id, {"personal_note": "年末のご挨拶です。"})]
+    assert [(row.partner_id, row.blocks) for row in rows] == [(pair.here.partner.id, {"ja": {"personal_note": "年末のご挨拶です。"}})]
 
 
 def test_too_long_words_come_back_with_the_reason_and_nothing_is_kept(pair: PartnerPair):

@@ -184,7 +184,7 @@ def test_unknown_key_in_a_link_is_answered_as_a_page_that_is_not_there(pair: Par
 
 def test_messages_of_a_rehearsal_hold_the_words_of_the_campaigns_partner(pair: PartnerPair, begun: list[int], settings: Settings):
     with pair.db.writing() as session:
-        words = {"personal_note": "いつもの窓口でお待ちしています。"}
+        words = {"ja": {"personal_note": "いつもの窓口でお待ちしています。"}}
         of: dict[str, object] = {"campaign_id": pair.campaign.id, "partner_id": pair.here.partner.id}
         session.add(PartnerBlocks(blocks=words, updated_at=pair.here.enrollment.entered_at, **of))
     row = begin(pair, pair.as_(Role.marketer), campaign=str(pair.campaign.id))

@@ -53,7 +53,7 @@ def _page(visit: Visit, version_id: int, *, wrong: str = "", note: str = "", sta
         changes = changes_between(session, visit, before, version) if before else None
         names = names_of_users(session, visit.viewer, [version.author_id, version.decided_by_id])
         trail = compliance.audit_trail(session, visit.viewer, "journey_version", version_id)
-    return visit.page(
+    return visit.at(f"/approvals/{version_id}" if wrong else "").page(
         "approvals/page.html",
         status=status,
         version=version,

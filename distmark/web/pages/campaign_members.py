@@ -1,7 +1,6 @@
 """Adding members to a campaign: many contacts of one's own, or a new contact right after a call."""
 
-from collections.abc import Collection, Mapping
-from urllib.parse import urlencode
+from collections.abc import Mapping
 
 from fastapi import APIRouter
 from fastapi.responses import Response
@@ -9,14 +8,16 @@ from starlette.datastructures import FormData
 
 from distmark.campaigns import service as campaigns
 from distmark.contacts import service as contacts
-from distmark.errors import InvalidInput, Refused
+from distmark.entries import members
+from distmark.errors import InvalidInput, Refused, SelectionChanged
 from distmark.partners.model import Permission
+from distmark.partners.service import names_of_users
 from distmark.sql import id_of
 from distmark.web import errors
-from distmark.web.forms import numbers, posted_form, ranges, text, texts
+from distmark.web.forms import numbers, posted_form, text, texts
 from distmark.web.i18n import N_
 from distmark.web.ids import Id
-from distmark.web.pages.campaigns import campaign_context
+from distmark.web.pages.campaigns import FEW, campaign_context, send_address
 from distmark.web.pages.contacts import FIELDS, contact_written, record_agreement
 from distmark.web.permissions import needs
 from distmark.web.visit import Visit
@@ -45,7 +46,7 @@ def _page(
         context = campaign_context(session, visit, campaign_id)
         found = contacts.find_contacts(session, visit.viewer, q, after, ROWS, exclude_campaign_id=campaign_id)
     empty = dict.fromkeys((*FIELDS, "ground"), "")
-    return visit.page(
+    return visit.at(f"/campaigns/{campaign_id}/people" if wrong else "").page(
         "campaigns/people.html",
         status=status,
         context=context,
@@ -69,10 +70,45 @@ def add_people(campaign_id: Id, visit: Visit = needs(Permission.enrol_contacts),
     return visit.go(to, N_("Added: %(count)s."), count=count)
 
 
-def send_address(campaign_id: int, member_ids: Collection[int]) -> str:
-    """Return the address of the page that confirms sending to these members, and to nobody else."""
-    named = [("chosen", "yes"), *(("member", each) for each in ranges(member_ids))]
-    return f"/campaigns/{campaign_id}/send?{urlencode(named)}"
+@router.get("/campaigns/{campaign_id}/words")
+def words_page(campaign_id: Id, visit: Visit = needs(Permission.enrol_contacts)) -> Response:
+    """Show the words that were changed after sending, before and now, with the people whose next messages wait for an agreement."""
+    return _words_page(visit, campaign_id)
+
+
+def _words_page(visit: Visit, campaign_id: int, *, wrong: str = "", status: int = 200) -> Response:
+    with visit.reading() as session:
+        context = campaign_context(session, visit, campaign_id)
+        groups = members.changed_words(session, visit.viewer, campaign_id)
+        trail = campaigns.words_trail(session, visit.viewer, campaign_id)
+        names = names_of_users(session, visit.viewer, [entry.user_id for entry in trail])
+    blocks = context.program.definition.blocks if context.program else {}
+    return visit.page(
+        "campaigns/words.html",
+        status=status,
+        campaign=context.campaign,
+        base_path=f"/campaigns/{campaign_id}",
+        groups=groups,
+        people=sum(len(group.members) for group in groups),
+        shown=members.shown_words(groups),
+        blocks=blocks,
+        labels={name: block.label.text(visit.language) for name, block in blocks.items()},
+        trail=trail,
+        names=names,
+        few=FEW,
+        wrong=wrong,
+    )
+
+
+@router.post("/campaigns/{campaign_id}/words")
+def agree_to_words(campaign_id: Id, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
+    """Agree to exactly the words that were shown; the messages that wait for it go on."""
+    try:
+        with visit.writing() as session:
+            count = members.agree(session, visit.viewer, campaign_id, text(form, "shown"), visit.now)
+    except SelectionChanged as error:
+        return _words_page(visit, campaign_id, wrong=errors.explain(error, visit.language), status=409)
+    return visit.go(f"/campaigns/{campaign_id}", N_("Agreed; people: %(count)s. Their messages go on."), count=count)
 
 
 @router.post("/campaigns/{campaign_id}/people/new")

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter
@@ -31,20 +32,21 @@ from distmark.journeys.service import journeys_by_id, newest_by_journey
 from distmark.journeys.steps.send import SendStep
 from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
 from distmark.messages import service as messages
+from distmark.messages.compose import language_of
 from distmark.messages.first_message import first_message_time
 from distmark.messages.service import Preview
 from distmark.partners.model import Permission
 from distmark.partners.service import partners_of
 from distmark.sql import id_of
 from distmark.web import errors
-from distmark.web.forms import numbers, posted_form, text, whole_ranges
+from distmark.web.forms import numbers, posted_form, ranges, text, whole_ranges
 from distmark.web.i18n import N_
-from distmark.web.ids import Id, chosen_id
+from distmark.web.ids import Id, chosen_id, read_id
 from distmark.web.labels import MEMBER, QUEUED, VERDICT
 from distmark.web.mail_frame import mail_document
 from distmark.web.permissions import needs
 from distmark.web.status_text import StatusText, status_of, step_name
-from distmark.web.visit import Visit
+from distmark.web.visit import Visit, with_query
 
 router = APIRouter()
 ROWS = 25
@@ -85,7 +87,8 @@ class CampaignContext:
     version: JourneyVersion | None
     program: Program | None
     sends: list[SendStep] = field(default_factory=list)
-    partner_ids_with_blocks: frozenset[int] = frozenset()  # ids of partners with blocks of their own for all their members
+    # language -> ids of partners with blocks of their own for all their members
+    partner_ids_with_blocks: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
 @router.get("/campaigns")
@@ -160,6 +163,8 @@ def _page(
     lang: str = "",
     wrong: str = "",
     code: int = 200,
+    at: str = "",
+    typed: Mapping[str, str] | None = None,
 ) -> Response:
     chosen_status = MemberStatus(status) if status in set(MemberStatus) else None
     with visit.reading() as session:
@@ -176,9 +181,13 @@ def _page(
         first_at = _first_message_time(session, visit, context, pending)
         suspension_kinds = control.suspension_kinds(session, visit.viewer, Scope(campaign_id=campaign_id))
         cohort = _cohort_choice(session, visit, context.campaign, sum(counts.values()))
-    return visit.page(
+        changed = members.changed_words(session, visit.viewer, campaign_id) if visit.viewer.may(Permission.enrol_contacts) else []
+    return visit.at(at).page(
         "campaigns/page.html",
         status=code,
+        typed=typed or {},
+        changed_words=sum(len(each.members) for each in changed),
+        message_language=shown and context.program and language_of(context.program.definition, shown.contact),
         context=context,
         campaign=context.campaign,
         base_path=f"/campaigns/{campaign_id}",
@@ -244,7 +253,7 @@ def _member_rows(
             return status_of(enrollment, programs.get(enrollment.version_id), visit.translator)
         return _status_before_entry(visit, member, pending.blocked.get(id_of(contact)), id_of(contact) in queued)
 
-    return [MemberRow(member, contact, status(member, contact), _layer(context, member)) for member, contact in found]
+    return [MemberRow(member, contact, status(member, contact), _layer(context, member, contact)) for member, contact in found]
 
 
 def _status_before_entry(visit: Visit, member: Member, blocked: EnrolResult | None, is_queued: bool) -> StatusText:
@@ -261,11 +270,14 @@ def reason_text(visit: Visit, result: EnrolResult) -> str:
     return " · ".join(part for part in (visit.gettext(VERDICT[result.verdict]), until, result.partner_name) if part)
 
 
-def _layer(context: CampaignContext, member: Member) -> str:
-    """Return the topmost layer of blocks that has a text for this member."""
-    if member.blocks:
+def _layer(context: CampaignContext, member: Member, contact: Contact) -> str:
+    """Return the topmost layer of blocks that has a text for this member, in the language of the member's messages."""
+    lang = language_of(context.program.definition, contact) if context.program else contact.language
+    if member.blocks.get(lang):
         return "member"
-    return "partner" if member.partner_id in context.partner_ids_with_blocks else ("campaign" if context.campaign.blocks else "journey")
+    if member.partner_id in context.partner_ids_with_blocks.get(lang, ()):
+        return "partner"
+    return "campaign" if context.campaign.blocks.get(lang) else "journey"
 
 
 def _member_preview(
@@ -350,25 +362,45 @@ def preview_frame(
 
 @router.post("/campaigns/{campaign_id}/blocks")
 def save_blocks(campaign_id: Id, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
-    """Save the partner's texts of the editable blocks, for one member or for all members, and show the preview again."""
+    """Save the partner's texts of the editable blocks in one language, for one member or for all, and go back to the preview."""
     contact_id = next(iter(numbers(form, "contact")), 0)
     step_id, lang, everybody = text(form, "step"), text(form, "lang"), text(form, "for") == "all"
     blocks = {name.removeprefix("block."): str(value) for name, value in form.items() if name.startswith("block.")}
-    wrong = ""
+    table = _table_query(visit.back(form, f"/campaigns/{campaign_id}"))
     try:
         with visit.writing() as session:
+            context = campaign_context(session, visit, campaign_id)
+            pair = member_with_contact(session, visit.viewer, campaign_id, contact_id)
+            if pair is None:
+                raise NotFound(f"Contact {contact_id} is not a member of this campaign.")
+            own_lang = language_of(context.program.definition, pair[1]) if context.program else pair[1].language
+            lang = lang or own_lang
             if everybody:
-                campaigns.save_partner_blocks(session, visit.viewer, campaign_id, blocks, visit.now)
+                campaigns.save_partner_blocks(session, visit.viewer, campaign_id, lang, blocks, visit.now)
             else:
-                pair = member_with_contact(session, visit.viewer, campaign_id, contact_id)
-                if pair is None:
-                    raise NotFound(f"Contact {contact_id} is not a member of this campaign.")
-                campaigns.save_member_blocks(session, visit.viewer, id_of(pair[0]), blocks, visit.now)
+                campaigns.save_member_blocks(session, visit.viewer, id_of(pair[0]), lang, blocks, visit.now)
+            waiting = members.changed_words(session, visit.viewer, campaign_id)
     except (InvalidInput, Refused) as error:
         wrong = errors.explain(error, visit.language)
-    if wrong or visit.request.headers.get("hx-request") == "true":
-        return _page(visit, campaign_id, contact_id=contact_id, step_id=step_id, lang=lang, wrong=wrong, code=422 if wrong else 200)
-    return visit.go(f"/campaigns/{campaign_id}?contact={contact_id}&step={step_id}", N_("Saved. The preview shows the new words."))
+        at = with_query(f"/campaigns/{campaign_id}", contact=contact_id, step=step_id, lang=lang, **table)
+        return _page(
+            visit, campaign_id, contact_id=contact_id, step_id=step_id, lang=lang, wrong=wrong, code=422, at=at, typed=blocks, **table
+        )
+    # Without scripts the page opens at the words just saved.
+    other_lang = lang if lang != own_lang else ""
+    to = with_query(f"/campaigns/{campaign_id}", contact=contact_id, step=step_id, lang=other_lang, **table) + "#words"
+    if waiting:
+        message = N_("Saved. Whoever is on their way already gets the new words once you agree to them; until then their messages wait.")
+        return visit.go_in_block(to, message, "warn")
+    return visit.go_in_block(to, N_("Saved. The preview shows the new words."))
+
+
+def _table_query(address: str) -> dict[str, Any]:
+    """Return the filter and the place of the table of members in the address of a campaign's page."""
+    query = dict(parse_qsl(urlsplit(address).query))
+    found: dict[str, Any] = {name: query[name] for name in ("status", "q") if query.get(name)}
+    after = read_id(query.get("after", ""))
+    return found | ({"after": after} if after else {})
 
 
 @router.post("/campaigns/{campaign_id}/decide")
@@ -412,7 +444,9 @@ def confirm_page(campaign_id: Id, visit: Visit = needs(Permission.enrol_contacts
     return _confirm_page(visit, campaign_id, named)
 
 
-def _confirm_page(visit: Visit, campaign_id: int, member_ids: Collection[int] | None, *, wrong: str = "", status: int = 200) -> Response:
+def _confirm_page(
+    visit: Visit, campaign_id: int, member_ids: Collection[int] | None, *, wrong: str = "", status: int = 200, at: str = ""
+) -> Response:
     with visit.reading() as session:
         context = campaign_context(session, visit, campaign_id)
         cohort = _cohort_choice(session, visit, context.campaign, sum(campaigns.member_counts(session, visit.viewer, campaign_id).values()))
@@ -421,7 +455,7 @@ def _confirm_page(visit: Visit, campaign_id: int, member_ids: Collection[int] | 
             sending = _send_preview(session, visit, context, member_ids)
         except Refused as error:
             problem = errors.explain(error, visit.language)
-    return visit.page(
+    return visit.at(at).page(
         "campaigns/send.html",
         status=status,
         context=context,
@@ -500,8 +534,10 @@ def send(campaign_id: Id, visit: Visit = needs(Permission.enrol_contacts), form:
             results = service.enrol(session, visit.viewer, campaign_id, confirmed, visit.now, exactly=True)
     except SelectionChanged as error:
         with visit.reading() as session:
-            named = campaigns.member_ids_of(session, campaign_id, confirmed)
-        return _confirm_page(visit, campaign_id, list(named.values()), wrong=errors.explain(error, visit.language), status=409)
+            named = list(campaigns.member_ids_of(session, campaign_id, confirmed).values())
+        at = send_address(campaign_id, named)
+        return _confirm_page(visit, campaign_id, named, wrong=errors.explain(error, visit.language), status=409, at=at)
+
     entered = sum(1 for result in results if result.verdict in (EnrolVerdict.enrolled, EnrolVerdict.queued))
     already = sum(1 for result in results if result.verdict is EnrolVerdict.already_in)
     if entered:
@@ -510,3 +546,8 @@ def send(campaign_id: Id, visit: Visit = needs(Permission.enrol_contacts), form:
     if already:
         return visit.go(f"/campaigns/{campaign_id}", N_("They are on their way already; nobody was enrolled twice."), kind="good")
     return visit.go(f"/campaigns/{campaign_id}", N_("Nobody was chosen, so nobody was sent."), kind="warn")
+
+
+def send_address(campaign_id: int, member_ids: Collection[int]) -> str:
+    """Return the address of the page that confirms sending to these members, and to nobody else."""
+    return with_query(f"/campaigns/{campaign_id}/send", [("chosen", "yes"), *(("member", each) for each in ranges(member_ids))])

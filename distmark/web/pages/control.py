@@ -280,7 +280,7 @@ def _stop_page(visit: Visit, find: FindSubject, *, wrong: str = "", action: str 
         ends = control.live_enrollments(session, visit.viewer, subject.scope)
         ids = control.live_contact_ids(session, visit.viewer, subject.scope, FEW + 1) if visit.viewer.may(Permission.see_contacts) else []
         people = contacts_by_id(session, visit.viewer, ids) if len(ids) <= FEW else {}
-    return visit.page(
+    return visit.at(subject.stop_path).page(
         "control/stop.html",
         status=status,
         subject=subject,
@@ -349,7 +349,7 @@ def _page(visit: Visit, find: FindSubject, *, wrong: str = "", action: str = "",
         resumable = control.resumable_enrollments(session, visit.viewer, subject.scope) if plans else None
     kinds = {row.kind for row in own}
     most = max((plan.at_once for plan in plans), default=0) if plans else 0
-    return visit.page(
+    return visit.at(subject.path).page(
         "control/page.html",
         status=status,
         subject=subject,

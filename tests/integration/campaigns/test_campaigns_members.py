@@ -234,34 +234,68 @@ def test_each_layer_overrides_the_layer_below(db: Database, now: datetime):
         campaigns.save_campaign_blocks(session, brand, given.campaign_id, "ja", {"personal_note": "本部より", "closing": "敬具"}, now)
         assert _values(session, given, member)["personal_note"] == ("本部より", Layer.BRAND)
         assert _values(session, given, member, "en")["personal_note"] == ("Ask me anything.", Layer.JOURNEY)
-        campaigns.save_partner_blocks(session, given.viewer, given.campaign_id, {"personal_note": "佐藤です"}, now)
+        campaigns.save_partner_blocks(session, given.viewer, given.campaign_id, "ja", {"personal_note": "佐藤です"}, now)
         assert _values(session, given, member)["personal_note"] == ("佐藤です", Layer.CAMPAIGN)
-        campaigns.save_member_blocks(session, given.viewer, id_of(member), {"personal_note": "花子さんへ"}, now)
+        campaigns.save_member_blocks(session, given.viewer, id_of(member), "ja", {"personal_note": "花子さんへ"}, now)
         assert _values(session, given, member)["personal_note"] == ("花子さんへ", Layer.MEMBER)
         assert _values(session, given, None)["personal_note"] == ("佐藤です", Layer.CAMPAIGN)
         assert _values(session, given, member)["closing"] == ("敬具", Layer.BRAND)
+
+
+def test_words_in_one_language_leave_the_other_language_as_it_was_approved(db: Database, now: datetime):
+    with db.writing() as session:
+        given = Fixture(session)
+        member = make_member(session, given.campaign, given.contacts[0])
+
+        campaigns.save_partner_blocks(session, given.viewer, given.campaign_id, "ja", {"personal_note": "佐藤です"}, now)
+        campaigns.save_member_blocks(session, given.viewer, id_of(member), "en", {"personal_note": "Dear Hanako"}, now)
+
+        assert _values(session, given, member, "ja")["personal_note"] == ("佐藤です", Layer.CAMPAIGN)
+        assert _values(session, given, member, "en")["personal_note"] == ("Dear Hanako", Layer.MEMBER)
+        assert _values(session, given, None, "en")["personal_note"] == ("Ask me anything.", Layer.JOURNEY)
+
+
+def test_every_change_of_words_is_in_the_trail_with_its_language_and_no_change_is_not(db: Database, now: datetime):
+    with db.writing() as session:
+        given = Fixture(session)
+        member = make_member(session, given.campaign, given.contacts[0])
+        brand = make_viewer(session, Role.marketer, session.get_one(Brand, given.partner.brand_id))
+        for _ in range(2):
+            campaigns.save_campaign_blocks(session, brand, given.campaign_id, "ja", {"closing": "敬具"}, now)
+            campaigns.save_partner_blocks(session, given.viewer, given.campaign_id, "en", {"personal_note": "Sato here"}, now)
+            campaigns.save_member_blocks(session, given.viewer, id_of(member), "ja", {"personal_note": "花子さんへ"}, now)
+
+        trail = campaigns.words_trail(session, given.viewer, given.campaign_id)
+
+        assert [(row.user_id, row.subject_kind, row.detail["lang"], row.detail["blocks"]) for row in trail] == [
+            (given.viewer.user_id, "member", "ja", ["personal_note"]),
+            (given.viewer.user_id, "campaign", "en", ["personal_note"]),
+            (brand.user_id, "campaign", "ja", ["closing"]),
+        ]
+        other = make_viewer(session, partner=make_partner(session, session.get_one(Brand, given.partner.brand_id)))
+        assert [row.user_id for row in campaigns.words_trail(session, other, given.campaign_id)] == [brand.user_id]
 
 
 def test_removing_a_text_shows_the_layer_below(db: Database, now: datetime):
     with db.writing() as session:
         given = Fixture(session)
         member = make_member(session, given.campaign, given.contacts[0])
-        campaigns.save_partner_blocks(session, given.viewer, given.campaign_id, {"personal_note": "佐藤です"}, now)
-        campaigns.save_member_blocks(session, given.viewer, id_of(member), {"personal_note": "花子さんへ"}, now)
+        campaigns.save_partner_blocks(session, given.viewer, given.campaign_id, "ja", {"personal_note": "佐藤です"}, now)
+        campaigns.save_member_blocks(session, given.viewer, id_of(member), "ja", {"personal_note": "花子さんへ"}, now)
 
-        campaigns.save_member_blocks(session, given.viewer, id_of(member), {"personal_note": None}, now)
+        campaigns.save_member_blocks(session, given.viewer, id_of(member), "ja", {"personal_note": None}, now)
         assert _values(session, given, member)["personal_note"] == ("佐藤です", Layer.CAMPAIGN)
-        campaigns.save_partner_blocks(session, given.viewer, given.campaign_id, {"personal_note": None}, now)
+        campaigns.save_partner_blocks(session, given.viewer, given.campaign_id, "ja", {"personal_note": None}, now)
         assert _values(session, given, member)["personal_note"][1] is Layer.JOURNEY
 
 
-@pytest.mark.parametrize("shown", ["お気軽にご相談ください。", "Ask me anything."])
-def test_saving_an_unchanged_form_keeps_no_text(db: Database, now: datetime, shown: str):
+@pytest.mark.parametrize(("lang", "shown"), [("ja", "お気軽にご相談ください。"), ("en", "Ask me anything.")])
+def test_saving_an_unchanged_form_keeps_no_text(db: Database, now: datetime, lang: str, shown: str):
     with db.writing() as session:
         given = Fixture(session)
         member = make_member(session, given.campaign, given.contacts[0])
 
-        campaigns.save_member_blocks(session, given.viewer, id_of(member), {"personal_note": shown, "photo": ""}, now)
+        campaigns.save_member_blocks(session, given.viewer, id_of(member), lang, {"personal_note": shown, "photo": ""}, now)
 
         assert member.blocks == {}
 
@@ -271,7 +305,7 @@ def test_empty_text_empties_a_block_that_has_a_default(db: Database, now: dateti
         given = Fixture(session)
         member = make_member(session, given.campaign, given.contacts[0])
 
-        campaigns.save_member_blocks(session, given.viewer, id_of(member), {"personal_note": ""}, now)
+        campaigns.save_member_blocks(session, given.viewer, id_of(member), "ja", {"personal_note": ""}, now)
 
         assert _values(session, given, member)["personal_note"] == ("", Layer.MEMBER)
 
@@ -283,9 +317,9 @@ def test_block_that_no_step_opens_cannot_be_changed(db: Database, now: datetime,
         member = make_member(session, given.campaign, given.contacts[0])
 
         with pytest.raises(Refused, match=f'"{name}" cannot be changed here; open to changes: personal_note, photo'):
-            campaigns.save_member_blocks(session, given.viewer, id_of(member), {name: "x"}, now)
+            campaigns.save_member_blocks(session, given.viewer, id_of(member), "ja", {name: "x"}, now)
         with pytest.raises(Refused, match=name):
-            campaigns.save_partner_blocks(session, given.viewer, given.campaign_id, {name: "x"}, now)
+            campaigns.save_partner_blocks(session, given.viewer, given.campaign_id, "ja", {name: "x"}, now)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +336,7 @@ def test_texts_that_do_not_fit_are_refused(db: Database, now: datetime, block: s
         member = make_member(session, given.campaign, given.contacts[0])
 
         with pytest.raises(InvalidInput, match=reason):
-            campaigns.save_member_blocks(session, given.viewer, id_of(member), {block: text}, now)
+            campaigns.save_member_blocks(session, given.viewer, id_of(member), "ja", {block: text}, now)
         assert member.blocks == {}
 
 
@@ -312,9 +346,10 @@ def test_texts_are_sanitised_and_pictures_come_from_the_brands_sites(db: Databas
         member = make_member(session, given.campaign, given.contacts[0])
         texts = {"personal_note": " 一行目\r\n{{ contact.email }}\x00 ", "photo": "https://images.mirai.example/me.png"}
 
-        campaigns.save_member_blocks(session, given.viewer, id_of(member), texts, now)
+        campaigns.save_member_blocks(session, given.viewer, id_of(member), "ja", texts, now)
 
-        assert member.blocks == {"personal_note": "一行目\n{{ contact.email }}", "photo": "https://images.mirai.example/me.png"}
+        photo = {"photo": "https://images.mirai.example/me.png"}
+        assert member.blocks == {"ja": {"personal_note": "一行目\n{{ contact.email }}"} | photo, "en": photo}
 
 
 def test_blocks_cannot_be_changed_before_a_version_is_registered(db: Database, now: datetime):
@@ -324,7 +359,7 @@ def test_blocks_cannot_be_changed_before_a_version_is_registered(db: Database, n
         campaign = make_campaign(session, make_version(session, brand, status=VersionStatus.approved))
 
         with pytest.raises(Refused, match="no registered version yet"):
-            campaigns.save_partner_blocks(session, make_viewer(session, partner=partner), id_of(campaign), {}, now)
+            campaigns.save_partner_blocks(session, make_viewer(session, partner=partner), id_of(campaign), "ja", {}, now)
 
 
 def test_language_that_the_journey_does_not_speak_is_refused(db: Database, now: datetime):
@@ -334,6 +369,8 @@ def test_language_that_the_journey_does_not_speak_is_refused(db: Database, now: 
 
         with pytest.raises(InvalidInput, match="'fr'"):
             campaigns.save_campaign_blocks(session, brand, given.campaign_id, "fr", {}, now)
+        with pytest.raises(InvalidInput, match="'fr'"):
+            campaigns.save_partner_blocks(session, given.viewer, given.campaign_id, "fr", {}, now)
 
 
 def test_thousands_of_members_are_added_by_one_call(db: Database, now: datetime):

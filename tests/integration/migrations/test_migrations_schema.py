@@ -3,15 +3,18 @@
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy import Enum, inspect, text
-from sqlmodel import SQLModel
+from sqlmodel import SQLModel, col, select
 
 import distmark.tables  # noqa: F401
+from distmark.campaigns.table import Member, PartnerBlocks
 from distmark.db import Database
 from distmark.errors import SettingsError
 from distmark.migrations import configuration, newest, require_newest, upgrade
-from tests.factories import make_contact, make_enrollment
+from distmark.partners.table import Brand
+from tests.factories import NOW, make_campaign, make_contact, make_enrollment, make_member, make_partner
 
 
 def test_migrations_make_exactly_the_tables_of_the_models(empty_db: Database):
@@ -66,6 +69,26 @@ def test_upgrading_again_changes_nothing_and_keeps_the_rows(empty_db: Database):
     with empty_db.engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM enrollment")).scalar() == 1
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == [newest()]
+
+
+def test_words_written_before_words_had_a_language_get_that_of_their_reader_or_writer(db: Database):
+    history = ScriptDirectory.from_config(configuration()).walk_revisions()
+    (revision,) = [each for each in history if each.doc == "Words of partners by language, and the words that a partner sent with."]
+    with db.writing() as session:
+        campaign = make_campaign(session)
+        partner = make_partner(session, session.get_one(Brand, campaign.brand_id), language="en")
+        for language in ("ja", "en", "fr"):
+            make_member(session, campaign, make_contact(session, partner, language=language), blocks={"note": "x"})
+        make_member(session, campaign, make_contact(session, partner))
+        session.add(PartnerBlocks(campaign_id=campaign.id, partner_id=partner.id, blocks={"note": "y"}, updated_at=NOW))
+
+    with db.engine.begin() as connection, Operations.context(MigrationContext.configure(connection)):
+        revision.module.set_languages()
+
+    with db.reading() as session:
+        words = [row.blocks for row in session.exec(select(Member).order_by(col(Member.id)))]
+        assert words == [{"ja": {"note": "x"}}, {"en": {"note": "x"}}, {"ja": {"note": "x"}}, {}]
+        assert session.exec(select(PartnerBlocks)).one().blocks == {"en": {"note": "y"}}
 
 
 def test_there_is_one_newest_revision():
