@@ -1,11 +1,13 @@
 """Import of contacts from a CSV or spreadsheet file, with a report on every line. An import never turns a refusal into consent."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
+from sqlalchemy import insert
 from sqlmodel import Session, col, select
 
 from distmark.channels.kind import AddressForm
@@ -25,7 +27,9 @@ from distmark.partners.service import get_partner, require
 from distmark.partners.table import Partner
 from distmark.sql import batches, id_of
 
-BATCH = 250  # lines in one unit of work
+BATCH = 250  # most lines in one unit of work
+FIRST_LINES, FEWEST_LINES = 100, 10
+LONGEST_UNIT_SECONDS = 0.08  # beyond that, the next unit of work has fewer lines
 PAUSE_SECONDS = 0.06  # between units of work: SQLite's waiting writers look for the lock every 50 ms, and only one can have it
 
 
@@ -60,11 +64,6 @@ class _File:
     omitted: list[OmittedCell]
     columns: dict[str, str]
     total: int
-
-    @property
-    def parts(self) -> Iterator[list[Line]]:
-        """The accepted lines, as many at a time as one unit of work writes."""
-        return batches(self.lines, BATCH)
 
 
 @dataclass(slots=True)
@@ -132,8 +131,8 @@ def import_contacts(
     file = _read_file(data, filename)
     counts = _Counts()
     partner = _partner(session, viewer, partner_id, context)
-    for part in file.parts:
-        _import_batch(session, partner, part, context, counts)
+    for part in batches(file.lines, BATCH):
+        _import_batch(session, partner, part, _new_contacts(partner, part, context), context, counts)
         counts.show(progress, file)
     return counts.report(file)
 
@@ -158,16 +157,30 @@ def import_file(
     """
     context = _context(viewer, filename, ground, channels, now, dry_run)
     with db.reading() as session:
-        get_partner(session, viewer, partner_id)
+        partner = get_partner(session, viewer, partner_id)
     file = _read_file(data, filename)
-    counts = _Counts()
-    for part in file.parts:
+    counts, position, size = _Counts(), 0, FIRST_LINES
+    while position < len(file.lines):
+        part = file.lines[position : position + size]
+        new = _new_contacts(partner, part, context)
         with _unit_of_work(db, dry_run) as session:
-            _import_batch(session, _partner(session, viewer, partner_id, context), part, context, counts)
+            begun = time.perf_counter()
+            _import_batch(session, _partner(session, viewer, partner_id, context), part, new, context, counts)
+        position, size = position + len(part), _next_size(size, time.perf_counter() - begun)
         counts.show(progress, file)
         if db.is_sqlite and not dry_run:
             time.sleep(PAUSE_SECONDS)
     return counts.report(file)
+
+
+def _next_size(size: int, seconds: float) -> int:
+    """Return how many lines the next unit of work takes after one of `size` lines took so long: a slow machine gets smaller ones."""
+    return min(BATCH, max(FEWEST_LINES, int(size * min(2.0, LONGEST_UNIT_SECONDS / max(seconds, 0.001)))))
+
+
+def _new_contacts(partner: Partner, lines: Sequence[Line], context: _ImportContext) -> list[Contact]:
+    """Return the row of each line for the case that it is new: made before a unit of work, since that takes half of its time."""
+    return [new_contact(partner, line.written, context.now) for line in lines]
 
 
 def _context(viewer: Viewer, filename: str, ground: str | None, channels: Sequence[str], now: datetime, dry_run: bool) -> _ImportContext:
@@ -200,16 +213,18 @@ def _partner(session: Session, viewer: Viewer, partner_id: int, context: _Import
     return partner
 
 
-def _import_batch(session: Session, partner: Partner, lines: Sequence[Line], context: _ImportContext, counts: _Counts) -> None:
-    """Insert or update the contacts of one batch of lines, with their consents, by a few statements."""
+def _import_batch(
+    session: Session, partner: Partner, lines: Sequence[Line], new: Sequence[Contact], context: _ImportContext, counts: _Counts
+) -> None:
+    """Insert or update the contacts of one batch of lines, with their consents, by a few statements; `new` has the row of each new one."""
     known = _known_contacts(session, partner, lines)
     contacts: list[tuple[Contact, Line]] = []
     moved: list[tuple[Contact, Addresses]] = []
-    for line in lines:
+    for line, row in zip(lines, new, strict=True):
         contact = known.get(line.address)
         if contact is None:
             counts.created += 1
-            contact = new_contact(partner, line.written, context.now)
+            contact = row
         elif changed := changes(contact, _kept_address(contact, line)):
             counts.updated += 1
             if not context.dry_run:
@@ -278,6 +293,7 @@ def _record_consents(
     ]
     before = consent_state(session, [contact.id for _, contact, _, _ in given_by if contact.id is not None], channel)
     refusing: set[int] = set()
+    rows: list[dict[str, Any]] = []
     for number, contact, line, given in given_by:
         earlier = before.get(contact.id) if contact.id is not None else None
         if earlier is False and given:
@@ -286,10 +302,10 @@ def _record_consents(
             if not given:
                 refusing.add(number)
             if not context.dry_run:
-                session.add(_consent(contact, channel, given, line, context))
-    _refuse_for_shared_addresses(session, partner, channel, contacts, context)
-    if not context.dry_run:
-        session.flush()
+                rows.append(_consent(contact, channel, given, line, context))
+    rows += _refusals_of_shared_addresses(session, partner, channel, contacts, context)
+    if rows:
+        session.execute(insert(Consent), rows)
     return refusing
 
 
@@ -312,13 +328,14 @@ def _suppressed_addresses(
     return {address for address in addresses if address_hash(partner.brand_id, address) in hashes}
 
 
-def _refuse_for_shared_addresses(
+def _refusals_of_shared_addresses(
     session: Session, partner: Partner, channel: str, contacts: Sequence[tuple[Contact, Line]], context: _ImportContext
-) -> None:
-    """Record the refusal of a phone number for the other contacts of the book that have it: the phone rings at all of theirs."""
+) -> list[dict[str, Any]]:
+    """Return the refusals of phone numbers for the other contacts of the book that have the same number: it is one phone."""
     kind = next(kind for kind in CHANNELS.values() if kind.consent == channel)
     if kind.form is not AddressForm.phone or context.dry_run:
-        return
+        return []
+    rows: list[dict[str, Any]] = []
     lines = {line.written.phone: line for _, line in contacts if line.written.phone and line.consents.get(channel) is False}
     own = {contact.id for contact, _ in contacts}
     for phones in batches(lines):
@@ -327,17 +344,18 @@ def _refuse_for_shared_addresses(
         state = consent_state(session, [contact.id for contact in others if contact.id is not None], channel)
         for contact in others:
             if contact.id is not None and state[contact.id] is not False:
-                session.add(_consent(contact, channel, False, lines[contact.phone or ""], context))
+                rows.append(_consent(contact, channel, False, lines[contact.phone or ""], context))
+    return rows
 
 
-def _consent(contact: Contact, channel: str, given: bool, line: Line, context: _ImportContext) -> Consent:
+def _consent(contact: Contact, channel: str, given: bool, line: Line, context: _ImportContext) -> dict[str, Any]:
     asked = given and channel in line.consents  # the file says that the contact agreed: no other ground is needed
-    return Consent(
-        contact_id=id_of(contact),
-        channel=channel,
-        given=given,
-        ground="opt_in" if asked else context.ground or "opt_in",
-        source=f"import {context.filename}",
-        at=context.now,
-        by_user_id=context.user_id,
-    )
+    return {
+        "contact_id": id_of(contact),
+        "channel": channel,
+        "given": given,
+        "ground": "opt_in" if asked else context.ground or "opt_in",
+        "source": f"import {context.filename}",
+        "at": context.now,
+        "by_user_id": context.user_id,
+    }

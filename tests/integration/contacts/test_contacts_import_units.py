@@ -1,5 +1,6 @@
 """Imports of large files beside other writers: short units of work, dry runs that only read, two imports at once."""
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -47,8 +48,10 @@ def test_large_file_is_written_in_many_units_of_work(db: Database, now: datetime
 
     report = imports.import_file(db, viewer, viewer.partner_id or 0, _file(600), "a.csv", now, progress=progress)
 
-    assert (report.created, visible) == (600, [250, 500, 600])
-    assert seen == [(250, 600), (500, 600), (600, 600)]
+    steps = [after - before for before, after in itertools.pairwise([0, *visible])]
+    assert (report.created, visible[-1]) == (600, 600)
+    assert all(0 < step <= imports.BATCH for step in steps)
+    assert seen == [(count, 600) for count in visible]
     assert (_count(db, Contact), _count(db, Consent)) == (600, 600)
 
 
@@ -115,6 +118,12 @@ def test_two_imports_into_one_book_at_once_make_each_contact_once(db: Database, 
     assert sum(report.unchanged for report in reports) == 700
 
 
+@pytest.mark.parametrize(("seconds", "next_size"), [(0.04, 200), (0.01, 200), (0.08, 100), (0.16, 50), (8.0, 10)])
+def test_next_unit_of_work_is_smaller_after_a_slow_one(seconds: float, next_size: int):
+    assert imports._next_size(100, seconds) == next_size  # 100 lines * 0.08 s / seconds, between 10 and twice as many
+    assert imports._next_size(imports.BATCH, 0.001) == imports.BATCH
+
+
 def test_file_that_cannot_be_read_begins_no_unit_of_work(db: Database, now: datetime, monkeypatch: pytest.MonkeyPatch):
     viewer = _viewer(db)
     monkeypatch.setattr(Database, "writing", lambda self: pytest.fail("it began to write"))
@@ -144,6 +153,7 @@ def test_import_that_was_interrupted_is_completed_by_importing_again(db: Databas
         imports.import_file(db, viewer, viewer.partner_id or 0, _file(600), "a.csv", now, progress=interrupt)
     report = imports.import_file(db, viewer, viewer.partner_id or 0, _file(600), "a.csv", now)
 
-    assert (report.created, report.unchanged) == (350, 250)
+    assert report.created + report.unchanged == 600
+    assert report.unchanged == imports.FIRST_LINES
     with db.reading() as session:
         assert {row.partner_id for row in session.exec(select(Contact))} == {id_of(session.get_one(Partner, viewer.partner_id))}
