@@ -36,7 +36,7 @@ SIGNED_OUT = {
 _TABLE: tuple[tuple[set[Role], tuple[str, ...]], ...] = (
     ({M, A, P, O}, ("today", "mailbox_list", "mailbox_page", "mailbox_frame")),
     ({M, A, P, O}, ("access_page", "create_access", "revoke_access")),
-    ({P, O}, ("finish_task", "contact_list", "contact_page", "contact_control", "enrollment_control")),
+    ({P, O}, ("finish_task", "contact_list", "contact_page", "contact_control", "enrollment_control", "enrollment_page")),
     ({P, O}, ("new_contact", "create_contact", "import_page", "import_file", "edit_page", "edit_contact", "record_consent")),
     ({P, O}, ("people_page", "add_people", "add_new", "save_blocks", "decide", "confirm_page", "send")),
     ({P, O}, ("stop_journeys", "control_contact", "control_enrollment")),
