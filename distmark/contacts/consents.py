@@ -16,9 +16,10 @@ from distmark.contacts.fields import as_email, as_phone, as_text
 from distmark.contacts.model import SuppressionReason, SuppressionScope, address_hash, address_key
 from distmark.contacts.table import Consent, Contact, ContactAddress, Suppression
 from distmark.errors import InvalidInput
-from distmark.sql import batches, insert_into
+from distmark.sql import among, batches, insert_into
 
-TRACKING = ("open_tracking", "click_tracking")
+OPEN_TRACKING, CLICK_TRACKING = "open_tracking", "click_tracking"
+TRACKING = (OPEN_TRACKING, CLICK_TRACKING)
 GROUNDS = ("opt_in", "business_card", "existing_customer", "published_address")
 
 
@@ -101,6 +102,20 @@ def consent_state(session: Session, contact_ids: Collection[int], channel: str) 
         for row in session.exec(_of(ids, channel).order_by(col(Consent.at), col(Consent.id))):
             state[row.contact_id] = row.given
     return state
+
+
+def refused_by(session: Session, contact_ids: Collection[int], channel: str) -> set[int]:
+    """Return those of these contacts whose person refused `channel`: in any book of the brand, since refusals hold for all partners."""
+    if not contact_ids:
+        return set()
+    whose = select(Contact.id, Contact.brand_id, Contact.person_key)
+    own = {
+        found: (brand, person) for found, brand, person in session.exec(whose.where(among(session, col(Contact.id), contact_ids))) if found
+    }
+    in_books = whose.where(among(session, col(Contact.person_key), {person for _brand, person in own.values()}))
+    people = {found: (brand, person) for found, brand, person in session.exec(in_books) if found}
+    refusing = {people[found] for found, given in consent_state(session, list(people), channel).items() if given is False}
+    return {found for found, person in own.items() if person in refusing}
 
 
 def _of(contact_ids: Sequence[int], channel: str) -> SelectOfScalar[Consent]:

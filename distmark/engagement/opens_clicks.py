@@ -1,14 +1,16 @@
 """Opens and clicks: a message's image is fetched, its links are followed. Verified, judged and recorded once, many at a time."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import func, insert
 from sqlmodel import Session, col, select
 
+from distmark.contacts.consents import CLICK_TRACKING, OPEN_TRACKING, TRACKING, refused_by
 from distmark.contacts.table import Contact
 from distmark.engagement.bot_detection import BURST, Signs, counts_as_human, judge
 from distmark.engagement.model import EventKind, Verdict
@@ -21,6 +23,7 @@ _Clicks = dict[int, list[tuple[datetime, str]]]  # message -> when which of its 
 
 AGENT_KEPT = 300
 REPEAT_SECONDS = 10
+MOST_OF_MESSAGE = 100  # rows of opens and clicks of one message
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,11 @@ class Reading:
     link: str | None = None
 
     @property
+    def tracking(self) -> str:
+        """The consent without which the reading is not recorded."""
+        return OPEN_TRACKING if self.link is None else CLICK_TRACKING
+
+    @property
     def kind(self) -> EventKind:
         return EventKind.opened if self.link is None else EventKind.clicked
 
@@ -40,13 +48,20 @@ class Reading:
 def record_readings(session: Session, readings: Sequence[Reading]) -> int:
     """Record opens and clicks, each once in ten seconds for the same reader, wake waiting enrollments, and return how many were new.
 
-    Readings with an unknown token or link are skipped. Several of one message count in the order of their times.
+    Readings with an unknown token or link are skipped, and those of people who refused it: of their opens or clicks nothing is recorded.
+    Several of one message count in the order of their times. Beyond `MOST_OF_MESSAGE` rows of a message only its first open and the first
+    click of each link are kept, so that nobody who has its links can fill the table.
     """
     messages = _locked(session, {reading.token for reading in readings})
     known = sorted((each for each in readings if _is_known(messages, each)), key=lambda each: each.at)
+    refused = (
+        {channel: refused_by(session, {row.contact_id for row in messages.values()}, channel) for channel in TRACKING} if known else {}
+    )
+    known = [each for each in known if messages[each.token].contact_id not in refused[each.tracking]]
     if not known:
         return 0
     seen, clicked = _recorded(session, messages, known), _clicked_lately(session, messages, known)
+    kept = _kept(session, {id_of(messages[reading.token]) for reading in known})
     rows: list[dict[str, Any]] = []
     for reading in known:
         message = messages[reading.token]
@@ -54,7 +69,12 @@ def record_readings(session: Session, readings: Sequence[Reading]) -> int:
         if key in seen:
             continue
         seen.add(key)
-        rows += _taken_in(message, reading, key, _judged(message, reading, clicked))
+        tells_opens = message.contact_id not in refused[OPEN_TRACKING]
+        taken = _taken_in(message, reading, key, _judged(message, reading, clicked), tells_opens=tells_opens)
+        if kept[id_of(message)] >= MOST_OF_MESSAGE:
+            taken = [row for row in taken if row["first"]]
+        kept[id_of(message)] += len(taken)
+        rows += taken
     if rows:
         session.flush()
         # Told first: that locks what these people are in, in order. The rows of events refer to it, in theirs.
@@ -86,6 +106,14 @@ def _recorded(session: Session, messages: Mapping[str, Message], readings: Seque
     return set(session.exec(select(Event.natural_key).where(among(session, col(Event.natural_key), keys))))
 
 
+def _kept(session: Session, message_ids: Iterable[int]) -> Counter[int]:
+    """Return how many rows of opens and clicks there are of each of these messages."""
+    ids = list(message_ids)
+    read = col(Event.kind).in_((EventKind.opened, EventKind.clicked))
+    counted = select(Event.message_id, func.count()).where(among(session, col(Event.message_id), ids), read)
+    return Counter({message_id: count for message_id, count in session.exec(counted.group_by(col(Event.message_id))) if message_id})
+
+
 def _clicked_lately(
     session: Session, messages: Mapping[str, Message], readings: Sequence[Reading]
 ) -> dict[int, list[tuple[datetime, str]]]:
@@ -112,8 +140,8 @@ def _judged(message: Message, reading: Reading, clicked: _Clicks) -> Verdict:
     return judge(Signs(reading.user_agent, since_sent, links_in_burst=len(burst)))
 
 
-def _taken_in(message: Message, reading: Reading, key: str, verdict: Verdict) -> list[dict[str, Any]]:
-    """Mark on the message what was read, and return the rows of its events."""
+def _taken_in(message: Message, reading: Reading, key: str, verdict: Verdict, *, tells_opens: bool) -> list[dict[str, Any]]:
+    """Mark on the message what was read, and return the rows of its events; a click implies an open where opens may be recorded."""
     human, link, at = counts_as_human(verdict), reading.link, reading.at
     if link is None:
         first = human and message.opened_at is None
@@ -126,7 +154,7 @@ def _taken_in(message: Message, reading: Reading, key: str, verdict: Verdict) ->
     if not human:
         return [row]
     implied = []
-    if message.opened_at is None:  # images are often off; a person who clicked has read it
+    if message.opened_at is None and tells_opens:  # images are often off; a person who clicked has read it
         opened = {"kind": EventKind.opened, "link": "", "user_agent": "", "data": {"implied": True}, "first": True}
         implied = [row | opened | {"natural_key": f"opened:{message.id}:implied", "verdict": Verdict.human}]
         message.opened_at = at
