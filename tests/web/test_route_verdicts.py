@@ -38,7 +38,7 @@ _TABLE: tuple[tuple[set[Role], tuple[str, ...]], ...] = (
     ({M, A, P, O}, ("access_page", "create_access", "revoke_access")),
     ({P, O}, ("finish_task", "contact_list", "contact_page", "contact_control", "enrollment_control", "enrollment_page")),
     ({P, O}, ("new_contact", "create_contact", "import_page", "import_file", "edit_page", "edit_contact", "record_consent")),
-    ({P, O}, ("people_page", "add_people", "add_new", "save_blocks", "decide", "confirm_page", "send")),
+    ({P, O}, ("people_page", "add_people", "add_new", "words_page", "agree_to_words", "save_blocks", "decide", "confirm_page", "send")),
     ({P, O}, ("stop_journeys", "control_contact", "control_enrollment")),
     ({M, A, P, O}, ("campaign_list", "campaign_page", "campaign_control", "partner_list", "partner_control")),
     ({P, O}, ("preview_frame",)),
