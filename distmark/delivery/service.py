@@ -70,6 +70,7 @@ class Readiness(StrEnum):
     held = "held"  # not now: sleep until `until`
     skipped = "skipped"  # left out by rule: go on
     broken = "broken"  # making it raised `error`; nothing was claimed
+    unmade = "unmade"  # it cannot be made for this person, for the reason in `error`; nothing was claimed
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +94,16 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryResult:
-    """The answer of a channel. `status` is sent, deferred, rejected, failed or uncertain; `counts` is False when nobody answered at all."""
+    """The answer of a channel. `status` is sent, deferred, rejected, failed or uncertain; `counts` is False when nobody answered at all.
+
+    With `unmade` nothing was handed over, since the message cannot be written or there is no such channel here: a person must look at it.
+    """
 
     status: MessageStatus
     code: str = ""
     detail: str = ""
     counts: bool = True
+    unmade: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,8 +380,6 @@ def _drafted(session: Session, batch: Batch, claim: _Claim) -> _Draft:
         return _Draft(claim, row | _over(MessageStatus.suppressed, claim.suppressed), known)
     try:
         outgoing, rendered = _render(session, batch, claim.request, row)
-    except DistmarkError as error:
-        return _Draft(claim, row | _over(MessageStatus.failed, str(error)), known)
     except SQLAlchemyError:  # nothing is wrong with this message
         raise
     except Exception as error:  # a fault of ours in one person's message must not hold up the others
@@ -419,7 +422,8 @@ def _rewrite(session: Session, drafts: Sequence[_Draft]) -> None:
 def _prepared(draft: _Draft, row_id: int | None) -> Prepared:
     request, status = draft.claim.request, draft.row["status"]
     if draft.error is not None:
-        return Prepared(request, Readiness.broken, error=draft.error)
+        readiness = Readiness.unmade if isinstance(draft.error, DistmarkError) else Readiness.broken
+        return Prepared(request, readiness, error=draft.error)
     if status is not MessageStatus.sending:
         return Prepared(request, Readiness.settled, status=status, detail=draft.row["detail"], row_id=row_id)
     return Prepared(request, Readiness.ready, row_id=row_id, outgoing=draft.outgoing, attempts=draft.row["attempts"])
@@ -473,7 +477,8 @@ MEANINGS: tuple[tuple[type[DistmarkError], MessageStatus], ...] = (
 async def deliver(channels: Mapping[str, Channel], channel: str, outgoing: OutgoingMessage) -> DeliveryResult:
     """Give the message to its channel and say what came of it. No database session is open meanwhile."""
     if channel not in channels:
-        return DeliveryResult(MessageStatus.failed, detail=f'This installation has no channel "{channel}"; it has {", ".join(channels)}.')
+        lacks = f'This installation has no channel "{channel}"; it has {", ".join(channels)}.'
+        return DeliveryResult(MessageStatus.deferred, detail=lacks, unmade=True)
     try:
         receipt = await channels[channel].deliver(outgoing)
     except DistmarkError as error:
@@ -486,6 +491,8 @@ async def deliver(channels: Mapping[str, Channel], channel: str, outgoing: Outgo
 
 def _meaning(error: DistmarkError) -> DeliveryResult:
     status = next(status for kind, status in MEANINGS if isinstance(error, kind))
+    if status is MessageStatus.failed:  # refused before anything left this machine
+        return DeliveryResult(MessageStatus.deferred, detail=str(error)[:500], unmade=True)
     code = (error.code or "") if isinstance(error, DeliveryError) else ""
     # A server that did not answer at all says nothing about the message, so the try does not count.
     return DeliveryResult(status, code, str(error)[:500], counts=status is not MessageStatus.deferred or bool(code))
@@ -508,6 +515,8 @@ def _settled(prepared: Prepared, handed: DeliveryResult, clock: Clock) -> Settle
     if prepared.row_id is None:
         raise Refused("A message was handed over without a row in the ledger.")
     status, attempts = handed.status, prepared.attempts
+    if handed.unmade:
+        return Settled(prepared.row_id, status, handed.code, handed.detail, attempts, None)
     if status is MessageStatus.deferred and handed.counts and attempts >= MAX_ATTEMPTS:
         status = MessageStatus.failed
     retry_at = clock.in_real(BACKOFF[min(attempts, len(BACKOFF)) - 1]) if status is MessageStatus.deferred else None

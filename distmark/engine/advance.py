@@ -14,7 +14,7 @@ from distmark.contacts.attributes import attributes_of
 from distmark.delivery.service import BACKOFF, Prepared, Readiness
 from distmark.engine.effects import EffectResult
 from distmark.engine.facts import as_json
-from distmark.enrollments.model import MAX_TRIES, EnrollmentStatus, TimelineKind
+from distmark.enrollments.model import MAX_TRIES, UNMADE, EnrollmentStatus, TimelineKind
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.model import Act, End, Facts, SendMessage, SentFact, Sleep, Why
 from distmark.journeys.outcomes import Outcome
@@ -196,6 +196,18 @@ def record_failure(group: WakeGroup, member: WokenMember, error: Exception) -> N
     log.warning("enrollment %d, step %s: %s (try %d)", member.id, row.step_id, type(error).__name__, row.tries)
 
 
+def park_unmade(group: WakeGroup, member: WokenMember, reason: str, slot: str = "") -> None:
+    """Park the member at its send step, since its message cannot be made and trying again changes nothing; `slot` is the missing value."""
+    row, step_id = member.row, member.position.step_id or ""
+    row.step_id, row.arrived_at, row.visits = stored_position(member.position)
+    row.status, row.due_at, row.awaits = EnrollmentStatus.parked, None, None
+    row.why, row.rules, row.error = UNMADE, [f"{UNMADE}:{slot}" if slot else UNMADE], reason[:500]
+    member.effect, member.done = None, True
+    member.note(TimelineKind.error, step_id, error=row.error, tries=row.tries, parked=True)
+    group.shown.append(StepShown(step_id, "error", "message cannot be made", failed=True))
+    log.warning("enrollment %d, step %s: the message cannot be made", member.id, step_id)
+
+
 def apply_result(group: WakeGroup, member: WokenMember, result: EffectResult) -> None:
     """Apply the result of the member's effect to its facts and timeline, and move past the step, or end."""
     step_id = member.effect.step_id
@@ -237,6 +249,9 @@ def move_past_step(group: WakeGroup, member: WokenMember) -> None:
 def settle_unsent(group: WakeGroup, member: WokenMember, prepared: Prepared) -> None:
     """Apply the reason why the member's message was not sent: a failure, a hold, or a step passed without it."""
     step_id = prepared.request.effect.step_id
+    if prepared.error is not None and prepared.readiness is Readiness.unmade:
+        park_unmade(group, member, str(prepared.error), str(getattr(prepared.error, "slot", "")))
+        return
     if prepared.error is not None:
         record_failure(group, member, prepared.error)
         return

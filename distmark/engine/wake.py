@@ -41,6 +41,7 @@ from distmark.engine.advance import (
     apply_result,
     move_past_step,
     note_status,
+    park_unmade,
     record_failure,
     settle_external,
     settle_unsent,
@@ -359,7 +360,7 @@ def _perform_local(session: Session, group: WakeGroup, member: WokenMember) -> N
 
 async def _deliver(context: EngineContext, prepared: Prepared) -> DeliveryResult:
     if prepared.outgoing is None:
-        return DeliveryResult(MessageStatus.failed, detail="Nothing was rendered.")
+        return DeliveryResult(MessageStatus.deferred, detail="Nothing was rendered.", unmade=True)
     return await deliver(context.channels, prepared.request.effect.channel, prepared.outgoing)
 
 
@@ -383,6 +384,9 @@ def _write_outcomes(context: EngineContext, group: WakeGroup, outcomes: Sequence
 def _settle_sent(group: WakeGroup, member: WokenMember, outcome: tuple[DeliveryResult, MessageStatus, datetime | None]) -> None:
     effect: SendMessage = member.effect
     delivery, status, retry_at = outcome
+    if delivery.unmade:
+        park_unmade(group, member, delivery.detail)
+        return
     if retry_at is not None:
         start_waiting(group, member, retry_at, Why.retry.value, [delivery.code or "no_answer"], None)
         return
@@ -437,7 +441,7 @@ def wake_result(context: EngineContext, run_key: str, shown: tuple[StepShown, ..
             return WakeResult(
                 True,
                 None,
-                "A step failed again and again; see the enrollment, then retry this run.",
+                "A step failed again and again, or its message cannot be made; see the enrollment, then retry this run.",
                 failed=True,
                 steps=shown,
                 advanced=advanced,

@@ -219,7 +219,7 @@ def drain(session: Session, viewer: Viewer, scope: Scope, now: datetime, reason:
 
 def unpark(session: Session, where: Conditions, now: datetime, user_id: int | None) -> int:
     """Let the parked enrollments among these try their step again, and return how many: a person says that its error is corrected."""
-    values = {"status": EnrollmentStatus.waiting, "tries": 0, "error": "", "why": "time", "due_at": now, "woken_at": now}
+    values = {"status": EnrollmentStatus.waiting, "tries": 0, "error": "", "why": "time", "rules": [], "due_at": now, "woken_at": now}
     return change(session, [*where, _is(EnrollmentStatus.parked)], values, TimelineKind.resumed, now, {"by": user_id, "parked": True})
 
 

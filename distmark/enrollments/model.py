@@ -37,6 +37,7 @@ class TimelineKind(StrEnum):
 
 
 MAX_TRIES = 5
+UNMADE = "unmade"  # the `why` of an enrollment that is parked because its message cannot be made; its rule names the missing value
 
 
 class SuspensionKind(StrEnum):
@@ -47,10 +48,11 @@ class SuspensionKind(StrEnum):
 
 
 class AlarmKind(StrEnum):
-    """The kind of an alarm: enrollments that should move and do not, or a journey that no contact enters."""
+    """The kind of an alarm: enrollments that should move and do not, a journey that no contact enters, messages that cannot be made."""
 
     late = "late"  # enrollments are due and do not move
     dry = "dry"  # no contact enters the journey any more
+    unmade = "unmade"  # messages cannot be made, and the enrollments stand at their step
 
 
 def current_step_id(names: Mapping[str, Any] | None, version_id: int, step_id: str) -> str:

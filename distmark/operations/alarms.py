@@ -1,4 +1,4 @@
-"""Alarms: enrollments that are late, and journeys that nobody enters any more."""
+"""Alarms: enrollments that are late, journeys that nobody enters any more, and messages that cannot be made."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from sqlmodel import Session, col
 
 from distmark.campaigns.table import Campaign, CampaignStatus
 from distmark.clock import Clock
-from distmark.enrollments.model import AlarmKind, EnrollmentStatus
+from distmark.enrollments.model import UNMADE, AlarmKind, EnrollmentStatus
 from distmark.enrollments.table import Enrollment, Suspension
 from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
 from distmark.operations.backlog import _late_rows, late_before
@@ -63,9 +63,9 @@ def alarm_count(session: Session, viewer: Viewer) -> int:
 
 
 def update_alarms(session: Session, clock: Clock) -> AlarmChanges:
-    """Raise an alarm for every version that is late or has run dry and has none, and clear those that are over."""
+    """Raise an alarm for every version that is late, has run dry or has messages that cannot be made, and clear those that are over."""
     now = clock.now()
-    troubles = {**_late(session, late_before(clock), now), **_dry(session, now)}
+    troubles = {**_late(session, late_before(clock), now), **_dry(session, now), **_unmade(session)}
     opened = session.execute(select(Alarm).where(col(Alarm.cleared_at).is_(None)).with_for_update()).scalars().all()
     cleared = [alarm for alarm in opened if (alarm.version_id, alarm.kind) not in troubles]
     for alarm in cleared:
@@ -97,6 +97,13 @@ def _late(session: Session, before: datetime, now: datetime) -> Troubles:
         }
         for version_id, number, oldest in session.execute(by_version)
     }
+
+
+def _unmade(session: Session) -> Troubles:
+    """Return the versions with enrollments whose message cannot be made, with their number."""
+    where = (col(Enrollment.status) == EnrollmentStatus.parked, col(Enrollment.why) == UNMADE)
+    by_version = select(col(Enrollment.version_id), func.count()).where(*where).group_by(col(Enrollment.version_id))
+    return {(version_id, AlarmKind.unmade): {"count": number} for version_id, number in session.execute(by_version)}
 
 
 def _dry(session: Session, now: datetime) -> Troubles:

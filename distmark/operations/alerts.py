@@ -63,6 +63,14 @@ _TEXTS: dict[tuple[AlarmKind, bool], dict[str, str]] = {
         "en": "{journey} version {version}: nobody is late any more.",
         "ja": "{journey} バージョン {version}: 遅れは解消しました。",
     },
+    (AlarmKind.unmade, False): {
+        "en": "{journey} version {version}: {count} messages cannot be made and were not sent.",
+        "ja": "{journey} バージョン {version}: {count} 名分のメッセージを作成できず、送信していません。",
+    },
+    (AlarmKind.unmade, True): {
+        "en": "{journey} version {version}: all messages can be made again.",
+        "ja": "{journey} バージョン {version}: メッセージはすべて作成できるようになりました。",
+    },
     (AlarmKind.dry, False): {
         "en": "{journey} version {version}: nobody has entered for a day; usually {usual_per_day} do.",
         "ja": "{journey} バージョン {version}: この1日、新規の登録がありません（通常は1日 {usual_per_day} 名）。",

@@ -319,7 +319,7 @@ class Simulator:
                 contact_fields=definition.contact_fields,
             )
         except DistmarkError as error:
-            return Prepared(request, Readiness.settled, status=MessageStatus.failed, detail=str(error))
+            return Prepared(request, Readiness.unmade, error=error)
         return Prepared(request, Readiness.ready, tuple(rendered.link_targets))
 
     def _blocks_in(self, lang: str, person: Person) -> Mapping[str, BlockValue]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from distmark.enrollments.model import EnrollmentStatus
+from distmark.enrollments.model import UNMADE, EnrollmentStatus
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.describe import describe_step
 from distmark.journeys.model import Why
@@ -32,9 +32,42 @@ def status_of(enrollment: Enrollment, program: Program | None, translator: Trans
     label = ENROLLMENT[enrollment.status]
     if enrollment.status is EnrollmentStatus.paused:
         return StatusText(label, place, translator.gettext(N_("Stands still until somebody lets it go on")))
+    if enrollment.status is EnrollmentStatus.parked and enrollment.why == UNMADE:
+        return StatusText(UNMADE_LABEL, place, unmade_reason(enrollment, translator))
     if enrollment.status is EnrollmentStatus.parked:
         return StatusText(label, place, translator.gettext(N_("The same error came again and again; operations are told")))
     return StatusText(label, place, waiting_text(enrollment, translator, program))
+
+
+UNMADE_LABEL = Label(N_("Message not made"), "bad")
+VALUES = {
+    "contact.first_name": N_("Given name"),
+    "contact.last_name": N_("Family name"),
+    "contact.full_name": N_("Name"),
+    "contact.company": N_("Company"),
+    "contact.city": N_("City"),
+    "contact.birthday": N_("Birthday"),
+    "contact.email": N_("Mail address"),
+    "contact.phone": N_("Phone"),
+}
+
+
+def unmade_text(translator: Translator, count: int) -> str:
+    """Return the sentence that so many messages were not sent, since they cannot be made."""
+    return translator.ngettext("%(n)s not sent: the message cannot be made.", "%(n)s not sent: their messages cannot be made.", count)
+
+
+def unmade_reason(enrollment: Enrollment, translator: Translator) -> str:
+    """Return why the enrollment's message cannot be made, "" when it can."""
+    return slot_reason(str(next(iter(enrollment.rules), UNMADE)).partition(":")[2], translator) if enrollment.why == UNMADE else ""
+
+
+def slot_reason(slot: str, translator: Translator) -> str:
+    """Return the reason that a message cannot be made, by the value that is missing or cannot be shown ("": not known which)."""
+    if "." not in slot:
+        return translator.gettext(N_("the message cannot be made from its template"))
+    value = translator.gettext(VALUES[slot]) if slot in VALUES else slot
+    return translator.gettext(N_("the message shows “%(value)s”, which is missing or cannot be shown"), value=value)
 
 
 def waiting_text(enrollment: Enrollment, translator: Translator, program: Program | None = None) -> str:

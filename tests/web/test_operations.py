@@ -326,3 +326,30 @@ def test_standing_alarm_is_a_notice_on_today_and_a_number_in_the_menu(pair: Part
 )
 def test_lengths_of_time_are_said_in_their_two_largest_units(span: timedelta, en: str, ja: str):
     assert (span_text(Translator("en", TOKYO), span), span_text(Translator("ja", TOKYO), span)) == (en, ja)
+
+
+def test_everybody_is_told_that_messages_cannot_be_made(pair: PartnerPair):
+    """Operations, the marketer and the partner: none of their pages says that all is well."""
+    change(
+        pair,
+        pair.here.enrollment.id,
+        status=EnrollmentStatus.parked,
+        why="unmade",
+        rules=["unmade:contact.first_name"],
+        error="RenderError",
+    )
+
+    assert sentence(page(pair)) == "1 not sent: the message cannot be made."
+    assert "the message shows “Given name”, which is missing or cannot be shown" in page(pair)
+    assert "1 not sent" in page(pair, Role.marketer, "/")
+    assert "1 not sent" in page(pair, Role.partner, "/")
+    campaign = page(pair, Role.partner, f"/campaigns/{pair.campaign.id}")
+    assert "1 not sent" in campaign
+    assert "the message shows “Given name”" in campaign
+
+
+def test_a_partner_hears_nothing_of_the_messages_of_another(pair: PartnerPair):
+    change(pair, pair.there.enrollment.id, status=EnrollmentStatus.parked, why="unmade", rules=["unmade"], error="RenderError")
+
+    assert "1 not sent" in page(pair, Role.marketer, "/")
+    assert "not sent" not in page(pair, Role.partner, "/") + page(pair, Role.partner, f"/campaigns/{pair.campaign.id}")

@@ -34,7 +34,9 @@ from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
 from distmark.messages import service as messages
 from distmark.messages.compose import language_of
 from distmark.messages.first_message import first_message_time
+from distmark.messages.makeable import unmakeable
 from distmark.messages.service import Preview
+from distmark.operations.unmade import NAMED, unmade_in
 from distmark.partners.model import Permission
 from distmark.partners.service import partners_of
 from distmark.sql import id_of
@@ -45,7 +47,7 @@ from distmark.web.ids import Id, chosen_id, read_id
 from distmark.web.labels import MEMBER, QUEUED, VERDICT
 from distmark.web.mail_frame import mail_document
 from distmark.web.permissions import needs
-from distmark.web.status_text import StatusText, status_of, step_name
+from distmark.web.status_text import StatusText, slot_reason, status_of, step_name, unmade_text
 from distmark.web.visit import Visit, with_query
 
 router = APIRouter()
@@ -179,6 +181,7 @@ def _page(
             rows = _member_rows(session, visit, context, found.rows, pending)
             shown = _member_preview(session, visit, context, rows, found.total, chosen_status, q, contact_id, step_id, lang, pending)
         first_at = _first_message_time(session, visit, context, pending)
+        unmade = unmade_in(session, visit.viewer, campaign_id, NAMED if visit.viewer.may(Permission.see_contacts) else 0)
         suspension_kinds = control.suspension_kinds(session, visit.viewer, Scope(campaign_id=campaign_id))
         cohort = _cohort_choice(session, visit, context.campaign, sum(counts.values()))
         changed = members.changed_words(session, visit.viewer, campaign_id) if visit.viewer.may(Permission.enrol_contacts) else []
@@ -197,6 +200,9 @@ def _page(
         total=sum(counts.values()),
         pending=0 if pending.refused else pending.waiting,
         attention=counts.get(MemberStatus.error, 0),
+        unmade=unmade,
+        unmade_text=unmade_text,
+        slot_reason=slot_reason,
         first_at=first_at,
         chosen_status=status if chosen_status else "",
         q=q,
@@ -431,6 +437,7 @@ class SendPreview:
     left_out: Sequence[tuple[Contact, str]] = ()
     first_at: tuple[datetime, ZoneInfo] | None = None
     later: int = 0  # pending contacts beyond those that are sent at once
+    unmade: Sequence[tuple[Contact, str]] = ()  # contacts that begin, though some message cannot be made for them, each with the reason
 
 
 @router.get("/campaigns/{campaign_id}/send")
@@ -487,7 +494,16 @@ def _send_preview(session: Session, visit: Visit, context: CampaignContext, memb
         (contacts[result.contact_id], reason_text(visit, result)) for result in results if result.verdict is not EnrolVerdict.enrolled
     ]
     times = [first_message_time(session, context.program, contact, visit.now) for contact in begin[:20]] if context.program else []
-    return SendPreview(begin, left_out, min((at for at in times if at), key=lambda at: at[0], default=None), later)
+    first_at = min((at for at in times if at), key=lambda at: at[0], default=None)
+    return SendPreview(begin, left_out, first_at, later, _unmade(session, visit, context, begin))
+
+
+def _unmade(session: Session, visit: Visit, context: CampaignContext, contacts: Sequence[Contact]) -> list[tuple[Contact, str]]:
+    """Return the contacts for whom some message cannot be made, each with the message and the reason."""
+    if context.program is None or context.version is None:
+        return []
+    found = unmakeable(session, context.program, journeys.source_of(context.version), context.campaign, contacts)
+    return [(each.contact, f"{step_name(each.step, visit.translator)} · {slot_reason(each.slot, visit.translator)}") for each in found]
 
 
 @router.post("/campaigns/{campaign_id}/cohort")

@@ -22,6 +22,7 @@ from distmark.operations.held_send_counts import Held, held_sends
 from distmark.operations.parked import Parked, Retried
 from distmark.operations.uncertain import Uncertain, uncertain_count
 from distmark.operations.uncertain import uncertain as uncertain_messages
+from distmark.operations.unmade import unmade_count
 from distmark.partners.model import Permission
 from distmark.partners.service import partners_of
 from distmark.sql import id_of
@@ -30,7 +31,7 @@ from distmark.web.forms import numbers, posted_form, text
 from distmark.web.i18n import N_, Translator
 from distmark.web.ids import Id
 from distmark.web.permissions import needs
-from distmark.web.status_text import rule_text, step_name
+from distmark.web.status_text import rule_text, step_name, unmade_reason, unmade_text
 from distmark.web.visit import Visit
 
 router = APIRouter()
@@ -45,6 +46,13 @@ ALARMS: Mapping[AlarmKind, tuple[str, str]] = {
         N_(
             "Nobody is lost: all of them go on, in their order, once what holds them is mended. See whether the worker runs, and whether"
             " the work pool or its queue is paused in Prefect; “distmark doctor” on the server says what is wrong."
+        ),
+    ),
+    AlarmKind.unmade: (
+        N_("Messages cannot be made"),
+        N_(
+            "See below which value is missing. Enter it at the contact, or give the template a default in a new version and move them"
+            " there; then let them try again."
         ),
     ),
     AlarmKind.dry: (
@@ -109,6 +117,7 @@ class OpenCaseRow:
     step: str
     contact: Contact | None
     partner: str
+    why: str = ""  # of a message that cannot be made
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +127,7 @@ class Overview:
     journeys: Sequence[BacklogJourney]
     alarms: Sequence[AlarmRow]
     parked: int
+    unmade: int
     uncertain: int
 
     @property
@@ -234,6 +244,7 @@ def _overview(session: Session, visit: Visit, names: DisplayNames) -> Overview:
         journeys=[*(journey for journey in found if journey.is_late), *calm],  # the backlog lists the latest first
         alarms=[_alarm_row(visit, names, shown) for shown in alarms(session, visit.viewer)],
         parked=parking.parked_count(session, visit.viewer),
+        unmade=unmade_count(session, visit.viewer),
         uncertain=uncertain_count(session, visit.viewer),
     )
 
@@ -293,6 +304,8 @@ def _alarm_row(visit: Visit, names: DisplayNames, shown: AlarmShown) -> AlarmRow
             "Nobody has entered for a day; usually %(n)s people do.",
             int(alarm.detail["usual_per_day"]),
         )
+    elif alarm.kind is AlarmKind.unmade:
+        sentence = unmade_text(visit.translator, int(alarm.detail["count"]))
     return AlarmRow(shown, names.journeys.get(shown.journey, shown.journey), visit.gettext(title), sentence, visit.gettext(advice))
 
 
@@ -308,6 +321,7 @@ def _case_rows(session: Session, visit: Visit, names: DisplayNames, shown: Seque
             step=names.step(subject.version_id, subject.step_id),
             contact=people.get(subject.contact_id),
             partner=names.partners.get(subject.partner_id, ""),
+            why=unmade_reason(each.enrollment, names.translator) if isinstance(each, Parked) else "",
         )
         for each, subject in zip(shown, subjects, strict=True)
     ]
@@ -329,8 +343,11 @@ def _sentence(visit: Visit, found: Overview) -> str:
         )
     if dry:
         sentences.append(ngettext("Nobody enters %(n)s journey any more.", "Nobody enters %(n)s journeys any more.", len(dry)))
-    if found.parked:
-        sentences.append(ngettext("%(n)s person is stuck in a journey.", "%(n)s people are stuck in journeys.", found.parked))
+    if found.unmade:
+        sentences.append(unmade_text(visit.translator, found.unmade))
+    if found.parked > found.unmade:
+        stuck = found.parked - found.unmade
+        sentences.append(ngettext("%(n)s person is stuck in a journey.", "%(n)s people are stuck in journeys.", stuck))
     if not sentences:
         sentences.append(
             visit.gettext(N_("Everything that is due is on its way.") if found.journeys else N_("Nobody is inside a journey now."))

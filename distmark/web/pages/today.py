@@ -20,6 +20,7 @@ from distmark.journeys.table import Journey, VersionStatus
 from distmark.metrics import service as metrics
 from distmark.operations.alarms import alarm_count
 from distmark.operations.open_cases import OpenCases, open_cases
+from distmark.operations.unmade import unmade_count
 from distmark.partners.model import Permission
 from distmark.sql import id_of
 from distmark.tasks import service
@@ -27,6 +28,7 @@ from distmark.tasks.table import Task
 from distmark.web.i18n import N_
 from distmark.web.ids import Id
 from distmark.web.permissions import needs, signed_in
+from distmark.web.status_text import unmade_text
 from distmark.web.visit import Visit
 
 router = APIRouter()
@@ -54,10 +56,12 @@ def today(visit: Visit = signed_in, q: str = "") -> Response:
         people = contacts_by_id(session, visit.viewer, [task.contact_id for task in tasks])
         offers = offers_of(session, visit, q)
         everything = offers_of(session, visit, "") if q else offers
+        unmade = unmade_count(session, visit.viewer)
     waiting = sum(offer.pending for offer in everything)
+    sentence = _sentence(visit, tasks, waiting, len(reactions))
     return visit.page(
         "today.html",
-        sentence=_sentence(visit, tasks, waiting, len(reactions)),
+        sentence=visit.translator.joined(unmade_text(visit.translator, unmade), sentence) if unmade else sentence,
         tasks=tasks,
         people=people,
         reactions=reactions,
@@ -133,10 +137,11 @@ def _of_brand(visit: Visit) -> Response:
         published = newest_by_journey(session, viewer, (VersionStatus.registered,))
         cases = open_cases(session, viewer)
         alarms = alarm_count(session, viewer) if viewer.may(Permission.publish_campaigns) else 0
+        unmade = unmade_count(session, viewer)
     work = [version for version in drafts.values() if version.number > getattr(published.get(version.journey_id), "number", 0)]
     return visit.page(
         "today_brand.html",
-        sentence=_brand_sentence(visit, len(approvals), cases, len(work), alarms),
+        sentence=_brand_sentence(visit, len(approvals), cases, len(work), alarms, unmade),
         numbers=numbers,
         approvals=approvals if viewer.may(Permission.approve_journeys) else [],
         journeys=journeys,
@@ -147,8 +152,10 @@ def _of_brand(visit: Visit) -> Response:
     )
 
 
-def _brand_sentence(visit: Visit, approvals: int, cases: OpenCases, work: int, alarms: int) -> str:
+def _brand_sentence(visit: Visit, approvals: int, cases: OpenCases, work: int, alarms: int, unmade: int) -> str:
     ngettext = visit.translator.ngettext
+    if unmade:
+        return unmade_text(visit.translator, unmade)
     if cases.parked and visit.viewer.may(Permission.publish_campaigns):
         return ngettext("%(n)s person is stuck in a journey.", "%(n)s people are stuck in journeys.", cases.parked)
     if approvals and visit.viewer.may(Permission.approve_journeys):
