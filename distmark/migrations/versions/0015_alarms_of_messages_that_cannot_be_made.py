@@ -14,8 +14,7 @@ BEFORE, AFTER = ("late", "dry"), ("late", "dry", "unmade")
 def upgrade() -> None:
     """Make the changes."""
     if op.get_bind().dialect.name == "postgresql":
-        with op.get_context().autocommit_block():
-            op.execute("ALTER TYPE alarmkind ADD VALUE IF NOT EXISTS 'unmade'")
+        op.execute("ALTER TYPE alarmkind ADD VALUE IF NOT EXISTS 'unmade'")
         return
     with op.batch_alter_table("alarm") as batch_op:
         batch_op.alter_column(
