@@ -129,6 +129,7 @@ PAGES: list[tuple[str | None, str]] = [
     ("approver", "/approvals"),
     ("approver", "/approvals/{submitted}"),
     ("ops", "/"),
+    ("marketer", "/campaigns/{campaign}/brand-words"),
     ("marketer", "/segments"),
     ("marketer", "/segments/new"),
     ("partner", "/segments/new"),

@@ -43,7 +43,7 @@ _TABLE: tuple[tuple[set[Role], tuple[str, ...]], ...] = (
     ({M, A, P, O}, ("campaign_list", "campaign_page", "campaign_control", "partner_list", "partner_control")),
     ({P, O}, ("preview_frame",)),
     ({M, A, P, O}, ("set_cohort", "control_campaign", "control_partner")),
-    ({M, O}, ("new_campaign", "create_campaign", "control_journey", "control_version")),
+    ({M, O}, ("new_campaign", "create_campaign", "brand_words", "store_brand_words", "control_journey", "control_version")),
     ({M, A, O}, ("journey_list", "journey_page", "messages_page", "message_frame", "compare")),
     ({M, A, O}, ("journey_control", "version_control")),
     ({M, O}, ("new_journey", "store_new", "edit_journey", "store", "submit")),
