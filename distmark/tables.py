@@ -6,6 +6,7 @@ import distmark.campaigns.table
 import distmark.compliance.table
 import distmark.contacts.table
 import distmark.delivery.table
+import distmark.drafts.table
 import distmark.engagement.table
 import distmark.engine.table
 import distmark.enrollments.table

@@ -5,9 +5,11 @@ from html import unescape
 
 import pytest
 from fastapi.testclient import TestClient
+from httpx import Response
 from sqlmodel import select
 
 from distmark.campaigns.table import Campaign, Member, PartnerBlocks
+from distmark.drafts.table import Draft
 from distmark.enrollments.table import Enrollment
 from distmark.partners.model import Role
 from tests import factories as make
@@ -201,3 +203,91 @@ def test_nobody_waits_while_no_words_changed(pair: PartnerPair):
         make.make_member(session, session.get_one(Campaign, pair.campaign.id), make.make_contact(session, session.merge(pair.here.partner)))
 
     assert "承認待ちの文面はありません" in pair.as_().get(f"/campaigns/{pair.campaign.id}/words").text
+
+
+# --- typed and not saved ------------------------------------------------------------------------------------------------------------------
+
+
+def keep(pair: PartnerPair, client: TestClient, words: str, **fields: object) -> Response:
+    form = {"contact": pair.here.contact.id, "step": "welcome", "lang": "ja", "block.personal_note": words} | fields
+    return client.post(f"/campaigns/{pair.campaign.id}/draft", data=form, headers={"hx-request": "true"})
+
+
+def form_text(pair: PartnerPair, client: TestClient, contact_id: int, query: str = "") -> str:
+    """Return what stands in the form for the personal note."""
+    page = client.get(f"/campaigns/{pair.campaign.id}?contact={contact_id}{query}").text
+    return unescape(re.search(r'name="block.personal_note"[^>]*>(.*?)</textarea>', page, re.DOTALL)[1])
+
+
+def test_typed_words_are_there_again_after_stepping_to_another_person(pair: PartnerPair):
+    client = pair.as_()
+
+    answer = keep(pair, client, "書きかけの\r\n一言")
+
+    assert answer.status_code == 204
+    assert form_text(pair, client, pair.here.enrolled.id) == "お気軽にご相談ください。"
+    assert form_text(pair, client, pair.here.contact.id, "&lang=en") == "Ask me anything."
+    assert form_text(pair, client, pair.here.contact.id) == "書きかけの\n一言"
+    assert "まだ保存されていません" in client.get(f"/campaigns/{pair.campaign.id}?contact={pair.here.contact.id}").text
+
+
+def test_typed_words_are_in_no_message_and_on_nobody_elses_page(pair: PartnerPair):
+    client, colleague = pair.as_(), pair.as_()
+
+    keep(pair, client, "書きかけ")
+
+    assert "書きかけ" not in frame(pair, client, pair.here.contact.id, "ja")
+    assert form_text(pair, colleague, pair.here.contact.id) == "お気軽にご相談ください。"
+    with pair.db.reading() as session:
+        assert session.get_one(Member, pair.here.member.id).blocks == {}
+
+
+def test_saving_forgets_what_was_typed_before(pair: PartnerPair):
+    client = pair.as_()
+    keep(pair, client, "書きかけ")
+
+    save(pair, client, "できあがり", lang="ja")
+
+    assert form_text(pair, client, pair.here.contact.id) == "できあがり"
+    with pair.db.reading() as session:
+        assert session.exec(select(Draft)).all() == []
+
+
+def test_words_that_do_not_fit_are_there_again_later(pair: PartnerPair):
+    client = pair.as_()
+
+    save(pair, client, "あ" * 301, lang="ja")
+
+    assert form_text(pair, client, pair.here.contact.id) == "あ" * 301
+
+
+def test_text_that_is_as_it_was_saved_is_no_draft(pair: PartnerPair):
+    client = pair.as_()
+    keep(pair, client, "書きかけ")
+
+    keep(pair, client, "お気軽にご相談ください。")
+
+    with pair.db.reading() as session:
+        assert session.exec(select(Draft)).all() == []
+
+
+def test_without_scripts_a_button_keeps_the_words_and_comes_back(pair: PartnerPair):
+    client = pair.as_()
+    form = {"contact": pair.here.contact.id, "step": "welcome", "lang": "ja", "block.personal_note": "書きかけ"}
+
+    answer = client.post(f"/campaigns/{pair.campaign.id}/draft", data=form)
+
+    assert answer.status_code == 303
+    assert "書きかけ" in client.get(answer.headers["location"].partition("#")[0]).text
+
+
+@pytest.mark.parametrize("lang", ["fr", ""])
+def test_draft_in_a_language_that_is_not_spoken_is_not_kept(pair: PartnerPair, lang: str):
+    keep(pair, pair.as_(), "Bonjour", lang=lang)
+
+    with pair.db.reading() as session:
+        assert session.exec(select(Draft)).all() == []
+
+
+def test_draft_for_another_partners_member_is_not_there(pair: PartnerPair):
+    assert keep(pair, pair.as_(), "x", contact=pair.there.contact.id).status_code == 404

@@ -18,6 +18,7 @@ from distmark.campaigns.service import partners_with_blocks
 from distmark.campaigns.table import Campaign, CampaignStatus, Member, MemberStatus
 from distmark.contacts.service import contacts_by_id
 from distmark.contacts.table import Contact
+from distmark.drafts import service as drafts
 from distmark.enrollments import control
 from distmark.enrollments import service as enrollments
 from distmark.enrollments.live_counts import live_by_campaign
@@ -185,10 +186,12 @@ def _page(
         suspension_kinds = control.suspension_kinds(session, visit.viewer, Scope(campaign_id=campaign_id))
         cohort = _cohort_choice(session, visit, context.campaign, sum(counts.values()))
         changed = members.changed_words(session, visit.viewer, campaign_id) if visit.viewer.may(Permission.enrol_contacts) else []
+        unsaved = _unsaved_words(session, visit, context, shown)
     return visit.at(at).page(
         "campaigns/page.html",
         status=code,
-        typed=typed or {},
+        typed=typed or unsaved,
+        unsaved=bool(unsaved) and not typed,
         changed_words=sum(len(each.members) for each in changed),
         message_language=shown and context.program and language_of(context.program.definition, shown.contact),
         context=context,
@@ -336,6 +339,21 @@ def _preview(
         return None, errors.explain(error, visit.language)
 
 
+def _words_place(campaign_id: int, contact_id: int, lang: str) -> str:
+    """Return the place of the draft of words for a member in one language."""
+    return f"words/{campaign_id}/{contact_id}/{lang}"
+
+
+def _unsaved_words(session: Session, visit: Visit, context: CampaignContext, shown: MemberPreview | None) -> dict[str, str]:
+    """Return the texts that the viewer typed for the shown member, in the language of the preview, and has not saved; by block."""
+    if shown is None or shown.preview is None or not visit.viewer.may(Permission.enrol_contacts):
+        return {}
+    place = _words_place(id_of(context.campaign), id_of(shown.contact), shown.preview.language)
+    draft = drafts.draft_of(session, visit.viewer, place)
+    saved = {block.name: block.value for block in shown.preview.blocks}
+    return {name: text for name, text in draft.fields.items() if text != saved.get(name)} if draft else {}
+
+
 def preview_unsubscribe_url(visit: Visit) -> str:
     """Return the address behind the unsubscribe link of a preview: its page says that there is nothing to unsubscribe."""
     return f"{visit.site.settings.base_url}/u/preview"
@@ -371,7 +389,7 @@ def save_blocks(campaign_id: Id, visit: Visit = needs(Permission.enrol_contacts)
     """Save the partner's texts of the editable blocks in one language, for one member or for all, and go back to the preview."""
     contact_id = next(iter(numbers(form, "contact")), 0)
     step_id, lang, everybody = text(form, "step"), text(form, "lang"), text(form, "for") == "all"
-    blocks = {name.removeprefix("block."): str(value) for name, value in form.items() if name.startswith("block.")}
+    blocks = _typed_words(form)
     table = _table_query(visit.back(form, f"/campaigns/{campaign_id}"))
     try:
         with visit.writing() as session:
@@ -385,9 +403,12 @@ def save_blocks(campaign_id: Id, visit: Visit = needs(Permission.enrol_contacts)
                 campaigns.save_partner_blocks(session, visit.viewer, campaign_id, lang, blocks, visit.now)
             else:
                 campaigns.save_member_blocks(session, visit.viewer, id_of(pair[0]), lang, blocks, visit.now)
+            drafts.drop_draft(session, visit.viewer, _words_place(campaign_id, contact_id, lang))
             waiting = members.changed_words(session, visit.viewer, campaign_id)
     except (InvalidInput, Refused) as error:
         wrong = errors.explain(error, visit.language)
+        with visit.writing() as session:
+            _keep_words(session, visit, campaign_id, contact_id, lang, blocks)
         at = with_query(f"/campaigns/{campaign_id}", contact=contact_id, step=step_id, lang=lang, **table)
         return _page(
             visit, campaign_id, contact_id=contact_id, step_id=step_id, lang=lang, wrong=wrong, code=422, at=at, typed=blocks, **table
@@ -399,6 +420,41 @@ def save_blocks(campaign_id: Id, visit: Visit = needs(Permission.enrol_contacts)
         message = N_("Saved. Whoever is on their way already gets the new words once you agree to them; until then their messages wait.")
         return visit.go_in_block(to, message, "warn")
     return visit.go_in_block(to, N_("Saved. The preview shows the new words."))
+
+
+@router.post("/campaigns/{campaign_id}/draft")
+def keep_words(campaign_id: Id, visit: Visit = needs(Permission.enrol_contacts), form: FormData = posted_form) -> Response:
+    """Keep the words that were typed for a member and not saved, for when the form is shown again."""
+    contact_id, step_id, lang = next(iter(numbers(form, "contact")), 0), text(form, "step"), text(form, "lang")
+    with visit.writing() as session:
+        _keep_words(session, visit, campaign_id, contact_id, lang, _typed_words(form))
+    if "hx-request" in visit.request.headers:
+        return Response(status_code=204)
+    table = _table_query(visit.back(form, f"/campaigns/{campaign_id}"))
+    to = with_query(f"/campaigns/{campaign_id}", contact=contact_id, step=step_id, lang=lang, **table) + "#words"
+    return visit.go(to, N_("Kept, and not saved yet: only you see it."))
+
+
+def _typed_words(form: FormData) -> dict[str, str]:
+    return {name.removeprefix("block."): str(value) for name, value in form.items() if name.startswith("block.")}
+
+
+def _keep_words(session: Session, visit: Visit, campaign_id: int, contact_id: int, lang: str, words: Mapping[str, str]) -> None:
+    """Keep those of the words that differ from the saved ones; NotFound for a contact that is no member of the campaign."""
+    pair = member_with_contact(session, visit.viewer, campaign_id, contact_id)
+    if pair is None:
+        raise NotFound(f"Contact {contact_id} is not a member of this campaign.")
+    context = campaign_context(session, visit, campaign_id)
+    if context.program is None or lang not in context.program.definition.languages:
+        return
+    saved = campaigns.blocks_for(session, context.campaign, pair[0].partner_id, pair[0], context.program.definition, lang)
+    typed = {name: _lines(text) for name, text in words.items()}
+    fields = {name: text for name, text in typed.items() if name in saved and text != saved[name].value}
+    drafts.keep_draft(session, visit.viewer, _words_place(campaign_id, contact_id, lang), fields, visit.now)
+
+
+def _lines(text: str) -> str:
+    return text.replace("\r\n", "\n")
 
 
 def _table_query(address: str) -> dict[str, Any]:

@@ -32,6 +32,32 @@
     all("form").forEach(count);
   }));
 
+  // What is typed into a form with drafts is kept on the server while it is not saved: soon after typing, and before the page changes.
+  const unsent = new Map();
+  const keep = (form) => {
+    clearTimeout(unsent.get(form));
+    unsent.delete(form);
+    const fields = new FormData(form);
+    [...fields.entries()].filter(([, value]) => value instanceof File).forEach(([name]) => fields.delete(name));
+    const body = new URLSearchParams(fields).toString();
+    // A browser takes no more than 64 KiB of what outlives a page.
+    const headers = { "HX-Request": "true", "Content-Type": "application/x-www-form-urlencoded" };
+    fetch(form.dataset.draft, { method: "post", body, headers, keepalive: body.length < 60000 }).catch(() => {});
+  };
+  const keepAll = () => [...unsent.keys()].forEach(keep);
+  document.addEventListener("input", (event) => {
+    const form = event.target.closest?.("form[data-draft]");
+    if (!form) return;
+    clearTimeout(unsent.get(form));
+    unsent.set(form, setTimeout(() => keep(form), 600));
+  });
+  document.addEventListener("submit", (event) => {
+    clearTimeout(unsent.get(event.target));
+    unsent.delete(event.target);
+  });
+  document.addEventListener("click", (event) => { if (event.target.closest?.("a[href]")) keepAll(); }, true);
+  window.addEventListener("pagehide", keepAll);
+
   // What is left of a text's allowance.
   document.addEventListener("input", (event) => {
     const area = event.target;
