@@ -6,12 +6,15 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
-from pydantic import AliasChoices, Field, SecretStr, model_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from distmark.clock import Clock, FastClock, SystemClock
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+SHORTEST_SECRET = 32  # characters
 
 
 class Mode(StrEnum):
@@ -25,7 +28,9 @@ class Mode(StrEnum):
 class Settings(BaseSettings):
     """All of an installation's settings; secrets are never printed."""
 
-    model_config = SettingsConfigDict(env_prefix="DISTMARK_", env_file=".env", extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="DISTMARK_", env_file=".env", extra="ignore", hide_input_in_errors=True, populate_by_name=True
+    )
 
     mode: Mode = Mode.production
     data_dir: Path = Path(".distmark")
@@ -36,7 +41,8 @@ class Settings(BaseSettings):
     port: int = 8080
     public_url: str = ""  # how recipients reach the tracking and unsubscribe pages; empty: http://host:port
     secret_key: SecretStr = SecretStr("")  # empty: one is made and kept in data_dir
-    secure_cookies: bool = False  # on behind TLS: cookies get the __Host- prefix and Secure
+    secure_cookies: bool = False  # cookies get the __Host- prefix and Secure; on by itself when public_url begins with https
+    trusted_proxies: str = "127.0.0.1"  # addresses and networks, with commas: whose X-Forwarded-For tells the client's address
 
     prefect_api_url: str = "http://127.0.0.1:4200/api"
     prefect_host: str = "127.0.0.1"  # where `distmark up` lets Prefect's server listen, whatever `host` is; it commands all runs
@@ -73,6 +79,22 @@ class Settings(BaseSettings):
     clock_speed: float = Field(default=1.0, ge=1.0)
     clock_wall_origin: datetime | None = None
     clock_origin: datetime | None = None
+
+    @field_validator("secret_key")
+    @classmethod
+    def _secret_is_long(cls, given: SecretStr) -> SecretStr:
+        if 0 < len(given.get_secret_value()) < SHORTEST_SECRET:
+            raise ValueError(
+                f"DISTMARK_SECRET_KEY has {len(given.get_secret_value())} characters; give {SHORTEST_SECRET} or more random ones, such as "
+                "`openssl rand -base64 48` prints, or leave it empty: then one is made."
+            )
+        return given
+
+    @model_validator(mode="after")
+    def _cookies_are_secure_behind_tls(self) -> Self:
+        if "secure_cookies" not in self.model_fields_set:
+            self.secure_cookies = self.public_url.lower().startswith("https://")
+        return self
 
     @model_validator(mode="after")
     def _fast_time_only_in_demo_and_tests(self) -> Self:

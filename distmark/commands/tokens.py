@@ -12,6 +12,7 @@ from distmark.errors import NotFound
 from distmark.partners.model import Viewer
 from distmark.partners.service import active_viewer
 from distmark.partners.table import ApiToken, Brand, Partner, User
+from distmark.partners.tokens import expires_at, gives_access
 from distmark.settings import get_settings
 
 app = typer.Typer(help="Keys with which programs use the REST API.", no_args_is_help=True)
@@ -52,6 +53,7 @@ def list_(json_: Json = False) -> None:
         .outerjoin(Partner, col(Partner.id) == ApiToken.partner_id)
         .order_by(col(ApiToken.id))
     )
+    now = get_settings().clock().now()
     with get_database().reading() as session:
         rows = [
             {
@@ -63,13 +65,14 @@ def list_(json_: Json = False) -> None:
                 "partner": partner,
                 "created_at": token.created_at,
                 "last_used_at": token.last_used_at,
-                "state": "revoked" if token.revoked_at else "in use",
+                "expires_at": expires_at(token),
+                "state": "revoked" if token.revoked_at else "in use" if gives_access(token, now) else "expired",
             }
             for token, email, brand, partner in session.exec(query)
         ]
     headings = {
         "id": "Id", "name": "Name", "ending": "Ends in", "as": "Acts as", "brand": "Brand", "partner": "Partner", "created_at": "Made",
-        "last_used_at": "Last used", "state": "State",
+        "last_used_at": "Last used", "expires_at": "Ends", "state": "State",
     }  # fmt: skip
     show(rows, headings, as_json=json_, nothing="There are no tokens yet; make one with `distmark token create`.")
 

@@ -9,7 +9,7 @@ from distmark.errors import InvalidInput, Refused
 from distmark.partners.model import Permission, Viewer
 from distmark.partners.service import require
 from distmark.partners.table import ApiToken
-from distmark.partners.tokens import add_token, end_token, get_token, tokens_of
+from distmark.partners.tokens import add_token, end_token, get_token, gives_access, tokens_of
 from distmark.sql import id_of
 
 LONGEST_NAME = 80
@@ -26,7 +26,7 @@ def create_token(session: Session, viewer: Viewer, name: str, now: datetime) -> 
     name = name.strip()
     if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
         raise InvalidInput(f"The name has {len(name)} characters; write 1 to {LONGEST_NAME} on one line.")
-    own = [token for token, user in tokens_of(session, viewer) if user.id == viewer.user_id and token.revoked_at is None]
+    own = [token for token, user in tokens_of(session, viewer) if user.id == viewer.user_id and gives_access(token, now)]
     if len(own) >= MOST_TOKENS:
         raise Refused(f"You have {len(own)} tokens already; revoke one that is no longer used.")
     token, row = add_token(session, viewer, name, now)

@@ -30,6 +30,9 @@ SERVER_ERROR = 500
 OURS = frozenset(
     {"host", "content-length", "content-encoding", "transfer-encoding", "connection", SIGNATURE.lower(), IDEMPOTENCY_KEY.lower()}
 )
+# Networks that Python's `is_global` does not know as reserved: addresses of the site, translation within one network (RFC 8215), IPv4
+# addresses written as IPv6 ones, and the relays of 6to4.
+RESERVED = tuple(ipaddress.ip_network(each) for each in ("fec0::/10", "64:ff9b:1::/48", "::/96", "192.88.99.0/24"))
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
@@ -229,7 +232,11 @@ def is_public(address: str) -> bool:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    return all(inner.is_global and not inner.is_multicast for inner in _inner(ip))
+    return all(inner.is_global and not inner.is_multicast and not _is_reserved(inner) for inner in _inner(ip))
+
+
+def _is_reserved(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return any(ip in network for network in RESERVED if network.version == ip.version)
 
 
 def _inner(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> Sequence[ipaddress.IPv4Address | ipaddress.IPv6Address]:

@@ -1,15 +1,15 @@
 """Sign-in, users, brands and partners. Permissions of roles are in `model`, the rows that a viewer sees in `scope`."""
 
 import hashlib
-import math
 import secrets
-import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, TypeVar
 
-from limits import RateLimitItem, parse
+from limits import parse
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from pwdlib import PasswordHash
@@ -19,16 +19,20 @@ from sqlmodel import Session, col, select
 from distmark.errors import InvalidInput, NotAllowed, NotFound
 from distmark.partners.model import Permission, Role, Viewer
 from distmark.partners.scope import visible
-from distmark.partners.table import Brand, Partner, SignIn, User
+from distmark.partners.table import ApiToken, Brand, Partner, SignIn, User
 from distmark.sql import id_of
 
 SIGNED_IN_FOR = timedelta(days=30)
 TOKEN_BYTES = 32  # 256 bits
+SHORTEST_PASSWORD = 10  # of a person's account
 LONGEST_PASSWORD = 1024  # longer ones would only serve to keep the server busy with hashing
 LANGUAGES = ("ja", "en")
 SIGN_IN_REFUSED = "The mail address or the password is wrong; check both and try again."
-EMAIL_RATE = "10 per 15 minutes"
-ADDRESS_RATE = "60 per 15 minutes"
+FAILURES = parse("1000 per 15 minutes")  # how far failed sign-ins are counted
+FREE_OF_ACCOUNT, FREE_OF_ADDRESS = 5, 20  # failures that cost no wait
+MANY_FAILURES = 200
+USUAL_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 2.0, 10.0
+MOST_WAITING = 4  # tries from one network address at a time
 
 _Row = TypeVar("_Row", Brand, Partner, User)
 _passwords = PasswordHash.recommended()
@@ -106,36 +110,58 @@ def _viewer(user: User) -> Viewer:
     return Viewer(user.id, user.role, user.brand_id, user.partner_id, user.name, user.language)
 
 
-class SignInLimiter:
-    """Limits of sign-in attempts in a moving window, per mail address and per network address. Kept in this process's memory."""
+class SignInPace:
+    """The pace of sign-ins: each failure makes the next try for the account, and from the network address, wait longer.
 
-    def __init__(self, email_rate: str = EMAIL_RATE, address_rate: str = ADDRESS_RATE) -> None:
+    Nobody is locked out: the right password works after the wait, however many wrong ones somebody else tries. Kept in this process's
+    memory.
+    """
+
+    def __init__(self) -> None:
         self._window = MovingWindowRateLimiter(MemoryStorage())
-        self._email_rate, self._address_rate = parse(email_rate), parse(address_rate)
+        self._waiting: Counter[str] = Counter()
 
-    def wait_seconds(self, address: str, email: str) -> int:
-        """Count one attempt and return 0; beyond the limit return the seconds to wait, and do not count the attempt."""
-        keys = self._keys(address, email)
-        waits = [self._wait(rate, key) for rate, key in keys]
-        if not any(waits):
-            for rate, key in keys:
-                self._window.hit(rate, key)
-        return max(waits)
+    def wait_seconds(self, address: str, email: str) -> float:
+        """Return how long a try is to wait, by the failures of the last quarter of an hour: 0 for the first few."""
+        return max(_wait_after(self._failures(key), free) for key, free in self._keys(address, email))
+
+    def note_failure(self, address: str, email: str) -> None:
+        """Count a failed try for the account and from the address."""
+        for key, _free in self._keys(address, email):
+            self._window.hit(FAILURES, key)
 
     def forget(self, email: str) -> None:
-        """Clear the count of the mail address, since its owner signed in."""
-        self._window.clear(self._email_rate, _limit_key("email", email))
+        """Clear the failures of the account, since its owner signed in."""
+        self._window.clear(FAILURES, _pace_key("email", email))
 
-    def _keys(self, address: str, email: str) -> tuple[tuple[RateLimitItem, str], ...]:
-        return (self._email_rate, _limit_key("email", email)), (self._address_rate, _limit_key("address", address))
+    @contextmanager
+    def one_of_few(self, address: str) -> Iterator[bool]:
+        """Tell whether a try from the address may wait now: of one address, only a few do at a time."""
+        self._waiting[address] += 1
+        try:
+            yield self._waiting[address] <= MOST_WAITING
+        finally:
+            self._waiting[address] -= 1
+            if not self._waiting[address]:
+                del self._waiting[address]
 
-    def _wait(self, rate: RateLimitItem, key: str) -> int:
-        if self._window.test(rate, key):
-            return 0
-        return max(1, math.ceil(self._window.get_window_stats(rate, key).reset_time - time.time()))
+    def _failures(self, key: str) -> int:
+        return FAILURES.amount - self._window.get_window_stats(FAILURES, key).remaining
+
+    def _keys(self, address: str, email: str) -> tuple[tuple[str, int], ...]:
+        return (_pace_key("email", email), FREE_OF_ACCOUNT), (_pace_key("address", address), FREE_OF_ADDRESS)
 
 
-def _limit_key(kind: str, value: str) -> str:
+def _wait_after(failures: int, free: int) -> float:
+    """Return the seconds to wait: none up to `free` failures, then a quarter of a second, doubled with each, up to two; ten after many."""
+    if failures < free:
+        return 0.0
+    if failures >= MANY_FAILURES:
+        return LONGEST_WAIT_SECONDS
+    return min(0.25 * 2.0 ** min(failures - free, 10), USUAL_WAIT_SECONDS)
+
+
+def _pace_key(kind: str, value: str) -> str:
     return hashlib.sha256(f"{kind}:{_email_key(value)}".encode()).hexdigest()
 
 
@@ -190,14 +216,29 @@ def ensure_partner(session: Session, *, brand_id: int, key: str, **fields: Any) 
 
 
 def ensure_user(session: Session, *, email: str, password: str, now: datetime, **fields: Any) -> User:
-    """Return the user with this mail address, created or updated with `fields` and `password`."""
+    """Return the user with this mail address, created or updated with `fields` and `password`.
+
+    A new password ends the user's sessions and tokens: whoever knew the former one is out. InvalidInput for one that is easily guessed.
+    """
     email = _email_key(email)
     user = session.exec(select(User).where(User.email == email)).first()
+    if user is not None and _passwords.verify(password, user.password_hash):
+        return _ensured(session, user, fields)
+    if len(password) < SHORTEST_PASSWORD:
+        raise InvalidInput(f"The password has {len(password)} characters; choose one of {SHORTEST_PASSWORD} to {LONGEST_PASSWORD}.")
     if user is None:
         user = User(email=email, password_hash=hash_password(password), created_at=now, **fields)
-    elif not _passwords.verify(password, user.password_hash):
+    else:
         user.password_hash = hash_password(password)
+        end_access(session, id_of(user), now)
     return _ensured(session, user, fields)
+
+
+def end_access(session: Session, user_id: int, now: datetime) -> None:
+    """End all sessions of the user and revoke all its tokens."""
+    session.execute(delete(SignIn).where(col(SignIn.user_id) == user_id))
+    in_use = update(ApiToken).where(col(ApiToken.user_id) == user_id, col(ApiToken.revoked_at).is_(None))
+    session.execute(in_use.values(revoked_at=now))
 
 
 def _ensured(session: Session, row: _Row, fields: dict[str, Any]) -> _Row:

@@ -16,6 +16,7 @@ from distmark.partners.table import ApiToken, User
 PREFIX = "dmk_"  # by which people, and scanners for leaked secrets, recognise a token
 TOKEN_BYTES = 32  # 256 bits
 ENDING = 4
+VALID_FOR = timedelta(days=365)
 USED_TO_THE = timedelta(minutes=1)  # a write for every call would cost more than the call
 
 
@@ -52,12 +53,22 @@ def end_token(session: Session, row: ApiToken, now: datetime) -> None:
     session.add(row)
 
 
-def viewer_of_token(session: Session, token: str) -> tuple[Viewer, ApiToken] | None:
-    """Return the viewer as which the token acts, and its row; None when it is unknown or revoked, or its user is no longer active."""
+def expires_at(token: ApiToken) -> datetime:
+    """Return when the token stops giving access: a year after it was made."""
+    return token.created_at + VALID_FOR
+
+
+def gives_access(token: ApiToken, now: datetime) -> bool:
+    """Return whether the token is neither revoked nor expired."""
+    return token.revoked_at is None and now < expires_at(token)
+
+
+def viewer_of_token(session: Session, token: str, now: datetime) -> tuple[Viewer, ApiToken] | None:
+    """Return the viewer as which the token acts, and its row; None when it is unknown, revoked or expired, or its user no longer active."""
     found = session.exec(
         select(ApiToken, User)
         .join(User, col(User.id) == col(ApiToken.user_id))
-        .where(ApiToken.token_hash == hash_of(token), col(ApiToken.revoked_at).is_(None))
+        .where(ApiToken.token_hash == hash_of(token), col(ApiToken.revoked_at).is_(None), col(ApiToken.created_at) > now - VALID_FOR)
     ).first()
     viewer = active_viewer(session, found[1]) if found else None
     return (viewer, found[0]) if found and viewer else None

@@ -46,7 +46,9 @@ def create_app(
     `register` hands an approved version to Prefect and returns the deployment's id; `rehearse` runs a rehearsal, given its id;
     `gather_facts` returns the facts that a journey's conditions may look at.
     """
-    app = FastAPI(title="distmark", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(refuse_cross_site)])
+    app = FastAPI(
+        title="distmark", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, dependencies=[Depends(refuse_cross_site)]
+    )
     app.state.site = Site(
         settings=settings,
         db=db,

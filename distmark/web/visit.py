@@ -1,8 +1,9 @@
 """The arguments of every view: the site, made once per process, and the guest or visit, made for each request."""
 
+import asyncio
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -50,7 +51,8 @@ class Site:
     register: Callable[[int, Viewer], str] | None = None
     rehearse: Callable[[int], None] | None = None
     gather_facts: GatherFacts = known_facts
-    limiter: partners.SignInLimiter = field(default_factory=partners.SignInLimiter)
+    pace: partners.SignInPace = field(default_factory=partners.SignInPace)
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     @property
     def session_cookie(self) -> str:

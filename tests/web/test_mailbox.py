@@ -79,3 +79,18 @@ def test_stranger_reads_no_mail(client: TestClient):
 
 def test_emptied_mailbox_answers_calmly(client: TestClient):
     assert client.get("/mailbox/99").status_code == 404
+
+
+def test_only_addresses_of_the_web_and_of_mail_are_links(client: TestClient, tmp_path: Path):
+    store = MailboxStore(tmp_path / "mailbox.sqlite3")
+    body = "<a href='JavaScript:alert(2)'>a</a><a href='data:text/html,x'>b</a><a href='https://mirai.example/'>c</a>"
+    mail = f"Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: text/html\r\n\r\n{body}"
+    number = store.add(mail.encode(), "sato@mirai.example", ["hanako@example.com"], NOW)[0]
+    store.close()
+
+    page = client.get(f"/mailbox/{number}").text.lower()
+
+    assert "javascript:alert(2)" in page
+    assert 'href="javascript' not in page
+    assert 'href="data:' not in page
+    assert 'href="https://mirai.example/"' in page

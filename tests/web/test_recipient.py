@@ -4,6 +4,8 @@ from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy.event import listens_for, remove
+from sqlalchemy.exc import OperationalError
 from sqlmodel import select
 
 from distmark.contacts.table import Suppression
@@ -187,3 +189,19 @@ def test_text_glued_to_a_link_is_no_part_of_it(guest: TestClient, pair: PartnerP
 def test_a_token_is_recognised_by_its_length(guest: TestClient, token: str):
     assert guest.get(f"/u/{token[:-1]}").status_code == 404
     assert guest.get(f"/u/x{token}").status_code == 404
+
+
+def test_database_that_takes_no_rows_stops_neither_picture_nor_link(guest: TestClient, pair: PartnerPair, token: str):
+    @listens_for(pair.db.engine, "before_cursor_execute")
+    def refuse(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if statement.lstrip().upper().startswith(("INSERT", "UPDATE")):
+            raise OperationalError(statement, {}, Exception("attempt to write a readonly database"))
+
+    try:
+        picture, link = guest.get(f"/o/{token}.gif"), guest.get(f"/c/{token}/plans", follow_redirects=False)
+    finally:
+        remove(pair.db.engine, "before_cursor_execute", refuse)
+
+    assert (picture.status_code, len(picture.content)) == (200, 43)
+    assert link.status_code == 302
+    assert link.headers["location"].startswith("https://mirai.example/plans")

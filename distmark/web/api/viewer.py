@@ -9,6 +9,7 @@ from distmark.partners.model import Viewer
 from distmark.partners.service import active_viewer
 from distmark.partners.table import User
 from distmark.partners.tokens import PREFIX, is_use_outdated, note_use, viewer_of_token
+from distmark.settings import Mode
 from distmark.sql import id_of
 from distmark.web.i18n import N_
 from distmark.web.permissions import SignInNeeded
@@ -18,7 +19,7 @@ TOKEN_SECONDS = 366 * 24 * 3600
 
 
 class ApiViewer:
-    """The dependency that gives a route the viewer of the request's bearer token: a stored token, or one that this installation signed."""
+    """The dependency that gives a route the viewer of the request's bearer token: a stored token; in demos and tests, a signed one too."""
 
     def __call__(self, request: Request) -> Viewer:
         site: Site = request.app.state.site
@@ -26,7 +27,8 @@ class ApiViewer:
         token = token.strip() if scheme.lower() == "bearer" else ""
         if token.startswith(PREFIX):
             return _token_holder(site, token)
-        user_id = _signed_user_id(site, token) if token else None
+        # A signed token is in no list and cannot be revoked: for demos and tests.
+        user_id = _signed_user_id(site, token) if token and site.settings.mode is not Mode.production else None
         with site.db.reading() as session:
             user = session.get(User, user_id) if user_id is not None else None
             viewer = active_viewer(session, user) if user is not None else None
@@ -38,7 +40,7 @@ class ApiViewer:
 def _token_holder(site: Site, token: str) -> Viewer:
     now = site.clock.now()
     with site.db.reading() as session:
-        found = viewer_of_token(session, token)
+        found = viewer_of_token(session, token, now)
     if found is None:
         raise SignInNeeded(N_("Sign in to see this page."))
     viewer, row = found
@@ -57,7 +59,7 @@ def _signed_user_id(site: Site, token: str) -> int | None:
 
 
 def api_token(site: Site, user_id: int) -> str:
-    """Return a signed bearer token of this user, valid for a year. A single signed token cannot be revoked."""
+    """Return a signed bearer token of this user, valid for a year, outside of production. A single signed token cannot be revoked."""
     return str(site.signer("api").dumps(user_id))
 
 

@@ -7,7 +7,7 @@ from starlette.datastructures import FormData
 from distmark.compliance.access import LONGEST_NAME, create_token, revoke_token
 from distmark.errors import InvalidInput, Refused
 from distmark.partners.model import Permission
-from distmark.partners.tokens import tokens_of
+from distmark.partners.tokens import expires_at, gives_access, tokens_of
 from distmark.sql import id_of
 from distmark.web import errors
 from distmark.web.forms import posted_form, text
@@ -58,6 +58,8 @@ def _page(visit: Visit, *, token: str = "", made_id: int = 0, name: str = "", wr
         "access.html",
         status=status,
         tokens=tokens,
+        gives_access=gives_access,
+        expires_at=expires_at,
         token=token,
         made_id=made_id,
         name=name,

@@ -1,5 +1,6 @@
 """The routes of recipients: the open pixel, tracked links, and unsubscribing. A token identifies the message; recipients do not sign in."""
 
+import logging
 import re
 from base64 import b64decode
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from typing import Any, cast
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import FormData
 
 from distmark.clock import FixedClock, wall_now
@@ -24,6 +26,7 @@ from distmark.web.i18n import N_
 from distmark.web.permissions import anyone
 from distmark.web.visit import Guest, Site
 
+log = logging.getLogger("distmark.web")
 router = APIRouter()
 GIF = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICRAEAOw==")  # one transparent pixel, 43 bytes
 LONGEST_TOKEN = 64
@@ -55,18 +58,27 @@ recipient: Any = Depends(ForRecipients())
 
 @router.api_route("/o/{token}.gif", methods=["GET", "HEAD"])
 def open_pixel(token: str, guest: Guest = recipient) -> Response:
-    """Record an open; a bad token gets the same answer, so that guessing reveals nothing."""
+    """Record an open; a bad token gets the same answer, so that guessing reveals nothing, and so does a database that takes no rows."""
     if guest.request.method == "GET":
-        with guest.writing() as session:
-            engagement.open_pixel(session, token_in(token), _user_agent(guest.request), guest.now)
+        try:
+            with guest.writing() as session:
+                engagement.open_pixel(session, token_in(token), _user_agent(guest.request), guest.now)
+        except SQLAlchemyError as error:
+            log.error("an open is not recorded", exc_info=error)
     return Response(GIF, media_type="image/gif", headers={"cache-control": "no-store", "cross-origin-resource-policy": "cross-origin"})
 
 
 @router.api_route("/c/{token}/{link}", methods=["GET", "HEAD"])
 def click(token: str, link: str, guest: Guest = recipient) -> Response:
-    """Redirect to the link's stored target; a GET is recorded as a click, a HEAD is not."""
-    with guest.writing() as session:
-        target = engagement.click(session, token_in(token), _link_in(link), _user_agent(guest.request), guest.now, guest.request.method)
+    """Redirect to the link's stored target; a GET is recorded as a click, a HEAD is not. A database that takes no rows stops nobody."""
+    key, name = token_in(token), _link_in(link)
+    try:
+        with guest.writing() as session:
+            target = engagement.click(session, key, name, _user_agent(guest.request), guest.now, guest.request.method)
+    except SQLAlchemyError as error:
+        log.error("a click is not recorded", exc_info=error)
+        with guest.reading() as session:
+            target = engagement.click(session, key, name, "", guest.now, "HEAD")
     if target is None:
         return guest.page("recipient/no_link.html", status=404)
     return RedirectResponse(target, status_code=302, headers={"referrer-policy": "no-referrer"})

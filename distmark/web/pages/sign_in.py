@@ -1,6 +1,9 @@
 """Signing in, signing out, and choosing the language."""
 
-from fastapi import APIRouter
+import math
+from typing import Any
+
+from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 from starlette.datastructures import FormData
 
@@ -24,21 +27,36 @@ def sign_in_page(guest: Guest = anyone, next: str = "/") -> Response:
     return guest.page("sign_in.html", next=local_path(next), email="", wrong="")
 
 
-@router.post("/sign-in")
+async def _wait_for_my_turn(guest: Guest = anyone, form: FormData = guest_form) -> None:
+    """Let a try wait after failures. It waits here, where waiting holds no thread; and a few wait at a time from one address."""
+    address, pace = _address(guest), guest.site.pace
+    wait = pace.wait_seconds(address, text(form, "email"))
+    with pace.one_of_few(address) as may_wait:
+        if wait and not may_wait:
+            raise TooManySignIns(math.ceil(wait))
+        if wait:
+            await guest.site.pause(wait)
+
+
+def _address(guest: Guest) -> str:
+    return guest.request.client.host if guest.request.client else ""
+
+
+my_turn: Any = Depends(_wait_for_my_turn)
+
+
+@router.post("/sign-in", dependencies=[my_turn])
 def sign_in(guest: Guest = anyone, form: FormData = guest_form) -> Response:
     """Sign in with mail address and password; a failure does not say which of the two is wrong."""
     email, to = text(form, "email"), local_path(text(form, "next") or "/")
-    address = guest.request.client.host if guest.request.client else ""
-    wait = guest.site.limiter.wait_seconds(address, email)
-    if wait:
-        raise TooManySignIns(wait)
     try:
         with guest.writing() as session:
             token, _viewer = partners.sign_in(session, email, str(form.get("password", "")), guest.now)
     except NotAllowed:
+        guest.site.pace.note_failure(_address(guest), email)
         wrong = N_("This mail address and password do not belong together. Check both and try again.")
         return guest.page("sign_in.html", status=422, next=to, email=email, wrong=wrong)
-    guest.site.limiter.forget(email)
+    guest.site.pace.forget(email)
     response = guest.go(to)
     response.set_cookie(
         guest.site.session_cookie,

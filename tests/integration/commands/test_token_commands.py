@@ -1,5 +1,7 @@
 """`distmark token`: made for a person, listed without the key, revoked."""
 
+from datetime import UTC, datetime
+
 import pytest
 from sqlmodel import select
 
@@ -24,7 +26,7 @@ def test_token_is_made_for_a_person_and_printed_once(run: Run, stage: Stage) -> 
     assert token not in listed.out
     with stage.db.reading() as session:
         assert session.exec(select(ApiToken.token_hash)).one() == hash_of(token)
-        holder = viewer_of_token(session, token)
+        holder = viewer_of_token(session, token, datetime.now(UTC))
         assert holder is not None
         assert (holder[0].user_id, holder[0].partner_id) == (stage.viewer.user_id, stage.partner.id)
 
@@ -43,7 +45,7 @@ def test_revoked_token_opens_nothing(run: Run, stage: Stage) -> None:
     assert revoked.code == 0
     assert run("token", "list", "--json").rows[0]["state"] == "revoked"
     with stage.db.reading() as session:
-        assert viewer_of_token(session, made["token"]) is None
+        assert viewer_of_token(session, made["token"], datetime.now(UTC)) is None
 
 
 @pytest.mark.parametrize(

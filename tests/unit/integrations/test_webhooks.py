@@ -210,6 +210,12 @@ async def test_own_network_is_never_called(host: str) -> None:
         ("::ffff:93.184.216.34", True),
         ("64:ff9b::a00:1", False),  # 10.0.0.1 behind NAT64
         ("2002:a00:1::", False),  # 10.0.0.1 behind 6to4
+        ("::10.0.0.1", False),
+        ("::93.184.216.34", False),
+        ("fec0::1", False),
+        ("64:ff9b:1::a00:1", False),  # translated within a network: RFC 8215
+        ("64:ff9b::5db8:d822", True),  # 93.184.216.34 behind NAT64
+        ("192.88.99.1", False),  # a relay of 6to4
         ("nonsense", False),
     ],
 )

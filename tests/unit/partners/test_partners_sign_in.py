@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 
 import pytest
@@ -13,6 +14,7 @@ from distmark.errors import InvalidInput, NotAllowed
 from distmark.partners import service as partners
 from distmark.partners.model import PERMISSIONS, Permission, Role, Viewer
 from distmark.partners.table import SignIn, User
+from distmark.partners.tokens import add_token, gives_access, viewer_of_token
 from distmark.sql import id_of
 from tests.factories import PASSWORD, make_brand, make_partner, make_user, make_viewer
 
@@ -169,7 +171,14 @@ def test_passwords_are_hashed_at_the_recommended_cost_outside_tests() -> None:
 def test_ensuring_a_user_with_the_same_password_keeps_its_hash(db: Database, now: datetime):
     with db.writing() as session:
         brand = make_brand(session)
-        fields = {"email": "a@mirai.example", "password": "same", "now": now, "name": "A", "role": Role.ops, "brand_id": brand.id}
+        fields = {
+            "email": "a@mirai.example",
+            "password": "the same password",
+            "now": now,
+            "name": "A",
+            "role": Role.ops,
+            "brand_id": brand.id,
+        }
 
         first = partners.ensure_user(session, **fields).password_hash
 
@@ -187,37 +196,90 @@ def test_partners_are_listed_by_name_within_the_viewers_sight(db: Database):
         assert partners.partners_of(session, make_viewer(session, partner=tanaka)) == [tanaka]
 
 
-class TestSignInLimiter:
-    def test_eleventh_attempt_for_one_address_waits_from_any_machine(self):
-        limiter = partners.SignInLimiter()
+class TestSignInPace:
+    def test_first_failures_cost_no_wait_then_each_doubles_it_and_nobody_is_locked_out(self):
+        pace, waits = partners.SignInPace(), []
 
-        waits = [limiter.wait_seconds(f"10.0.0.{n}", "a@mirai.example") for n in range(11)]
+        for number in range(300):
+            waits.append(pace.wait_seconds(f"10.0.{number}.1", "a@mirai.example"))
+            pace.note_failure(f"10.0.{number}.1", "a@mirai.example")
 
-        assert waits[:10] == [0] * 10
-        assert 0 < waits[10] <= 15 * 60
+        assert waits[:9] == [0, 0, 0, 0, 0, 0.25, 0.5, 1, 2]
+        assert max(waits[:200]) == 2
+        assert max(waits) == 10
 
-    def test_other_people_are_not_held_up(self):
-        limiter = partners.SignInLimiter("1 per minute", "5 per minute")
-        limiter.wait_seconds("10.0.0.1", "a@mirai.example")
+    def test_other_people_do_not_wait(self):
+        pace = partners.SignInPace()
+        for _ in range(10):
+            pace.note_failure("10.0.0.1", "a@mirai.example")
 
-        assert limiter.wait_seconds("10.0.0.1", "A@mirai.example ") > 0
-        assert limiter.wait_seconds("10.0.0.1", "b@mirai.example") == 0
+        assert pace.wait_seconds("10.0.0.2", " A@mirai.example ") > 0
+        assert pace.wait_seconds("10.0.0.1", "b@mirai.example") == 0
 
-    def test_one_machine_cannot_try_many_addresses(self):
-        limiter = partners.SignInLimiter("10 per minute", "3 per minute")
+    def test_machine_that_tries_many_accounts_waits(self):
+        pace = partners.SignInPace()
+        for number in range(25):
+            pace.note_failure("10.0.0.1", f"{number}@mirai.example")
 
-        waits = [limiter.wait_seconds("10.0.0.1", f"{n}@mirai.example") for n in range(4)]
+        assert pace.wait_seconds("10.0.0.1", "new@mirai.example") > 0
+        assert pace.wait_seconds("10.0.0.2", "new@mirai.example") == 0
 
-        assert waits[:3] == [0, 0, 0]
-        assert waits[3] > 0
+    def test_sign_in_clears_the_failures_of_the_account(self):
+        pace = partners.SignInPace()
+        for _ in range(10):
+            pace.note_failure("10.0.0.1", "a@mirai.example")
 
-    def test_sign_in_clears_the_count(self):
-        limiter = partners.SignInLimiter("1 per minute", "100 per minute")
-        limiter.wait_seconds("10.0.0.1", "a@mirai.example")
+        pace.forget("a@mirai.example")
 
-        limiter.forget("a@mirai.example")
+        assert pace.wait_seconds("10.0.0.1", "a@mirai.example") == 0
 
-        assert limiter.wait_seconds("10.0.0.1", "a@mirai.example") == 0
+    def test_of_one_address_only_a_few_wait_at_a_time(self):
+        pace = partners.SignInPace()
+
+        with ExitStack() as waiting:
+            one, _two, _three, last, too_many = [waiting.enter_context(pace.one_of_few("a")) for _ in range(5)]
+            other = waiting.enter_context(pace.one_of_few("b"))
+        assert [one, last, too_many, other] == [True, True, False, True]
+        with pace.one_of_few("a") as again:
+            assert again
+
+
+@pytest.mark.parametrize("ends", ["session", "token"])
+def test_new_password_ends_sessions_and_tokens(db: Database, now: datetime, ends: str):
+    with db.writing() as session:
+        brand = make_brand(session)
+        fields = {"email": "a@mirai.example", "now": now, "name": "A", "role": Role.ops, "brand_id": brand.id}
+        user = partners.ensure_user(session, password="the first password", **fields)
+        other = make_user(session, brand=brand)
+        cookie, viewer = partners.sign_in(session, "a@mirai.example", "the first password", now)
+        token, _row = add_token(session, viewer, "cash desk", now)
+        kept, _row = add_token(session, make_viewer(session, brand=brand), "another", now)
+
+        partners.ensure_user(session, password="the first password", **fields)
+        assert partners.viewer_of(session, cookie, now) == viewer
+        partners.ensure_user(session, password="the second password", **fields)
+
+        if ends == "session":
+            assert partners.viewer_of(session, cookie, now) is None
+        else:
+            assert viewer_of_token(session, token, now) is None
+        assert viewer_of_token(session, kept, now) is not None
+        assert user.id != other.id
+
+
+def test_token_gives_access_for_a_year(db: Database, now: datetime):
+    with db.writing() as session:
+        token, row = add_token(session, make_viewer(session), "cash desk", now)
+
+        assert viewer_of_token(session, token, now + timedelta(days=364)) is not None
+        assert viewer_of_token(session, token, now + timedelta(days=365)) is None
+        assert not gives_access(row, now + timedelta(days=365))
+
+
+@pytest.mark.parametrize("password", ["", "a", "password", "123456789"])
+def test_password_that_is_easily_guessed_is_refused(db: Database, now: datetime, password: str):
+    with db.writing() as session, pytest.raises(InvalidInput, match="10"):
+        partners.ensure_user(session, email="a@x.jp", password=password, now=now, name="A", role=Role.ops, brand_id=make_brand(session).id)
 
 
 def test_password_beyond_the_longest_is_not_hashed(monkeypatch: pytest.MonkeyPatch, db: Database, now: datetime):
