@@ -16,11 +16,13 @@ CSV = "姓,名,メールアドレス,携帯\n新井,翼,arai@example.jp,090-1111
 
 
 def uploaded(client, text: str = CSV, **fields: str):
-    return client.post("/contacts/import", data=fields, files={"file": ("people.csv", text.encode(), "text/csv")})
+    """Upload a file and return the page that shows what importing it would do, or the mistake."""
+    answer = client.post("/contacts/import", data=fields, files={"file": ("people.csv", text.encode(), "text/csv")})
+    return client.get(answer.headers["location"]) if answer.status_code == 303 else answer
 
 
-def token_of(page: str) -> str:
-    return page.partition('name="token" value="')[2].partition('"')[0]
+def name_of(page: str) -> str:
+    return page.partition('name="upload" value="')[2].partition('"')[0]
 
 
 def names(pair: PartnerPair) -> set[str]:
@@ -40,7 +42,7 @@ def test_import_shows_first_what_would_happen_and_writes_nothing(pair: PartnerPa
 def test_confirmed_import_writes_the_good_lines(pair: PartnerPair):
     client = pair.as_()
 
-    answer = client.post("/contacts/import", data={"token": token_of(uploaded(client).text)})
+    answer = client.post("/contacts/import", data={"upload": name_of(uploaded(client).text)})
 
     assert answer.status_code == 303
     assert "新井" in names(pair)
@@ -50,24 +52,67 @@ def test_confirmed_import_writes_the_good_lines(pair: PartnerPair):
 
 def test_import_confirmed_twice_says_that_the_file_is_gone(pair: PartnerPair):
     client = pair.as_()
-    token = token_of(uploaded(client).text)
-    client.post("/contacts/import", data={"token": token})
+    name = name_of(uploaded(client).text)
+    client.post("/contacts/import", data={"upload": name})
 
-    again = client.post("/contacts/import", data={"token": token})
+    again = client.post("/contacts/import", data={"upload": name})
 
     assert again.status_code == 422
     assert "もう一度選んでください" in again.text
 
 
 def test_somebody_elses_upload_cannot_be_imported(pair: PartnerPair):
-    token = token_of(uploaded(pair.as_()).text)
+    name = name_of(uploaded(pair.as_()).text)
 
-    assert pair.as_().post("/contacts/import", data={"token": token}).status_code == 422
+    assert pair.as_().post("/contacts/import", data={"upload": name}).status_code == 422
     assert "新井" not in names(pair)
 
 
-def test_forged_upload_token_is_refused(pair: PartnerPair):
-    assert pair.as_().post("/contacts/import", data={"token": "abc.def.ghi"}).status_code == 422
+@pytest.mark.parametrize("name", ["abc.def.ghi", "../../etc/passwd", "0" * 32, "%2e%2e"])
+def test_upload_that_is_not_there_is_refused_in_words(pair: PartnerPair, name: str):
+    client = pair.as_()
+
+    for answer in (client.post("/contacts/import", data={"upload": name}), client.get("/contacts/import", params={"file": name})):
+        assert answer.status_code == 422
+        assert "もう一度選んでください" in answer.text
+
+
+def test_checked_file_has_an_address_that_can_be_loaded_again_in_the_other_language(pair: PartnerPair):
+    client = pair.as_()
+    files = {"file": ("people.csv", CSV.encode(), "text/csv")}
+
+    to = client.post("/contacts/import", files=files).headers["location"]
+    client.post("/language", data={"language": "en", "next": to})
+
+    assert "1 person would be new" in client.get(to).text
+    assert "people" not in to  # the file's name is not in the address
+
+
+def test_import_that_would_do_something_else_than_was_shown_is_shown_again_and_writes_nothing(pair: PartnerPair):
+    client = pair.as_()
+    name = name_of(uploaded(client).text)
+    with pair.db.writing() as session:
+        make_contact(session, session.merge(pair.here.partner), last_name="新井", first_name="翼", email="arai@example.jp", phone="")
+
+    changed = client.post("/contacts/import", data={"upload": name})
+    page = client.get(changed.headers["location"]).text
+    done = client.post("/contacts/import", data={"upload": name_of(page)})
+
+    assert "もう一度ご確認" in page
+    assert "新規 0 人" in page
+    assert done.headers["location"] == "/contacts"
+
+
+def test_import_uses_the_ground_that_was_chosen_with_the_file_and_no_other(pair: PartnerPair):
+    client = pair.as_()
+    name = name_of(uploaded(client).text)
+
+    client.post("/contacts/import", data={"upload": name, "ground": "opt_in", "partner": str(pair.there.partner.id)})
+
+    with pair.db.reading() as session:
+        arai = session.exec(select(Contact).where(Contact.email == "arai@example.jp")).one()
+        assert arai.partner_id == pair.here.partner.id
+        assert session.exec(select(Consent).where(Consent.contact_id == arai.id)).all() == []
 
 
 def test_file_without_addresses_is_refused_in_words(pair: PartnerPair):
@@ -83,7 +128,7 @@ def test_import_never_subscribes_again(pair: PartnerPair):
     client.post(f"/contacts/{pair.here.contact.id}/consent", data={"given": "no"})
     text = f"姓,名,メールアドレス,同意\n鈴木,花子,{pair.here.contact.email},はい\n"
 
-    client.post("/contacts/import", data={"token": token_of(uploaded(client, text, ground="opt_in").text), "ground": "opt_in"})
+    client.post("/contacts/import", data={"upload": name_of(uploaded(client, text, ground="opt_in").text)})
 
     with pair.db.reading() as session:
         newest = session.exec(select(Consent).where(Consent.contact_id == pair.here.contact.id).order_by(Consent.id.desc())).first()

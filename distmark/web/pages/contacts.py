@@ -1,15 +1,11 @@
 """Contacts: the list, one contact with its timeline, and importing a file."""
 
-import secrets
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import Response
-from itsdangerous import BadSignature
 from sqlmodel import Session
 from starlette.datastructures import FormData
 
@@ -19,7 +15,6 @@ from distmark.contacts import consents, imports
 from distmark.contacts import service as contacts
 from distmark.contacts.consents import suppressions_of
 from distmark.contacts.fields import ContactInput, read_contact
-from distmark.contacts.imports import ImportReport
 from distmark.contacts.model import address_hash
 from distmark.contacts.search import reading_attribute
 from distmark.contacts.table import Contact
@@ -34,13 +29,15 @@ from distmark.partners.service import names_of_users, partners_of
 from distmark.sql import id_of
 from distmark.tasks import service
 from distmark.web import errors
-from distmark.web.forms import numbers, posted_form, text, texts, upload
+from distmark.web.forms import numbers, posted_form, text, texts
+from distmark.web.forms import upload as posted_file
 from distmark.web.i18n import N_, phone_number
 from distmark.web.ids import Id, chosen_id, read_id
 from distmark.web.labels import GROUND
 from distmark.web.pages.contact_timeline import timeline_of
 from distmark.web.permissions import needs
 from distmark.web.status_text import status_of
+from distmark.web.uploads import Upload, keep_upload, kept_upload, show_again, take_upload
 from distmark.web.visit import Visit
 
 router = APIRouter()
@@ -48,7 +45,6 @@ COLUMNS = ("last_name", "first_name", "email", "phone", "language", "company", "
 FIELDS = (*COLUMNS, "reading")  # of the form
 ROWS = 50
 REJECTED_SHOWN = 200
-UPLOAD_SECONDS = 3600
 
 
 @router.get("/contacts")
@@ -135,18 +131,21 @@ def record_agreement(
 
 
 @router.get("/contacts/import")
-def import_page(visit: Visit = needs(Permission.write_contacts)) -> Response:
-    """Show the form that takes a file; nothing is stored before the lines of the file have been shown."""
-    return _import_page(visit)
+def import_page(visit: Visit = needs(Permission.write_contacts), file: str = "") -> Response:
+    """Show the form that takes a file, or for a file that was checked what importing it would do with each line."""
+    if not file:
+        return _import_page(visit)
+    try:
+        return _import_page(visit, upload=kept_upload(visit, file)[0])
+    except InvalidInput as error:
+        return _import_page(visit, wrong=errors.explain(error, visit.language), status=422)
 
 
 def _import_page(
     visit: Visit,
     *,
     wrong: str = "",
-    report: ImportReport | None = None,
-    token: str = "",
-    filename: str = "",
+    upload: Upload | None = None,
     partner: str = "",
     ground: str = "",
     channels: Sequence[str] = (),
@@ -158,11 +157,10 @@ def _import_page(
         "contacts/import.html",
         status=status,
         wrong=wrong,
-        report=report,
-        token=token,
-        filename=filename,
+        upload=upload,
+        report=upload.report if upload else None,
+        ground=upload.ground if upload else ground,
         partner=partner,
-        ground=ground,
         chosen_channels=channels,
         partners=partners,
         most=REJECTED_SHOWN,
@@ -171,27 +169,39 @@ def _import_page(
 
 @router.post("/contacts/import")
 def import_file(visit: Visit = needs(Permission.write_contacts), form: FormData = posted_form) -> Response:
-    """Show what importing the file would do with each line; with the token from that page, import the file."""
+    """Check an uploaded file and go to the page that shows what importing it would do; with the name from that page, import the file."""
     partner, ground, channels = text(form, "partner"), text(form, "ground"), texts(form, "channel")
     partner_id = visit.viewer.partner_id or read_id(partner) or 0
-    chosen: dict[str, Any] = {"ground": ground or None, "channels": channels or ["email"]}
     try:
-        if text(form, "token"):
-            return _import_now(visit, text(form, "token"), partner_id, chosen)
-        filename, data = upload(form, "file")
+        if text(form, "upload"):
+            return _import_now(visit, text(form, "upload"))
+        filename, data = posted_file(form, "file")
         if not filename:
             raise InvalidInput("No file was chosen; choose a CSV or Excel file.")
+        chosen: dict[str, Any] = {"ground": ground or None, "channels": channels or ["email"]}
         report = imports.import_file(visit.site.db, visit.viewer, partner_id, data, filename, visit.now, dry_run=True, **chosen)
     except (InvalidInput, Refused) as error:
-        return _import_page(visit, wrong=errors.explain(error, visit.language), partner=partner, channels=channels, status=422)
-    token = _store_upload(visit, filename, data)
-    return _import_page(visit, report=report, token=token, filename=filename, partner=partner, ground=ground, channels=channels)
+        return _import_page(
+            visit, wrong=errors.explain(error, visit.language), partner=partner, ground=ground, channels=channels, status=422
+        )
+    upload = keep_upload(visit, filename, data, partner_id, ground, channels, report)
+    return visit.go(_upload_address(upload))
 
 
-def _import_now(visit: Visit, token: str, partner_id: int, chosen: Mapping[str, Any]) -> Response:
-    filename, path = _stored_upload(visit, token)
-    report = imports.import_file(visit.site.db, visit.viewer, partner_id, path.read_bytes(), filename, visit.now, **chosen)
-    path.unlink(missing_ok=True)
+def _upload_address(upload: Upload) -> str:
+    return f"/contacts/import?file={upload.name}"
+
+
+def _import_now(visit: Visit, name: str) -> Response:
+    """Import the file as it was shown; when the contacts changed since, so that something else would happen, show that instead."""
+    upload, data = kept_upload(visit, name)
+    of_file = (visit.site.db, visit.viewer, upload.partner_id, data, upload.filename, visit.now)
+    again = imports.import_file(*of_file, dry_run=True, **upload.choices)
+    if not upload.shows(again):
+        show_again(visit, upload, again)
+        return visit.go(_upload_address(upload), N_("Contacts changed since this file was checked. Look again, then import it."), "warn")
+    take_upload(visit, upload)
+    report = imports.import_file(*of_file, **upload.choices)
     message = N_(
         "Imported: %(created)s new, %(updated)s changed, %(unchanged)s as they were, %(rejected)s lines not taken, "
         "%(refusals)s refusals recorded."
@@ -204,36 +214,6 @@ def _import_now(visit: Visit, token: str, partner_id: int, chosen: Mapping[str, 
         "refusals": report.refusals,
     }
     return visit.go("/contacts", message, "good", **counts)
-
-
-def _uploads(visit: Visit) -> Path:
-    folder = visit.site.settings.data_dir / "uploads"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder
-
-
-def _store_upload(visit: Visit, filename: str, data: bytes) -> str:
-    """Store an uploaded file for an hour and return its token, which only this user can redeem."""
-    folder = _uploads(visit)
-    oldest = datetime.now(tz=visit.now.tzinfo) - timedelta(seconds=UPLOAD_SECONDS)  # file times are of the wall clock
-    for path in folder.glob("*.upload"):
-        if path.stat().st_mtime < oldest.timestamp():
-            path.unlink(missing_ok=True)
-    name = secrets.token_hex(16)
-    (folder / f"{name}.upload").write_bytes(data)
-    return str(visit.site.signer("upload").dumps([visit.viewer.user_id, name, filename]))
-
-
-def _stored_upload(visit: Visit, token: str) -> tuple[str, Path]:
-    expired = InvalidInput("The file is no longer here; choose it again.")
-    try:
-        user_id, name, filename = visit.site.signer("upload").loads(token, max_age=UPLOAD_SECONDS)
-    except BadSignature as error:
-        raise expired from error
-    path = _uploads(visit) / f"{name}.upload"
-    if user_id != visit.viewer.user_id or not path.is_file():
-        raise expired
-    return str(filename), path
 
 
 @router.get("/contacts/{contact_id}")
