@@ -2,19 +2,21 @@
 
 import re
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 UNSTORABLE = ("Cc", "Cs", "Co", "Cf")  # control characters, halves of characters, characters for private use, and marks that show nothing
 # Letters that show nothing: fillers of Hangul, marks of Mongolian and Khmer, blank braille, the grapheme joiner.
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180e\u180f\u2800\u3164\uffa0")
 _JOINERS = frozenset("\u200c\u200d")
-# Unicode calls 神 and 塚 the same as 神 and 塚 and normalises them, but people's names are written with one and not the other.
+# Unicode calls U+FA19 and U+795E (神) the same and normalises the first, but a name is written with one and not the other.
 _OWN_FORMS = re.compile("([\uf900-\ufaff\U0002f800-\U0002fa1f]+)")
 
 
 def tidy(value: str) -> str:
     """Return `value` on one line: in usual widths of kana and letters (NFKC), single-spaced, without characters that show nothing.
 
-    Kanji that have a form of their own (髙, 﨑, 神) stay as they are.
+    Kanji that have a form of their own (髙, 﨑, U+FA19) stay as they are.
     """
     line = " ".join(value.split())
     if line.isascii():
@@ -26,6 +28,15 @@ def tidy(value: str) -> str:
 def clean(value: str) -> str:
     """Return `value` without characters that show nothing; its lines, spaces and widths stay as they are."""
     return "\n".join(_printable(line) for line in value.replace("\r\n", "\n").split("\n")).strip()
+
+
+def clean_values(content: Any) -> Any:
+    """Return JSON content with all its texts and names cleaned as by `clean`."""
+    if isinstance(content, str):
+        return clean(content)
+    if isinstance(content, Mapping):
+        return {clean(str(name)): clean_values(value) for name, value in content.items()}
+    return [clean_values(value) for value in content] if isinstance(content, list | tuple) else content
 
 
 def has_private_characters(value: str) -> bool:

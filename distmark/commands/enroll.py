@@ -10,7 +10,6 @@ from sqlmodel import Session, col, select
 from distmark.campaigns.table import Campaign
 from distmark.commands.acting import As, BrandKey, Json, campaign_named, partner_named, viewer_for
 from distmark.console import out, print_json, table
-from distmark.contacts.model import address_key
 from distmark.contacts.people import contacts_by_email
 from distmark.contacts.table import Contact
 from distmark.db import get_database
@@ -82,7 +81,7 @@ def _people(session: Session, viewer: Viewer, emails: Sequence[str], everybody: 
     if everybody:
         return session.exec(query).all()
     found = contacts_by_email(session, query.order_by(None), viewer.brand_id, emails, viewer.partner_id)
-    missing = [key for key in map(address_key, emails) if key not in found]
+    missing = [email for email in emails if email not in found]
     if missing:
         raise NotFound(f"There is no contact {missing[0]} in this book; import it with `distmark contacts import`.")
     return list({contact.id: contact for contacts in found.values() for contact in contacts}.values())

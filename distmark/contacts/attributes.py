@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from sqlmodel import Session, col, select
 
-from distmark.contacts.fields import typed
+from distmark.contacts.fields import HOME_ZONE, typed
 from distmark.contacts.table import Contact
 from distmark.journeys.times import zone_for
 from distmark.partners.table import Brand, Partner
@@ -18,7 +18,8 @@ def attributes_of(contact: Contact, types: Mapping[str, str] | None = None) -> d
 
     `types` (a journey's `contact_fields`: text, number, bool, date) gives the types of attributes that were imported as text.
     """
-    return typed(contact.attributes, types or {}) | {
+    zone = ZoneInfo(contact.zone) if contact.zone else HOME_ZONE
+    return typed(contact.attributes, types or {}, zone) | {
         "first_name": contact.first_name,
         "last_name": contact.last_name,
         "full_name": full_name(contact),

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -393,12 +393,25 @@ TYPES: Mapping[str, Callable[[object], Any]] = {
 }
 
 
-def typed(values: Mapping[str, Any], types: Mapping[str, str]) -> dict[str, Any]:
+def typed(values: Mapping[str, Any], types: Mapping[str, str], zone: ZoneInfo = HOME_ZONE) -> dict[str, Any]:
     """Return `values`, each converted to its type in `types` (text, number, bool, date) if it has one; None when it cannot be converted.
 
-    A file holds "false" and "2027-04-01" as text: unconverted, the first would count as true and the second would compare as text.
+    A file holds "false" and "2027-04-01" as text: unconverted, the first would count as true and the second would compare as text. A time
+    with its offset is a day in `zone`.
     """
-    return {name: TYPES[types[name]](value) if value is not None and types.get(name) in TYPES else value for name, value in values.items()}
+    return {name: _typed(value, types.get(name), zone) for name, value in values.items()}
+
+
+def _typed(value: Any, kind: str | None, zone: ZoneInfo) -> Any:
+    if value is None or kind is None or kind not in TYPES:
+        return value
+    return _or_none(partial(as_day, zone=zone))(value) if kind == "date" else TYPES[kind](value)
+
+
+def unread_dates(values: Mapping[str, Any], types: Mapping[str, str]) -> dict[str, str]:
+    """Return those of `values` that `types` says are dates, but cannot be read as one, as they are written."""
+    dates = (name for name, kind in types.items() if kind == "date" and values.get(name) not in (None, ""))
+    return {name: str(values[name]) for name in dates if TYPES["date"](values[name]) is None}
 
 
 class ContactInput(BaseModel):

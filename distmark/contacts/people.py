@@ -16,8 +16,9 @@ from sqlmodel import Session, SQLModel, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from distmark.channels.registry import CHANNELS, address_of
+from distmark.contacts.addresses import usual_email
 from distmark.contacts.consents import copy_refusals, hash_of
-from distmark.contacts.model import address_hash, address_key
+from distmark.contacts.model import address_hash
 from distmark.contacts.table import HOLDS_PERSON, Contact, ContactAddress
 from distmark.partners.table import Brand, Partner
 from distmark.sql import among, batches, id_of, insert_into
@@ -201,11 +202,15 @@ def _store(session: Session, kept: Iterable[tuple[Contact, Addresses]], now: dat
 def contacts_by_email(
     session: Session, contacts: SelectOfScalar[Contact], brand_id: int, emails: Iterable[str], partner_id: int | None
 ) -> dict[str, list[Contact]]:
-    """Return by mail address (as in `address_key`) those of `contacts` that are the person with it, now or earlier, the newest first.
+    """Return by mail address, as it is given, those of `contacts` that are the person with it, now or earlier, the newest first.
 
+    An address may be spelled in any way. InvalidInput when one is no mail address: that is not the same as an unknown one.
     For a partner (`partner_id`) only addresses count that its own contacts have or had: what another partner wrote stays unknown to it.
     """
-    keys = {address_hash(brand_id, email): address_key(email) for email in emails}
+    spellings: dict[str, list[str]] = {}
+    for email in dict.fromkeys(emails):
+        spellings.setdefault(usual_email(email), []).append(email)
+    keys = {address_hash(brand_id, usual): usual for usual in spellings}
     if not keys:
         return {}
     known = (
@@ -224,7 +229,8 @@ def contacts_by_email(
     for contact in session.exec(contacts.where(among(session, col(Contact.person_key), hashes_of)).order_by(col(Contact.id).desc())):
         for hashed in hashes_of[contact.person_key]:
             if hashed in persons or contact.email_key == keys[hashed]:
-                found.setdefault(keys[hashed], []).append(contact)
+                for email in spellings[keys[hashed]]:
+                    found.setdefault(email, []).append(contact)
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, column, exists, func, or_, table
 from sqlmodel import Session, col, select
 
+from distmark.contacts.addresses import searched_addresses
 from distmark.contacts.fields import ContactInput, read_contact
 from distmark.contacts.mapping import changes, new_contact
 from distmark.contacts.people import addresses_of, follow_addresses, identify, keep_addresses
@@ -151,8 +152,16 @@ def find_contacts(
 
 
 def mentions(text: str) -> list[ColumnElement[bool]]:
-    """Return the conditions that a contact contains every word of `text`, as in `find_contacts`; none for an empty text."""
-    return [_mentions(word) for word in search_words(text[:LONGEST_SEARCH])[:MOST_WORDS]]
+    """Return the conditions that a contact contains every word of `text`, as in `find_contacts`; none for an empty text.
+
+    A text that is a mail address or a phone number, in any spelling, finds the contacts that have it, too.
+    """
+    words = [_mentions(word) for word in search_words(text[:LONGEST_SEARCH])[:MOST_WORDS]]
+    email, phone = searched_addresses(text[:LONGEST_SEARCH])
+    if email is None and phone is None:
+        return words
+    has_it = col(Contact.email_key) == email if email else col(Contact.phone) == phone
+    return [or_(and_(*words), has_it)] if words else [has_it]
 
 
 def _mentions(word: str) -> ColumnElement[bool]:

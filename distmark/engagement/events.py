@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from sqlmodel import Session, col, select
 
 from distmark.clock import aware
-from distmark.contacts.model import address_hash, address_key
+from distmark.contacts.addresses import usual_email
+from distmark.contacts.model import address_hash
 from distmark.contacts.people import contacts_by_email
 from distmark.contacts.table import Contact
 from distmark.engagement.model import EARLIEST, EventKind, Verdict, is_possible
@@ -23,6 +24,7 @@ from distmark.errors import DistmarkError, InvalidInput, NotFound, Refused
 from distmark.journeys.model import EventFact
 from distmark.journeys.service import program_of
 from distmark.sql import among, id_of, insert_into, rows_of
+from distmark.text import clean_values
 
 MOST_EVENTS = 1000
 MOST_DATA_BYTES = 32_000  # of an event's `data`, as JSON
@@ -90,12 +92,13 @@ def record_events(
     such contact is known to the caller, InvalidInput without a name, with an impossible time or too much data, Refused when the key is
     that of a different event) keeps no other event from being recorded.
     """
-    whose = _whose(session, brand_id, partner_id, events, now)
+    read = [_read(event, now) for event in events]
+    whose = _whose(session, brand_id, partner_id, read)
     rows: dict[str, dict[str, Any]] = {}
     keys: list[_Keyed | DistmarkError] = []
-    for event, of in zip(events, whose, strict=True):
-        if isinstance(of, DistmarkError):
-            keys.append(of)
+    for event, of in zip(read, whose, strict=True):
+        if isinstance(event, DistmarkError) or isinstance(of, DistmarkError):
+            keys.append(of if isinstance(of, DistmarkError) else InvalidInput(str(event)))
             continue
         content_hash = _content_hash(brand_id, event)
         key = _natural_key(brand_id, partner_id, event, of, content_hash, now)
@@ -138,19 +141,30 @@ def _answers(
 
 
 def _whose(
-    session: Session, brand_id: int, partner_id: int | None, events: Sequence[NewEvent], now: datetime
+    session: Session, brand_id: int, partner_id: int | None, events: Sequence[NewEvent | InvalidInput]
 ) -> list[_Whose | DistmarkError]:
-    by_id, by_email = _contacts(session, brand_id, partner_id, events)
+    by_id, by_email = _contacts(session, brand_id, partner_id, [event for event in events if isinstance(event, NewEvent)])
     people = {contact.person_key for found in (*by_id.values(), *by_email.values()) for contact in found}
     enrollments = _enrollments(session, brand_id, people)
     whose: list[_Whose | DistmarkError] = []
     for event in events:
-        if mistake := _mistake(event, now):
-            whose.append(mistake)
+        if isinstance(event, InvalidInput):
+            whose.append(event)
         else:
-            found = by_email.get(address_key(event.email or ""), []) if event.contact_id is None else by_id.get(event.contact_id, [])
+            found = by_email.get(event.email or "", []) if event.contact_id is None else by_id.get(event.contact_id, [])
             whose.append(_owner(session, found, enrollments, event.name))
     return whose
+
+
+def _read(event: NewEvent, now: datetime) -> NewEvent | InvalidInput:
+    """Return the event with its address in the usual spelling and its texts cleaned; InvalidInput when it cannot be recorded."""
+    if mistake := _mistake(event, now):
+        return mistake
+    try:
+        email = usual_email(event.email) if event.contact_id is None and event.email else event.email
+    except InvalidInput as error:
+        return error
+    return replace(event, email=email, data=clean_values(dict(event.data)))
 
 
 def _mistake(event: NewEvent, now: datetime) -> InvalidInput | None:

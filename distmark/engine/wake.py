@@ -7,6 +7,7 @@ writes their outcomes. After a crash between the two nothing is repeated: positi
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -476,5 +477,6 @@ def _ended_summary(last: Enrollment | None, counts: Mapping[EnrollmentStatus, in
     if last is None:
         return "No enrollment belongs to this run."
     ended = counts.get(EnrollmentStatus.ended, 0)
-    reason = f": {last.reason}" if last.reason and last.reason != last.outcome else ""
+    # Values of contacts, which reasons quote, do not go to Prefect.
+    reason = f": {re.sub('“.*”', '“…”', last.reason)}" if last.reason and last.reason != last.outcome else ""
     return f"{ended} ended; last: {last.outcome}{reason}" if ended > 1 else f"{last.outcome}{reason} at {last.step_id or 'start'}"

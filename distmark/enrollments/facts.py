@@ -6,7 +6,7 @@ from typing import Any
 from distmark.campaigns.attributes import campaign_attributes
 from distmark.campaigns.table import Campaign
 from distmark.contacts.attributes import attributes_of
-from distmark.contacts.fields import typed
+from distmark.contacts.fields import typed, unread_dates
 from distmark.contacts.table import Contact
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.definition import JourneyDefinition
@@ -21,7 +21,12 @@ def build_facts(definition: JourneyDefinition, contact: Contact | None, data: Ma
     `known` holds other fields of `Facts` by name. A field that nobody gave is empty, as is that of a contact that was not fetched.
     """
     attributes = {} if contact is None else attributes_of(contact, definition.contact_fields)
-    return Facts(contact=attributes, journey=typed(data, definition.journey_fields), **known)
+    unread = unread_dates(contact.attributes if contact else {}, definition.contact_fields)
+    of_journey = unread_dates(data, definition.journey_fields)
+    written = {f"contact.{name}": value for name, value in unread.items()} | {
+        f"journey.{name}": value for name, value in of_journey.items()
+    }
+    return Facts(contact=attributes, journey=typed(data, definition.journey_fields), unread_dates=written, **known)
 
 
 def enrollment_facts(

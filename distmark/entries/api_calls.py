@@ -14,7 +14,7 @@ from distmark.campaigns.offers import offered_journey, offers_of
 from distmark.campaigns.service import add_members, list_campaigns
 from distmark.campaigns.table import Campaign, CampaignStatus
 from distmark.compliance.service import record
-from distmark.contacts.model import address_key
+from distmark.contacts.addresses import usual_email
 from distmark.contacts.people import contacts_by_email
 from distmark.contacts.table import Contact
 from distmark.enrollments.model import CameBy
@@ -187,11 +187,22 @@ def _check(entry_point: EntryPoint, contacts: Sequence[RequestedContact]) -> Non
     for number, each in enumerate(contacts):
         if (each.contact_id is None) == (not each.email):
             problems.append(Problem(f"contacts[{number}]", "It names nobody, or twice; give either id or email."))
+        if each.email and (mistake := _mistake(each.email)):
+            problems.append(Problem(f"contacts[{number}].email", mistake))
         problems.extend(_problems_of(entry_point.definition.journey_fields, each.data, f"contacts[{number}].data"))
         if len(problems) >= MOST_PROBLEMS:
             break
     if problems:
         raise InvalidCall(problems[:MOST_PROBLEMS])
+
+
+def _mistake(email: str) -> str:
+    """Return what is wrong with the mail address; "" for nothing."""
+    try:
+        usual_email(email)
+    except InvalidInput as error:
+        return str(error)
+    return ""
 
 
 def _problems_of(fields: Mapping[str, FieldType], data: Mapping[str, Any], place: str) -> list[Problem]:
@@ -243,7 +254,7 @@ def _requested_contacts(session: Session, viewer: Viewer, requested: Sequence[Re
     emails = {each.email for each in requested if each.email}
     by_email = contacts_by_email(session, own, viewer.brand_id, emails, viewer.partner_id)
     return [
-        by_id.get(each.contact_id) if each.contact_id is not None else next(iter(by_email.get(address_key(each.email or ""), [])), None)
+        by_id.get(each.contact_id) if each.contact_id is not None else next(iter(by_email.get(each.email or "", [])), None)
         for each in requested
     ]
 

@@ -77,6 +77,7 @@ class Facts:
     `sent` is keyed by send step id, `events` are oldest first since entry, `written_at` are the times of messages of any journey lately,
     `random_key` is stable per enrollment, `answers` and `winners` are keyed by webhook step id and test step id. `best_hours` holds
     "contact", "segment" and "default", each a mapping of hour of the day or of the week (0-23 or 0-167, Monday 00:00 is 0) to a weight.
+    `unread_dates` has the values that are to be dates and cannot be read as one, as they are written: "contact.renewal_date" -> "soon".
     """
 
     contact: Attributes = field(default_factory=dict)
@@ -93,6 +94,7 @@ class Facts:
     best_hours: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     winners: Mapping[str, str] = field(default_factory=dict)
     entered_at: datetime | None = None
+    unread_dates: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

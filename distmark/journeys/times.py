@@ -12,6 +12,7 @@ import holidays as public_holidays
 from dateutil.relativedelta import relativedelta
 
 from distmark.errors import InvalidInput
+from distmark.journeys.days import read_day
 from distmark.journeys.fields import Written, problem
 
 UNITS = ("minute", "hour", "day", "week", "month", "year")
@@ -394,7 +395,10 @@ def days_between(earlier: date, later: date) -> int:
 
 
 def as_date(value: object, zone: ZoneInfo) -> date | None:
-    """Return the calendar day that `value` means in `zone`: a date, an aware datetime or an ISO text; None for nothing."""
+    """Return the calendar day that `value` means in `zone`: a date, an aware datetime or a text (`days.read_day`); None for nothing.
+
+    InvalidInput when it is something else.
+    """
     if value is None or value == "":
         return None
     if isinstance(value, datetime):
@@ -402,11 +406,8 @@ def as_date(value: object, zone: ZoneInfo) -> date | None:
         return value.astimezone(zone).date() if is_shifted else value.date()
     if isinstance(value, date):
         return value
-    if isinstance(value, str):
-        try:
-            return as_date(datetime.fromisoformat(value.strip()), zone) if len(value.strip()) > 10 else date.fromisoformat(value.strip())
-        except ValueError as error:
-            raise InvalidInput(f'The value "{value}" is not a date; write it as 2026-12-24.') from error
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        return read_day(str(value), zone)
     raise InvalidInput(f'The value "{value}" is not a date; write it as 2026-12-24.')
 
 
@@ -438,6 +439,10 @@ RULE_WORDS = {
     "holiday": {"en": "public holiday {value}", "ja": "祝日 {value}"},
     "gap": {"en": "{value} does not exist that day (clocks go forward)", "ja": "その日は{value}が存在しません（夏時間への切り替え）"},
     "past": {"en": "already past: goes on at once", "ja": "すでに過ぎているためすぐ次へ"},
+    "unread_date": {
+        "en": "{value} holds no date: goes on at once",
+        "ja": "{value} の値が日付ではないためすぐ次へ",
+    },
     "no_date": {"en": "the contact has no such date: goes on at once", "ja": "日付が未登録のためすぐ次へ"},
     "best_time": {"en": "best hour of {value}", "ja": "反応の良い時刻（{value}）"},
 }

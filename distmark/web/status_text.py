@@ -1,5 +1,6 @@
 """The status of an enrollment as a text: its step, until when it waits, and why. Pure."""
 
+import re
 from dataclasses import dataclass
 
 from distmark.enrollments.model import UNMADE, EnrollmentStatus
@@ -134,6 +135,19 @@ def retry_text(code: str, translator: Translator) -> str:
     return translator.gettext(RETRIES.get(name, RETRIES["no_answer"]), value=value)
 
 
+_NO_DATE = re.compile(r"(\w+) holds “(.*)”, which is no date", re.DOTALL)
+_MISSING = re.compile(r"(?:contact|journey)\.(\w+) is missing")
+
+
+def end_reason(reason: str, translator: Translator) -> str:
+    """Return the reason of an end for readers: one that the engine gave in their language, one that a person wrote as it is."""
+    if match := _NO_DATE.fullmatch(reason):
+        return translator.gettext(N_("%(name)s holds “%(value)s”, which is no date"), name=match[1], value=match[2])
+    if match := _MISSING.fullmatch(reason):
+        return translator.gettext(N_("%(name)s is missing"), name=match[1])
+    return reason
+
+
 def event_name(name: str, translator: Translator, *programs: Program | None) -> str:
     """Return an event's name for readers: as the first of these journeys names it, else our own label for it, else its key."""
     for program in programs:
@@ -147,7 +161,7 @@ def event_name(name: str, translator: Translator, *programs: Program | None) -> 
 def _ended(enrollment: Enrollment, translator: Translator) -> StatusText:
     label = OUTCOME.get(enrollment.outcome or "", ENROLLMENT[EnrollmentStatus.ended])
     detail = translator.short(enrollment.ended_at) if enrollment.ended_at else ""
-    place = enrollment.reason if enrollment.outcome in (Outcome.exit, Outcome.goal, Outcome.stopped) else ""
+    place = end_reason(enrollment.reason, translator) if enrollment.outcome in (Outcome.exit, Outcome.goal, Outcome.stopped) else ""
     return StatusText(label, place, detail)
 
 

@@ -8,7 +8,7 @@ from distmark.delivery.send_rate_spacing import RateScope, throttle_rule
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.field_types import PERIODS
 from distmark.web.i18n import Translator
-from distmark.web.status_text import retry_text, rule_text, waiting_text
+from distmark.web.status_text import end_reason, retry_text, rule_text, waiting_text
 
 JA, EN = Translator("ja", ZoneInfo("Asia/Tokyo")), Translator("en", ZoneInfo("Asia/Tokyo"))
 
@@ -77,3 +77,19 @@ def test_enrollment_that_tries_a_webhook_again_blames_no_mail_server(rules: list
     row = Enrollment(why="retry", rules=rules, step_id="call")
 
     assert waiting_text(row, EN) == expected
+
+
+@pytest.mark.parametrize(
+    ("reason", "en", "ja"),
+    [
+        (
+            "renewal_date holds “4月ごろ”, which is no date",
+            "renewal_date holds “4月ごろ”, which is no date",
+            "renewal_date の値「4月ごろ」は日付ではありません",
+        ),
+        ("contact.renewal_date is missing", "renewal_date is missing", "renewal_date がありません"),
+        ("他社に決めた", "他社に決めた", "他社に決めた"),
+    ],
+)
+def test_reason_of_an_end_reads_as_a_sentence_and_a_person_s_own_stays(reason: str, en: str, ja: str):
+    assert (end_reason(reason, EN), end_reason(reason, JA)) == (en, ja)

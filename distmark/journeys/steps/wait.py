@@ -16,6 +16,7 @@ from distmark.journeys.wording import wait_words
 
 HOURS_PER_DAY = 24
 ANY_NEWS = "*"
+SHOWN_CHARACTERS = 80  # of a value that is no date
 MIDNIGHT = TimeOfDay.read("00:00")
 
 Due = tuple[datetime, tuple[str, ...]]
@@ -69,7 +70,7 @@ def decide(step: WaitStep, visit: StepVisit) -> Decision:
     if wait.when is not None:
         return _decide_condition(wait, wait.when, visit)
     if wait.on is not None and date_of(wait.on, visit) is None:
-        return _decide_without_date(wait, wait.on)
+        return _decide_without_date(wait, wait.on, visit)
     due, rules = due_at(wait, visit)
     if visit.now >= due:
         return Go(detail={"rules": rules} if rules else {}, at=due)
@@ -98,10 +99,18 @@ def date_of(on: DateOf, visit: StepVisit) -> date | None:
     return usable_date(attributes.get(on.attribute), visit.zone)
 
 
-def _decide_without_date(wait: Wait, on: DateOf) -> Decision:
+def _decide_without_date(wait: Wait, on: DateOf, visit: StepVisit) -> Decision:
+    written = _written_date(on, visit)
     if wait.if_missing == "go_on":
-        return Go(detail={"rules": ("no_date",)})
-    return End(Outcome.exit, f"{on} is missing")
+        return Go(detail={"rules": (f"unread_date:{on.attribute}" if written else "no_date",)})
+    return End(Outcome.exit, f"{on.attribute} holds “{written}”, which is no date" if written else f"{on} is missing")
+
+
+def _written_date(on: DateOf, visit: StepVisit) -> str:
+    """Return the value that is to be a date and is none that can be waited for, as it is written; "" when there is no value."""
+    attributes = visit.facts.contact if on.root == "contact" else visit.facts.journey
+    value = attributes.get(on.attribute)
+    return (visit.facts.unread_dates.get(str(on)) or ("" if value is None else str(value)))[:SHOWN_CHARACTERS]
 
 
 def _date_due(wait: Wait, on: DateOf, visit: StepVisit) -> Due:

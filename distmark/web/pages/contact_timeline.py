@@ -19,7 +19,7 @@ from distmark.messages.table import Message
 from distmark.sql import id_of
 from distmark.web.i18n import N_, Translator
 from distmark.web.labels import EVENT, MESSAGE, OUTCOME
-from distmark.web.status_text import event_name, retry_text, rule_text, step_name
+from distmark.web.status_text import end_reason, event_name, retry_text, rule_text, step_name
 from distmark.web.visit import Visit
 
 MOST_LINES = 120
@@ -75,7 +75,7 @@ def _lines_of_entry(entry: TimelineEntry, program: Program, translator: Translat
     if entry.kind is TimelineKind.ended:
         outcome = str(entry.detail.get("outcome", ""))
         name = translator.gettext(OUTCOME[outcome].text) if outcome in OUTCOME else outcome
-        detail = str(entry.detail.get("reason") or "")
+        detail = end_reason(str(entry.detail.get("reason") or ""), translator)
     elif entry.kind in (TimelineKind.waiting, TimelineKind.held):
         detail = waiting_detail(entry, program, translator)
     elif entry.kind is TimelineKind.branched:

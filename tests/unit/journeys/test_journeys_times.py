@@ -279,7 +279,7 @@ def test_a_date_is_read_in_the_contacts_zone(value: object, expected: date | Non
     assert as_date(value, TOKYO) == expected
 
 
-@pytest.mark.parametrize("value", ["next week", "2026-02-30", 20261224, ["2026-12-24"]])
+@pytest.mark.parametrize("value", ["next week", "2026-02-30", 2026, True, ["2026-12-24"]])
 def test_what_is_no_date_is_refused_by_name(value: object) -> None:
     with pytest.raises(InvalidInput, match="is not a date"):
         as_date(value, TOKYO)
