@@ -45,10 +45,11 @@ def test_check_shows_each_finding_beside_its_line_and_stores_nothing(pair: Partn
     client = pair.as_(Role.marketer)
 
     answer = client.post("/journeys/new", data=form_of(broken, "check"))
+    page = client.get(answer.headers["location"]).text
 
-    assert answer.status_code == 200
-    assert "3 moons" in answer.text
-    assert "期間" in answer.text  # the finding, in Japanese
+    assert answer.status_code == 303
+    assert "3 moons" in page
+    assert "期間" in page  # the finding, in Japanese
     assert client.get("/journeys/autumn-greeting").status_code == 404
 
 
@@ -65,9 +66,55 @@ def test_uploaded_files_replace_those_of_the_same_name(pair: PartnerPair, source
         ("files", ("welcome.ja.subject.txt", "新しい件名".encode(), "text/plain")),
     ]
 
-    answer = pair.as_(Role.marketer).post("/journeys/new", data=form_of(source, "check"), files=files)
+    client = pair.as_(Role.marketer)
+    answer = client.post("/journeys/new", data=form_of(source, "check"), files=files)
 
-    assert "新しい件名" in answer.text
+    assert "新しい件名" in client.get(answer.headers["location"]).text
+
+
+def test_text_that_is_not_saved_is_there_again_in_either_language_until_it_is_saved_or_discarded(pair: PartnerPair, source: Source):
+    client, colleague = pair.as_(Role.marketer), pair.as_(Role.marketer)
+    drafted(pair, source, client)
+    edit = "/journeys/autumn-greeting/edit"
+    typed = Source(source.definition.replace("3 days", "5 days"), source.templates)
+
+    kept = client.post(edit, data=form_of(typed, "keep"))
+    client.post("/language", data={"language": "en", "next": edit})
+    page = client.get(edit).text
+
+    assert kept.status_code == 204
+    assert "5 days" in page
+    assert "only you see it" in page
+    assert "5 days" not in colleague.get(edit).text
+    client.post(edit, data=form_of(typed, "discard"))
+    assert "5 days" not in client.get(edit).text
+
+
+@pytest.mark.parametrize("action", ["save", "check"])
+def test_text_that_cannot_be_read_is_there_again_later(pair: PartnerPair, source: Source, action: str):
+    client = pair.as_(Role.marketer)
+
+    client.post("/journeys/new", data=form_of(Source("key: [half", source.templates), action))
+
+    assert "key: [half" in client.get("/journeys/new").text
+
+
+def test_saving_forgets_what_was_typed_before(pair: PartnerPair, source: Source):
+    client = pair.as_(Role.marketer)
+    client.post("/journeys/new", data=form_of(source, "check"))
+
+    drafted(pair, source, client)
+
+    assert "autumn-greeting" not in client.get("/journeys/new").text
+
+
+def test_text_as_it_was_saved_is_no_draft(pair: PartnerPair, source: Source):
+    client = pair.as_(Role.marketer)
+    drafted(pair, source, client)
+
+    client.post("/journeys/autumn-greeting/edit", data=form_of(source, "keep"))
+
+    assert "入力中" not in client.get("/journeys/autumn-greeting/edit").text
 
 
 def test_draft_with_errors_cannot_be_submitted_and_says_where_they_are(pair: PartnerPair, source: Source):

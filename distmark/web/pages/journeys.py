@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from fastapi import APIRouter
@@ -14,6 +14,7 @@ from starlette.datastructures import FormData, UploadFile
 from distmark.channels.registry import lacking
 from distmark.compliance import service as compliance
 from distmark.compliance.service import CheckFailed
+from distmark.drafts import service as drafts
 from distmark.enrollments import control
 from distmark.enrollments import service as enrollments
 from distmark.enrollments.live_counts import live_by_journey, partners_using
@@ -50,6 +51,7 @@ router = APIRouter()
 router.include_router(experiments.router)
 CONTEXT = 2
 MOST_FILES = 200
+TEMPLATE = "template:"  # prefix of the editor's fields for templates
 MOST_FILE_BYTES = 200_000
 OPEN_STATUSES = (VersionStatus.draft, VersionStatus.sent_back)
 
@@ -78,8 +80,12 @@ def journey_list(visit: Visit = needs(Permission.see_journeys)) -> Response:
 @router.get("/journeys/new")
 def new_journey(visit: Visit = needs(Permission.write_journeys)) -> Response:
     """Show the editor with a starter definition."""
+    return _kept_editor(visit, None) or _editor(visit, _starter(visit), None, checked=False)
+
+
+def _starter(visit: Visit) -> Source:
     brand = visit.brand.key if visit.brand else ""
-    return _editor(visit, Source(STARTER.format(brand=brand), dict(STARTER_TEMPLATES)), None, checked=False)
+    return Source(STARTER.format(brand=brand), dict(STARTER_TEMPLATES))
 
 
 @router.post("/journeys/new")
@@ -164,7 +170,7 @@ def edit_journey(key: str, visit: Visit = needs(Permission.write_journeys), v: I
         journey = journeys.get_journey(session, visit.viewer, key)
         versions = journeys.versions_of(session, id_of(journey))
         version = _version_of(versions, v if v is not None else versions[0].number)
-    return _editor(visit, source_of(version), journey)
+    return _kept_editor(visit, journey) or _editor(visit, source_of(version), journey)
 
 
 @router.post("/journeys/{key}/edit")
@@ -176,28 +182,75 @@ def store(key: str, visit: Visit = needs(Permission.write_journeys), form: FormD
 
 
 def _store(visit: Visit, form: FormData, journey: Journey | None) -> Response:
-    source = _source_from(form)
-    if text(form, "action") != "save":
-        return _editor(visit, source, journey)
-    try:
+    source, action = _source_from(form), text(form, "action")
+    if action == "discard":
         with visit.writing() as session:
-            version = journeys.save_draft(session, visit.viewer.brand_id, source, visit.viewer.user_id, visit.now)
-            key, number = session.get_one(Journey, version.journey_id).key, version.number
-            if journey is not None and key != journey.key:
-                raise Refused(f'The key "{key}" is another journey\'s; write {journey.key}, or make a new journey of it.')
+            drafts.drop_draft(session, visit.viewer, _draft_place(journey))
+        return visit.go(_editor_address(journey), N_("What you had typed is discarded."))
+    try:
+        _keep(visit, source, journey, only_if_changed=action == "keep")
+        if action == "save":
+            return _save(visit, source, journey)
     except DefinitionError:
         return _editor(visit, source, journey, status=422)  # the editor shows the findings of the check
     except (InvalidInput, Refused) as error:
         return _editor(visit, source, journey, wrong=errors.explain(error, visit.language), status=422)
+    return Response(status_code=204) if action == "keep" else visit.go(_editor_address(journey))
+
+
+def _keep(visit: Visit, source: Source, journey: Journey | None, *, only_if_changed: bool) -> None:
+    """Keep what was typed until it is saved."""
+    with visit.writing() as session:
+        is_changed = source.content_hash != _saved_source(session, visit, journey).content_hash
+        fields = _fields_of(source) if is_changed or not only_if_changed else {}
+        drafts.keep_draft(session, visit.viewer, _draft_place(journey), fields, visit.now)
+
+
+def _save(visit: Visit, source: Source, journey: Journey | None) -> Response:
+    with visit.writing() as session:
+        version = journeys.save_draft(session, visit.viewer.brand_id, source, visit.viewer.user_id, visit.now)
+        key, number = session.get_one(Journey, version.journey_id).key, version.number
+        if journey is not None and key != journey.key:
+            raise Refused(f'The key "{key}" is another journey\'s; write {journey.key}, or make a new journey of it.')
+        drafts.drop_draft(session, visit.viewer, _draft_place(journey))
     return visit.go(f"/journeys/{key}?v={number}", N_("Saved as a draft."))
+
+
+def _editor_address(journey: Journey | None) -> str:
+    return f"/journeys/{journey.key}/edit" if journey else "/journeys/new"
+
+
+def _draft_place(journey: Journey | None) -> str:
+    return f"journey/{journey.key}" if journey else "journey"
+
+
+def _saved_source(session: Session, visit: Visit, journey: Journey | None) -> Source:
+    """Return the text that the editor shows without a draft: that of the newest version, or the starter."""
+    return source_of(journeys.versions_of(session, id_of(journey))[0]) if journey else _starter(visit)
+
+
+def _kept_editor(visit: Visit, journey: Journey | None) -> Response | None:
+    """Return the editor with what the viewer typed and has not saved; None when there is nothing."""
+    with visit.reading() as session:
+        draft = drafts.draft_of(session, visit.viewer, _draft_place(journey))
+    return _editor(visit, _source_of_fields(draft.fields), journey, kept_at=draft.updated_at) if draft else None
+
+
+def _fields_of(source: Source) -> dict[str, str]:
+    return {"definition": source.definition, **{f"{TEMPLATE}{name}": content for name, content in source.templates.items()}}
+
+
+def _source_of_fields(fields: Mapping[str, str]) -> Source:
+    templates = {name.removeprefix(TEMPLATE): content for name, content in fields.items() if name.startswith(TEMPLATE)}
+    return Source(fields.get("definition", ""), templates)
 
 
 def _source_from(form: FormData) -> Source:
     definition = str(form.get("definition", "")).replace("\r\n", "\n")
     templates = {
-        name.removeprefix("template:"): str(value).replace("\r\n", "\n")
+        name.removeprefix(TEMPLATE): str(value).replace("\r\n", "\n")
         for name, value in form.multi_items()
-        if name.startswith("template:") and isinstance(value, str)
+        if name.startswith(TEMPLATE) and isinstance(value, str)
     }
     for file in [value for value in form.getlist("files") if isinstance(value, UploadFile) and value.filename][:MOST_FILES]:
         name = str(file.filename).replace("\\", "/").rpartition("/")[2]
@@ -210,7 +263,16 @@ def _source_from(form: FormData) -> Source:
     return Source(definition, {name: content for name, content in templates.items() if name not in removed})
 
 
-def _editor(visit: Visit, source: Source, journey: Journey | None, *, wrong: str = "", checked: bool = True, status: int = 200) -> Response:
+def _editor(
+    visit: Visit,
+    source: Source,
+    journey: Journey | None,
+    *,
+    wrong: str = "",
+    checked: bool = True,
+    kept_at: datetime | None = None,
+    status: int = 200,
+) -> Response:
     findings = check(source, now=visit.now, lacking=lacking(visit.site.settings)) if checked else []
     missing = [found.values["file"].rpartition("/")[2] for found in findings if found.code == "missing-template" and "file" in found.values]
     return visit.page(
@@ -223,6 +285,7 @@ def _editor(visit: Visit, source: Source, journey: Journey | None, *, wrong: str
         has_errors=has_errors(findings),
         missing=missing,
         wrong=wrong,
+        kept_at=kept_at,
     )
 
 

@@ -39,6 +39,7 @@
     unsent.delete(form);
     const fields = new FormData(form);
     [...fields.entries()].filter(([, value]) => value instanceof File).forEach(([name]) => fields.delete(name));
+    fields.set("action", "keep");
     const body = new URLSearchParams(fields).toString();
     // A browser takes no more than 64 KiB of what outlives a page.
     const headers = { "HX-Request": "true", "Content-Type": "application/x-www-form-urlencoded" };
