@@ -1,6 +1,7 @@
 """Answers to errors: each kind of error has a status and a page that says what to do."""
 
 import logging
+from urllib.parse import urlsplit
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
@@ -10,6 +11,7 @@ from distmark.errors import DistmarkError, InvalidInput, NotAllowed, NotFound, R
 from distmark.web.error_translations import in_japanese
 from distmark.web.i18n import N_
 from distmark.web.permissions import Anyone, SignInNeeded, TooManySignIns, sign_in_address
+from distmark.web.visit import local_path
 
 log = logging.getLogger("distmark.web")
 
@@ -70,8 +72,11 @@ def answer(request: Request, status: int, error: Exception | None = None) -> Res
     partial = request.headers.get("hx-request") == "true"
     try:
         guest = Anyone()(request)
-        values = {"title": title, "advice": advice, "detail": explain(error, guest.language), "request_id": _id(request)}
-        response = guest.page("fault_notice.html" if partial else "fault.html", status=status, **values)
+        before = page_before(request)
+        values = {"title": title, "advice": advice, "detail": explain(error, guest.language), "request_id": _id(request), "before": before}
+        response = guest.at(before or ("" if request.method == "GET" else "/")).page(
+            "fault_notice.html" if partial else "fault.html", status=status, **values
+        )
     except Exception:
         # The database itself may be down: then a bare text is better than no answer.
         log.exception("no page for an error, number %s", _id(request))
@@ -80,6 +85,14 @@ def answer(request: Request, status: int, error: Exception | None = None) -> Res
         response.headers["hx-retarget"] = "#notices"
         response.headers["hx-reswap"] = "innerHTML show:top"
     return response
+
+
+def page_before(request: Request) -> str:
+    """Return the address of our own page from which a form was posted, so that one can go back to it; "" when it is not known."""
+    referer = urlsplit(request.headers.get("referer", ""))
+    if request.method == "GET" or referer.netloc != request.url.netloc:
+        return ""
+    return local_path(referer.path + (f"?{referer.query}" if referer.query else ""))
 
 
 def explain(error: Exception | None, language: str) -> str:
