@@ -11,12 +11,11 @@ from rich.text import Text
 from rich.tree import Tree
 from sqlmodel import Session
 
-from distmark.channels.registry import lacking
 from distmark.commands.acting import As, BrandKey, Json, brand_named, brand_of_journey, viewer_for
+from distmark.compliance.journey_check import check_journey, installation_of
 from distmark.console import out, print_json, show
 from distmark.db import get_database
 from distmark.errors import InvalidInput, NotFound, Refused
-from distmark.journeys.checks.run import check as check_source
 from distmark.journeys.definition import parse
 from distmark.journeys.diagram import diagram, outline
 from distmark.journeys.findings import Finding, Severity
@@ -58,7 +57,7 @@ def check(
 
 
 def _check_one(path: Path) -> list[Finding]:
-    return check_source(load_source(path), now=get_settings().clock().now(), lacking=lacking(get_settings()))
+    return check_journey(load_source(path), now=get_settings().clock().now(), installation=installation_of(get_settings()))
 
 
 def _journeys_in(given: Path) -> list[Path]:
@@ -253,7 +252,7 @@ def submit(
 
     with get_database().writing() as session:
         viewer, version = _to_submit(session, path, as_, brand)
-        submitted = submit_version(session, viewer, id_of(version), get_settings().clock().now())
+        submitted = submit_version(session, viewer, id_of(version), get_settings().clock().now(), installation_of(get_settings()))
         _report(session, submitted, "was submitted; somebody else must approve it", json_)
 
 
@@ -265,7 +264,7 @@ def _to_submit(session: Session, path: str, email: str, brand_key: str) -> tuple
         viewer = viewer_for(session, Permission.write_journeys, email=email, brand_id=brand_id)
         return viewer, _version(session, viewer, path, None)
     source = load_source(Path(path))
-    errors = [finding for finding in check_source(source) if finding.severity is Severity.error]
+    errors = [finding for finding in check_journey(source) if finding.severity is Severity.error]
     if errors:
         raise Refused(f"The journey {path} has {_count(len(errors), 'error')}; `distmark journeys check {path}` lists what to correct.")
     brand = brand_named(session, brand_key or parse(source).brand)

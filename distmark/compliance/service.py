@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
+from distmark.compliance.journey_check import Installation, check_journey
 from distmark.compliance.table import AuditEntry
 from distmark.errors import InvalidInput, NotAllowed, Refused, SelectionChanged
-from distmark.journeys.checks.run import check
 from distmark.journeys.definition import parse
 from distmark.journeys.findings import Finding, Severity
 from distmark.journeys.service import get_version, list_journeys, name_journey, newest_registered, source_of
@@ -18,6 +18,7 @@ from distmark.partners.model import Permission, Role, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.service import require
 from distmark.partners.table import User
+from distmark.segments.table import Segment
 from distmark.sql import id_of
 
 MOST_ERRORS_SHOWN = 20
@@ -50,25 +51,32 @@ def submit(
     viewer: Viewer,
     version_id: int,
     now: datetime,
-    lacking: Mapping[str, Mapping[str, str]] | None = None,
+    installation: Installation | None = None,
     shown_hash: str = "",
 ) -> JourneyVersion:
     """Hand the version to the approvers; from now on its text is frozen. CheckFailed lists the errors of a text that
-    cannot be sent. `lacking` are the channels that this installation cannot send by, each with what it lacks. SelectionChanged when the
-    text is not the one with `shown_hash`.
+    cannot be sent, or that uses what this `installation` lacks. SelectionChanged when the text is not the one with `shown_hash`.
     """
     require(viewer, Permission.write_journeys)
     version = _locked_version(session, viewer, version_id, "submit")
     _require_shown(version, shown_hash)
     source = source_of(version)
-    others = {journey.key for journey in list_journeys(session, viewer)}
-    errors = [found for found in check(source, now=now, journeys=others, lacking=lacking) if found.severity is Severity.error]
+    errors = [found for found in check_version(session, viewer, source, now, installation) if found.severity is Severity.error]
     if errors:
         raise CheckFailed(version.number, errors)
     version.status, version.submitted_at, version.content_hash = VersionStatus.submitted, now, source.content_hash
     version.author_id = version.author_id or viewer.user_id  # a text that came from a file has its submitter as author
     version.decided_at, version.decided_by_id, version.decision_note, version.approved_hash = None, None, "", None
     return _saved(session, viewer, version, "submitted", now)
+
+
+def check_version(
+    session: Session, viewer: Viewer, source: Source, now: datetime, installation: Installation | None = None
+) -> list[Finding]:
+    """Return everything that is wrong with the text, beside the journeys and segments that the viewer's brand has."""
+    others = {journey.key for journey in list_journeys(session, viewer)}
+    segments = set(session.exec(select(Segment.key).where(Segment.brand_id == viewer.brand_id)))
+    return check_journey(source, now=now, journeys=others, segments=segments, installation=installation)
 
 
 def _require_shown(version: JourneyVersion, shown_hash: str) -> None:

@@ -49,6 +49,25 @@ MESSAGES: Mapping[str, Wording] = {
     "channel-lacking": _error(
         'This installation cannot send by "{channel}": it lacks {lacks}.', "このシステムでは「{channel}」で送信できません（不足：{lacks_ja}）。"
     ),
+    "not-possible": _error(
+        'This installation cannot use "{name}": it lacks {lacks}.', "このシステムでは「{name}」を使えません（不足：{lacks_ja}）。"
+    ),
+    "unknown-segment": _error('There is no segment "{name}".', "「{name}」というセグメントはありません。"),
+    "unknown-secret": _error(
+        'There is no webhook secret "{name}" in this installation; add it to DISTMARK_WEBHOOK_SECRETS.',
+        "Webhook の署名鍵「{name}」がこのシステムにありません。DISTMARK_WEBHOOK_SECRETS に追加してください。",
+    ),
+    "never-made": _error(
+        "The message {message} ({lang}) cannot be made for anybody: {reason}.", "メッセージ {message}（{lang}）は、どのお客様にも作成できません（{reason}）。"
+    ),
+    "sometimes-missing": _warning(
+        'The value "{name}" may be missing, and the message would not be sent then; write {{{{ {name} | default("...") }}}}, or ask for it in an if.',
+        "「{name}」が未登録の場合、このメッセージは送れません。{{{{ {name} | default(\"…\") }}}} のように既定値を付けるか、if で分けてください。",
+    ),
+    "sometimes-unmade": _warning(
+        "The message {message} ({lang}) cannot be made for some contacts ({who}): {reason}.",
+        "メッセージ {message}（{lang}）は、一部のお客様（{who_ja}）に作成できません（{reason}）。",
+    ),
     "bad-name": _error(
         'The name "{value}" may have small letters, digits, "-" and "_" only, and starts with a letter or digit.',
         "名前「{value}」に使えるのは小文字の英数字と「-」「_」だけです（先頭は英数字）。",

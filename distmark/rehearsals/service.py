@@ -13,14 +13,13 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from distmark.campaigns.table import Campaign
 from distmark.clock import wall_now
-from distmark.compliance.service import CheckFailed, record
+from distmark.compliance.service import CheckFailed, check_version, record
 from distmark.db import Database
 from distmark.engagement.service import record_event
 from distmark.errors import InvalidInput, NotFound, Refused
-from distmark.journeys.checks.run import check
 from distmark.journeys.definition import JourneyDefinition, parse
 from distmark.journeys.findings import Severity
-from distmark.journeys.service import get_version, list_journeys, source_of
+from distmark.journeys.service import get_version, source_of
 from distmark.journeys.table import JourneyVersion
 from distmark.partners.model import Permission, Viewer
 from distmark.partners.scope import visible
@@ -88,9 +87,8 @@ def begin(session: Session, viewer: Viewer, data_dir: Path, version_id: int, opt
 
 
 def _checked_definition(session: Session, viewer: Viewer, version: JourneyVersion, now: datetime) -> JourneyDefinition:
-    others = {journey.key for journey in list_journeys(session, viewer)}
     source = source_of(version)
-    errors = [found for found in check(source, now=now, journeys=others) if found.severity is Severity.error]
+    errors = [found for found in check_version(session, viewer, source, now) if found.severity is Severity.error]
     if errors:
         raise CheckFailed(version.number, errors)
     return parse(source)

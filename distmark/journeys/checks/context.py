@@ -78,3 +78,12 @@ def readables(value: object, place: Place = ()) -> Iterator[tuple[Place, Readabl
     elif isinstance(value, tuple):
         for number, inner in enumerate(value):
             yield from readables(inner, (*place, number))
+
+
+def all_readables(checked: Checked) -> Iterator[tuple[str | None, Place, Readable]]:
+    """Iterate over all expressions and texts of the journey with their steps (None: at the top) and places."""
+    definition = checked.definition
+    for root, part in (("goal", definition.goal), ("exit", definition.exit), ("entry", definition.entry)):
+        yield from ((None, place, readable) for place, readable in readables(part, (root,)))
+    for step in checked.program.steps.values():
+        yield from ((step.id, place, readable) for place, readable in readables(step))

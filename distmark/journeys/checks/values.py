@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
-from distmark.journeys.checks.context import Checked, readables
+from distmark.journeys.checks.context import Checked, all_readables
 from distmark.journeys.definition import FieldType
 from distmark.journeys.expressions import Expression, ExpressionError, Names, Text, namespace
 from distmark.journeys.findings import Finding
 from distmark.journeys.model import EventFact, Facts
-from distmark.journeys.positions import Path as Place
 
 _NOW = datetime(2026, 1, 15, 3, 0, tzinfo=UTC)
 _ZONE = ZoneInfo("Asia/Tokyo")
@@ -19,18 +18,10 @@ SAMPLES = {FieldType.text: "山田", FieldType.number: 3, FieldType.bool: True, 
 def check_values(checked: Checked) -> Iterator[Finding]:
     """Yield each condition and text that fails for every contact, whatever is known about the contact."""
     tried = [_names(Facts()), _names(_full_facts(checked))]
-    for step, place, readable in _all_readables(checked):
+    for step, place, readable in all_readables(checked):
         reasons = [reason for names in tried if (reason := _failure(readable, names))]
         if len(reasons) == len(tried):
             yield checked.finding("never-evaluates", step, place, value=readable.text, reason=reasons[0])
-
-
-def _all_readables(checked: Checked) -> Iterator[tuple[str | None, Place, Expression | Text]]:
-    definition = checked.definition
-    for root, part in (("goal", definition.goal), ("exit", definition.exit), ("entry", definition.entry)):
-        yield from ((None, place, readable) for place, readable in readables(part, (root,)))
-    for step in checked.program.steps.values():
-        yield from ((step.id, place, readable) for place, readable in readables(step))
 
 
 def _full_facts(checked: Checked) -> Facts:

@@ -11,8 +11,8 @@ from markupsafe import Markup
 from sqlmodel import Session
 from starlette.datastructures import FormData, UploadFile
 
-from distmark.channels.registry import lacking
 from distmark.compliance import service as compliance
+from distmark.compliance.journey_check import installation_of
 from distmark.compliance.service import CheckFailed
 from distmark.drafts import service as drafts
 from distmark.enrollments import control
@@ -21,7 +21,7 @@ from distmark.enrollments.live_counts import live_by_journey, partners_using
 from distmark.enrollments.suspensions import Scope
 from distmark.errors import DistmarkError, InvalidInput, NotFound, Refused, SelectionChanged
 from distmark.journeys import service as journeys
-from distmark.journeys.checks.run import check, has_errors
+from distmark.journeys.checks.run import has_errors
 from distmark.journeys.describe import describe_policy
 from distmark.journeys.diagram import StepCounts, diagram, outline
 from distmark.journeys.findings import DefinitionError, Finding
@@ -102,7 +102,7 @@ def journey_page(key: str, visit: Visit = needs(Permission.see_journeys), v: Id 
         versions = journeys.versions_of(session, id_of(journey))
         version = _version_of(versions, v)
         source = source_of(version)
-        findings = check(source, now=visit.now, lacking=lacking(visit.site.settings))
+        findings = compliance.check_version(session, visit.viewer, source, visit.now, installation_of(visit.site.settings))
         program = None if has_errors(findings) else journeys.program_of(session, id_of(version))
         here = enrollments.step_counts(session, visit.viewer, version_id=version.id)
         found = metrics.results(session, visit.viewer, key, version=version.number) if program and version.registered_at else None
@@ -273,7 +273,10 @@ def _editor(
     kept_at: datetime | None = None,
     status: int = 200,
 ) -> Response:
-    findings = check(source, now=visit.now, lacking=lacking(visit.site.settings)) if checked else []
+    findings: list[Finding] = []
+    if checked:
+        with visit.reading() as session:
+            findings = compliance.check_version(session, visit.viewer, source, visit.now, installation_of(visit.site.settings))
     missing = [found.values["file"].rpartition("/")[2] for found in findings if found.code == "missing-template" and "file" in found.values]
     return visit.page(
         "journeys/edit.html",
@@ -357,7 +360,7 @@ def submit(version_id: Id, visit: Visit = needs(Permission.write_journeys), form
     key, number = _address_of(visit, version_id)
     try:
         with visit.writing() as session:
-            compliance.submit(session, visit.viewer, version_id, visit.now, lacking(visit.site.settings), text(form, "shown"))
+            compliance.submit(session, visit.viewer, version_id, visit.now, installation_of(visit.site.settings), text(form, "shown"))
     except SelectionChanged:
         return visit.go(
             f"/journeys/{key}?v={number}", N_("The draft was changed since you looked at it. Read it, then submit it."), kind="warn"
