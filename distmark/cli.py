@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from distmark.commands import (
+    accounts,
     campaigns,
     contacts,
     control,
@@ -37,6 +38,8 @@ journeys.app.command(epilog="Example: distmark journeys decide gym-new-year subj
 app.add_typer(journeys.app, name="journeys")
 app.add_typer(contacts.app, name="contacts")
 app.add_typer(campaigns.app, name="campaigns")
+app.add_typer(accounts.partners, name="partners")
+app.add_typer(accounts.people, name="people")
 app.add_typer(tokens.app, name="token")
 app.add_typer(rates.app, name="rates")
 for command, function, example in (

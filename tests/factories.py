@@ -83,6 +83,7 @@ def make_user(
         "brand_id": brand_id,
         "partner_id": partner.id if partner else None,
         "created_at": NOW,
+        "password_set_at": NOW,
     }
     return _save(session, User(**(defaults | fields)))
 

@@ -55,6 +55,8 @@ def init(
     password_file: Annotated[Path | None, typer.Option("--password-file", help="A file with the password; - reads it from stdin.")] = None,
 ) -> None:
     """Make or update the tables, and a brand with its first user. On a terminal it asks for what was not given. Safe to repeat."""
+    if role is Role.partner:
+        raise InvalidInput("The first user is of the brand: marketer, approver or ops. Then make partners with `distmark partners add`.")
     settings = get_settings()
     prepare_database(settings)
     out.print(f"The tables are up to date in {_where(settings)}.")

@@ -152,6 +152,7 @@ def _user(
             email=email,
             password_hash=_password_hash(),
             created_at=now,
+            password_set_at=now,
             name=name,
             role=role,
             brand_id=id_of(brand),

@@ -30,6 +30,8 @@ class Permission(StrEnum):
     run_operations = "run_operations"
     record_events = "record_events"
     use_api = "use_api"
+    manage_partners = "manage_partners"  # partners, and the accounts of their people
+    manage_people = "manage_people"  # the accounts of the brand's own people
 
 
 PERMISSIONS: dict[Role, frozenset[Permission]] = {
@@ -43,6 +45,7 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
             Permission.write_segments,
             Permission.see_results,
             Permission.use_api,
+            Permission.manage_partners,
         }
     ),
     Role.approver: frozenset(

@@ -20,7 +20,7 @@ from distmark.errors import InvalidInput, NotAllowed, NotFound
 from distmark.partners.model import Permission, Role, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.table import ApiToken, Brand, Partner, SignIn, User
-from distmark.sql import id_of
+from distmark.sql import id_of, row_count
 
 SIGNED_IN_FOR = timedelta(days=30)
 TOKEN_BYTES = 32  # 256 bits
@@ -45,9 +45,19 @@ def hash_password(password: str) -> str:
     return _passwords.hash(password)
 
 
+def verify_password(password: str, password_hash: str) -> bool:
+    """Return whether this is the password of the hash."""
+    return len(password) <= LONGEST_PASSWORD and _passwords.verify(password, password_hash)
+
+
 @cache
 def _hash_of_nobody() -> str:
     return hash_password(secrets.token_urlsafe(TOKEN_BYTES))
+
+
+def user_with_email(session: Session, email: str) -> User | None:
+    """Return the user with this mail address, in any letter case."""
+    return session.exec(select(User).where(User.email == _email_key(email))).first()
 
 
 def sign_in(session: Session, email: str, password: str, now: datetime) -> tuple[str, Viewer]:
@@ -63,11 +73,28 @@ def sign_in(session: Session, email: str, password: str, now: datetime) -> tuple
         raise NotAllowed(SIGN_IN_REFUSED)
     if better_hash:
         user.password_hash = better_hash
+    return open_session(session, user, now), _viewer(user)
+
+
+def open_session(session: Session, user: User, now: datetime) -> str:
+    """Open a session of this person and return its cookie token; their expired sessions are deleted."""
     session.execute(delete(SignIn).where(col(SignIn.user_id) == user.id, col(SignIn.expires_at) <= now))
     token = secrets.token_urlsafe(TOKEN_BYTES)
-    session.add(SignIn(user_id=user.id, token_hash=_token_hash(token), created_at=now, expires_at=now + SIGNED_IN_FOR))
+    session.add(SignIn(user_id=id_of(user), token_hash=_token_hash(token), created_at=now, expires_at=now + SIGNED_IN_FOR))
     session.flush()
-    return token, _viewer(user)
+    return token
+
+
+def sessions_of(session: Session, viewer: Viewer, now: datetime) -> list[SignIn]:
+    """Return the viewer's own open sessions, newest first."""
+    own = select(SignIn).where(SignIn.user_id == viewer.user_id, col(SignIn.expires_at) > now)
+    return list(session.exec(own.order_by(col(SignIn.created_at).desc(), col(SignIn.id).desc())))
+
+
+def end_other_sessions(session: Session, viewer: Viewer, token: str) -> int:
+    """End the viewer's sessions but the one of this cookie token, and return how many."""
+    others = delete(SignIn).where(col(SignIn.user_id) == viewer.user_id, col(SignIn.token_hash) != _token_hash(token))
+    return row_count(session.execute(others))
 
 
 def _email_key(email: str) -> str:
@@ -227,7 +254,7 @@ def ensure_user(session: Session, *, email: str, password: str, now: datetime, *
     if len(password) < SHORTEST_PASSWORD:
         raise InvalidInput(f"The password has {len(password)} characters; choose one of {SHORTEST_PASSWORD} to {LONGEST_PASSWORD}.")
     if user is None:
-        user = User(email=email, password_hash=hash_password(password), created_at=now, **fields)
+        user = User(email=email, password_hash=hash_password(password), created_at=now, password_set_at=now, **fields)
     else:
         user.password_hash = hash_password(password)
         end_access(session, id_of(user), now)

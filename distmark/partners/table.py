@@ -70,12 +70,25 @@ class User(SQLModel, table=True):
     language: str = "ja"
     active: bool = True
     created_at: datetime = Field(sa_type=UTCDateTime)
+    password_set_at: datetime | None = Field(default=None, sa_type=UTCDateTime)  # None: invited, and has not signed in yet
 
 
 class SignIn(SQLModel, table=True):
     """The session of one browser. Only the SHA-256 of the cookie's token is kept, so a copy of this table opens no session."""
 
     __tablename__ = "sign_in"
+
+    id: int | None = Field(default=None, primary_key=True)
+    user_id: int = Field(foreign_key="user_account.id", index=True)
+    token_hash: str = Field(unique=True)
+    created_at: datetime = Field(sa_type=UTCDateTime)
+    expires_at: datetime = Field(sa_type=UTCDateTime)
+
+
+class PasswordLink(SQLModel, table=True):
+    """A link with which a person sets a password, once: of an invitation, or of a forgotten password. Only its token's SHA-256 is kept."""
+
+    __tablename__ = "password_link"
 
     id: int | None = Field(default=None, primary_key=True)
     user_id: int = Field(foreign_key="user_account.id", index=True)

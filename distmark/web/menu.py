@@ -21,6 +21,8 @@ PAGES: tuple[tuple[str, str, str, Permission | None, bool], ...] = (
     ("/contacts", N_("Contacts"), "people", Permission.see_contacts, False),
     ("/segments", N_("Segments"), "group", Permission.see_campaigns, False),
     ("/results", N_("Results"), "bars", Permission.see_results, False),
+    ("/partners", N_("Partners"), "people", Permission.manage_partners, False),
+    ("/people", N_("People"), "people", Permission.manage_people, False),
     ("/operations", N_("Operations"), "pulse", Permission.publish_campaigns, False),
     ("/rates", N_("Send rates"), "clock", Permission.run_operations, False),
     ("/mailbox", N_("Mailbox"), "mail", None, True),

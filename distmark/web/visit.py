@@ -164,6 +164,23 @@ class Guest:
             response.set_cookie(FLASH, str(content), max_age=60, httponly=True, samesite="lax", secure=self.site.settings.secure_cookies)
         return response
 
+    @property
+    def session_token(self) -> str:
+        """Return the token of this browser's session cookie; "" without one."""
+        return self.request.cookies.get(self.site.session_cookie, "")
+
+    def set_session_cookie(self, response: Response, token: str) -> None:
+        """Let the browser keep this session."""
+        response.set_cookie(
+            self.site.session_cookie,
+            token,
+            max_age=int(partners.SIGNED_IN_FOR.total_seconds()),
+            httponly=True,
+            samesite="lax",
+            secure=self.site.settings.secure_cookies,
+            path="/",
+        )
+
     def back(self, form: FormData, *paths: str) -> str:
         """Return the address in the form's field `back`, with its query, when its path is one of `paths`; else the first of `paths`."""
         wanted = form.get("back")

@@ -38,12 +38,12 @@ def _probe(settings: Settings) -> Probe:
     except SettingsError as error:
         return Probe(subject, str(error), "Correct DISTMARK_SMTP_TLS.")
     except TemporaryDeliveryError as error:
-        return Probe(subject, str(error), _mend(error, settings))
+        return Probe(subject, str(error), _what_to_do(error, settings))
     login = f"signed in as {settings.smtp_username}" if settings.smtp_username else "without a login"
     return Probe(subject, f"{server} answers NOOP with {receipt.code}, {login}")
 
 
-def _mend(error: TemporaryDeliveryError, settings: Settings) -> str:
+def _what_to_do(error: TemporaryDeliveryError, settings: Settings) -> str:
     """Return which setting to look at, by what the server said."""
     words = str(error).lower()
     if error.code in REFUSED_LOGIN or "smtp auth" in words:

@@ -4,6 +4,7 @@ from distmark.web.api import control as api_control
 from distmark.web.api import entries as api_entries
 from distmark.web.api import events as api_events
 from distmark.web.pages import (
+    account,
     api_tokens,
     approvals,
     assets,
@@ -14,6 +15,7 @@ from distmark.web.pages import (
     control,
     journeys,
     operations,
+    partners,
     rates,
     recipient,
     rehearsals,
@@ -27,6 +29,8 @@ from distmark.web.pages import (
 PAGES = (
     assets.router,
     sign_in.router,
+    account.router,
+    partners.router,
     recipient.router,
     api_entries.router,
     api_events.router,

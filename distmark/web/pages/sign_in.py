@@ -58,15 +58,7 @@ def sign_in(guest: Guest = anyone, form: FormData = guest_form) -> Response:
         return guest.page("sign_in.html", status=422, next=to, email=email, wrong=wrong)
     guest.site.pace.forget(email)
     response = guest.go(to)
-    response.set_cookie(
-        guest.site.session_cookie,
-        token,
-        max_age=int(partners.SIGNED_IN_FOR.total_seconds()),
-        httponly=True,
-        samesite="lax",
-        secure=guest.site.settings.secure_cookies,
-        path="/",
-    )
+    guest.set_session_cookie(response, token)
     return response
 
 
