@@ -30,11 +30,16 @@ M, A, P, O = Role.marketer, Role.approver, Role.partner, Role.ops  # noqa: E741
 
 # Route -> the roles that may call it. A new route is entered here, with the roles that its author means.
 SIGNED_OUT = {
+    "set_password_page", "set_password", "forgotten_page", "forgotten",
     "brand_css", "healthz", "readyz", "sign_in_page", "sign_in", "sign_out", "choose_language",
     "open_pixel", "click", "unsubscribe_page", "unsubscribe_now", "resubscribe",
 }  # fmt: skip
 _TABLE: tuple[tuple[set[Role], tuple[str, ...]], ...] = (
     ({M, A, P, O}, ("today", "mailbox_list", "mailbox_page", "mailbox_frame")),
+    ({M, A, P, O}, ("account_page", "change_password", "end_sessions")),
+    ({M, O}, ("new_partner_page", "create_partner", "partner_page", "change_partner", "suspend_partner", "reopen_partner")),
+    ({M, O}, ("invite_to_partner", "invite_person_again", "close_account", "reopen_account")),
+    ({O}, ("brand_people_page", "invite_to_brand")),
     ({M, A, P, O}, ("access_page", "create_access", "revoke_access")),
     ({P, O}, ("finish_task", "contact_list", "contact_page", "contact_control", "enrollment_control", "enrollment_page")),
     ({P, O}, ("new_contact", "create_contact", "import_page", "import_file", "edit_page", "edit_contact", "record_consent")),
@@ -116,7 +121,7 @@ def rows_of(pair: PartnerPair, side: Side, campaign_id: int | None, version_id: 
         )
         session.add_all((token, segment))
         session.flush()
-        token_id, segment_id = token.id, segment.id
+        token_id, segment_id, user_id = token.id, segment.id, user.id
     return Rows(
         {
             "campaign_id": campaign_id,
@@ -127,6 +132,7 @@ def rows_of(pair: PartnerPair, side: Side, campaign_id: int | None, version_id: 
             "version_id": version_id,
             "token_id": token_id,
             "segment_id": segment_id,
+            "user_id": user_id,
             "member": side.member.id,
             "key": key,
             "number": 1,
@@ -237,7 +243,7 @@ def test_ids_of_others_are_answered_as_nothing_and_change_nothing_of_theirs(pair
         if route.name in SIGNED_OUT or route.path.startswith("/api/"):
             continue
         for rows in strangers:
-            shared = rows is theirs and not re.search("contact_id|task_id|enrollment_id|token_id|partner_id|segment_id", route.path)
+            shared = rows is theirs and not re.search("contact_id|task_id|enrollment_id|token_id|partner_id|segment_id|user_id", route.path)
             if "{" in route.path and not shared:
                 query = QUERY | {"contact": str(rows.ids["contact_id"])}
                 status = asked(client, route, rows.address(route), params=query, **_form(route, rows.fields))

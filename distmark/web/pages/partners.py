@@ -17,6 +17,7 @@ from distmark.web import errors
 from distmark.web.account_mail import INVITED, send_account_mail
 from distmark.web.forms import posted_form, text
 from distmark.web.i18n import N_
+from distmark.web.ids import Id
 from distmark.web.permissions import needs
 from distmark.web.visit import Visit
 
@@ -60,13 +61,13 @@ def _new_page(visit: Visit, values: Mapping[str, str], wrong: str = "", status: 
 
 
 @router.get("/partners/{partner_id}")
-def partner_page(partner_id: int, visit: Visit = needs(Permission.manage_partners)) -> Response:
+def partner_page(partner_id: Id, visit: Visit = needs(Permission.manage_partners)) -> Response:
     """Show a partner's details and people."""
     return _partner_page(visit, partner_id)
 
 
 @router.post("/partners/{partner_id}")
-def change_partner(partner_id: int, visit: Visit = needs(Permission.manage_partners), form: FormData = posted_form) -> Response:
+def change_partner(partner_id: Id, visit: Visit = needs(Permission.manage_partners), form: FormData = posted_form) -> Response:
     """Change a partner's details."""
     values = {name: text(form, name) for name in FIELDS}
     try:
@@ -78,7 +79,7 @@ def change_partner(partner_id: int, visit: Visit = needs(Permission.manage_partn
 
 
 @router.post("/partners/{partner_id}/suspend")
-def suspend_partner(partner_id: int, visit: Visit = needs(Permission.manage_partners)) -> Response:
+def suspend_partner(partner_id: Id, visit: Visit = needs(Permission.manage_partners)) -> Response:
     """Suspend a partner: its people are signed out."""
     return _set_partner_active(
         visit, partner_id, False, N_("Suspended. Nobody there can sign in; what is under way goes on until you pause it.")
@@ -86,7 +87,7 @@ def suspend_partner(partner_id: int, visit: Visit = needs(Permission.manage_part
 
 
 @router.post("/partners/{partner_id}/reopen")
-def reopen_partner(partner_id: int, visit: Visit = needs(Permission.manage_partners)) -> Response:
+def reopen_partner(partner_id: Id, visit: Visit = needs(Permission.manage_partners)) -> Response:
     """Open a suspended partner again."""
     return _set_partner_active(visit, partner_id, True, N_("Open again: the people there can sign in."))
 
@@ -98,7 +99,7 @@ def _set_partner_active(visit: Visit, partner_id: int, active: bool, message: st
 
 
 @router.post("/partners/{partner_id}/people")
-def invite_to_partner(partner_id: int, visit: Visit = needs(Permission.manage_partners), form: FormData = posted_form) -> Response:
+def invite_to_partner(partner_id: Id, visit: Visit = needs(Permission.manage_partners), form: FormData = posted_form) -> Response:
     """Invite a person of the partner."""
     try:
         invitation = _invite(visit, form, Role.partner, partner_id)
@@ -165,7 +166,7 @@ def _people_page(visit: Visit, invited: FormData | None = None, wrong: str = "",
 
 
 @router.post("/people/{user_id}/invite")
-def invite_person_again(user_id: int, visit: Visit = needs(Permission.manage_partners)) -> Response:
+def invite_person_again(user_id: Id, visit: Visit = needs(Permission.manage_partners)) -> Response:
     """Send a new invitation to somebody who has not signed in yet."""
     with visit.writing() as session:
         invitation = accounts.invite_again(session, visit.viewer, user_id, visit.now)
@@ -173,13 +174,13 @@ def invite_person_again(user_id: int, visit: Visit = needs(Permission.manage_par
 
 
 @router.post("/people/{user_id}/close")
-def close_account(user_id: int, visit: Visit = needs(Permission.manage_partners)) -> Response:
+def close_account(user_id: Id, visit: Visit = needs(Permission.manage_partners)) -> Response:
     """Close an account: its person is signed out."""
     return _set_user_active(visit, user_id, False, N_("%(name)s can no longer sign in."))
 
 
 @router.post("/people/{user_id}/reopen")
-def reopen_account(user_id: int, visit: Visit = needs(Permission.manage_partners)) -> Response:
+def reopen_account(user_id: Id, visit: Visit = needs(Permission.manage_partners)) -> Response:
     """Open a closed account again."""
     return _set_user_active(visit, user_id, True, N_("%(name)s can sign in again."))
 
