@@ -14,7 +14,7 @@ from sqlalchemy import delete
 from sqlmodel import Session, col, func, select
 
 from distmark.compliance.service import record
-from distmark.contacts.fields import as_email, as_phone, tidy
+from distmark.contacts.fields import as_email, as_phone
 from distmark.errors import InvalidInput, NotFound, Refused
 from distmark.partners.model import Permission, Role, Viewer
 from distmark.partners.passwords import INVITED_FOR, RESET_FOR, change_password, make_link, person_of_link, set_password
@@ -30,6 +30,7 @@ from distmark.partners.service import (
 )
 from distmark.partners.table import Brand, Partner, SignIn, User
 from distmark.sql import id_of
+from distmark.text import tidy
 
 PARTNER, USER = "partner", "user"  # kinds of subject in the audit trail
 LONGEST = {"name": 80, "title": 80, "office": 120, "city": 80, "code": 40, "email": 254, "phone": 40}

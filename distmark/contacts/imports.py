@@ -303,7 +303,7 @@ def _record_consents(
                 refusing.add(number)
             if not context.dry_run:
                 rows.append(_consent(contact, channel, given, line, context))
-    rows += _refusals_of_shared_addresses(session, partner, channel, contacts, context)
+    rows += _opt_outs_of_shared_addresses(session, partner, channel, contacts, context)
     if rows:
         session.execute(insert(Consent), rows)
     return refusing
@@ -328,7 +328,7 @@ def _suppressed_addresses(
     return {address for address in addresses if address_hash(partner.brand_id, address) in hashes}
 
 
-def _refusals_of_shared_addresses(
+def _opt_outs_of_shared_addresses(
     session: Session, partner: Partner, channel: str, contacts: Sequence[tuple[Contact, Line]], context: _ImportContext
 ) -> list[dict[str, Any]]:
     """Return the refusals of phone numbers for the other contacts of the book that have the same number: it is one phone."""
