@@ -8,11 +8,10 @@ from sqlalchemy import delete, update
 from sqlmodel import Session, col, select
 
 from distmark.errors import InvalidInput, NotAllowed
-from distmark.partners.service import LONGEST_PASSWORD, TOKEN_BYTES, hash_password, verify_password
+from distmark.partners.service import LONGEST_PASSWORD, SHORTEST_PASSWORD, TOKEN_BYTES, hash_password, verify_password
 from distmark.partners.table import ApiToken, PasswordLink, SignIn, User
 from distmark.sql import id_of
 
-SHORTEST_PASSWORD = 10
 INVITED_FOR = timedelta(days=7)
 RESET_FOR = timedelta(hours=1)
 

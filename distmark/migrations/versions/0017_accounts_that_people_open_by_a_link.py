@@ -5,13 +5,8 @@ from alembic import op
 
 from distmark.db import UTCDateTime
 
-<<<<<<<< HEAD:distmark/migrations/versions/0017_accounts_that_people_open_by_a_link.py
 revision = "0017"
 down_revision = "0016"
-========
-revision = "0016"
-down_revision = "0015"
->>>>>>>> 94bcaee (Bring accounts beside the newest migrations):distmark/migrations/versions/0016_accounts_that_people_open_by_a_link.py
 branch_labels = None
 depends_on = None
 

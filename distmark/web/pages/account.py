@@ -7,11 +7,10 @@ from starlette.datastructures import FormData
 
 from distmark.compliance import accounts
 from distmark.errors import DistmarkError, InvalidInput, NotFound
-from distmark.partners.passwords import SHORTEST_PASSWORD
-from distmark.partners.service import end_other_sessions, sessions_of
+from distmark.partners.service import SHORTEST_PASSWORD, end_other_sessions, sessions_of
 from distmark.web import errors
 from distmark.web.account_mail import FORGOTTEN, send_account_mail
-from distmark.web.forms import posted_form, text
+from distmark.web.forms import guest_form, posted_form, text
 from distmark.web.i18n import N_
 from distmark.web.permissions import TooManySignIns, anyone, signed_in
 from distmark.web.visit import Guest, Visit
@@ -27,7 +26,7 @@ def set_password_page(token: str, guest: Guest = anyone) -> Response:
 
 
 @router.post("/password/{token}")
-def set_password(token: str, guest: Guest = anyone, form: FormData = posted_form) -> Response:
+def set_password(token: str, guest: Guest = anyone, form: FormData = guest_form) -> Response:
     """Set the password, and sign the person in."""
     password = str(form.get("password", ""))
     if password != str(form.get("again", "")):
@@ -60,19 +59,24 @@ def forgotten_page(guest: Guest = anyone) -> Response:
 
 
 @router.post("/forgotten")
-def forgotten(guest: Guest = anyone, form: FormData = posted_form) -> Response:
+def forgotten(guest: Guest = anyone, form: FormData = guest_form) -> Response:
     """Send a link to the address when it has an account; neither the answer nor its time says whether it has."""
     email = text(form, "email")
-    address = guest.request.client.host if guest.request.client else ""
-    wait = guest.site.limiter.wait_seconds(address, f"forgotten:{email}")
-    if wait:
-        raise TooManySignIns(wait)
+    _count(guest, f"forgotten:{email}")
     with guest.writing() as session:
         invitation = accounts.ask_for_reset(session, email, guest.now)
     response = guest.page("account/forgotten.html", asked=True, email=email)
     if invitation is not None:
         response.background = BackgroundTask(send_account_mail, guest, invitation, FORGOTTEN)
     return response
+
+
+def _count(guest: Guest, what: str) -> None:
+    """Count one try; TooManySignIns after the sixth in a quarter of an hour, or after many from one network address."""
+    address = guest.request.client.host if guest.request.client else ""
+    if guest.site.pace.wait_seconds(address, what):
+        raise TooManySignIns(15 * 60)
+    guest.site.pace.note_failure(address, what)
 
 
 @router.get("/account")
@@ -87,10 +91,7 @@ def change_password(visit: Visit = signed_in, form: FormData = posted_form) -> R
     present, password = str(form.get("present", "")), str(form.get("password", ""))
     if password != str(form.get("again", "")):
         return _page(visit, visit.gettext(UNEQUAL), 422)
-    address = visit.request.client.host if visit.request.client else ""
-    wait = visit.site.limiter.wait_seconds(address, f"password:{visit.viewer.user_id}")
-    if wait:
-        raise TooManySignIns(wait)
+    _count(visit, f"password:{visit.viewer.user_id}")
     try:
         with visit.writing() as session:
             accounts.change_own_password(session, visit.viewer, present, password, visit.now, visit.session_token)
