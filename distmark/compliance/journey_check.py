@@ -185,8 +185,8 @@ def _full(definition: JourneyDefinition) -> People:
 
 
 def _empty(definition: JourneyDefinition) -> People:
-    # A partner always has a name and an address, a brand what the law asks for.
-    partner = {name: _PARTNER[name] for name in ("name", "email", "language")}
+    # Partners are few, and their brand enters them with what its messages show; only a title is for some.
+    partner = {name: value for name, value in _PARTNER.items() if name != "title"}
     known = {name: _KNOWN[name] for name in ("language",)}
     return {"contact": known, "partner": partner, "brand": dict(_BRAND), "campaign": dict(_CAMPAIGN), "journey": {}}
 

@@ -7,11 +7,9 @@ from distmark.journeys.checks.installation import NEVER_HEARD
 from distmark.journeys.findings import Finding, Severity
 from distmark.journeys.source import Source
 from distmark.settings import Settings
-from tests.journeys import HEAD as SAMPLE_HEAD
+from tests.journeys import HEAD, SEND
 from tests.journeys import MAIL as SAMPLE_MAIL
-from tests.journeys import SEND
 
-HEAD = SAMPLE_HEAD.replace("{{ partner.code }}", "{{ partner.code | default('') }}")
 MAIL = SAMPLE_MAIL | {"welcome.ja.subject.txt": "ようこそ"}
 WAIT = "  - {id: pause, wait: {for: 1 day}}\n"
 NOTHING_LACKS = Installation({}, frozenset({"crm"}))
@@ -75,7 +73,7 @@ def test_this_installation_lacks_replies_bounces_and_the_marketers_tasks() -> No
     [
         ("welcome.ja.subject.txt", "{{ contact.first_name }}さんへ", "contact.first_name", 1),
         ("welcome.ja.text.txt", "{{ legal_footer }}\n\n{{ contact.city }}", "contact.city", 3),
-        ("welcome.ja.text.txt", "{{ legal_footer }}\n{{ partner.office }}", "partner.office", 2),
+        ("welcome.ja.text.txt", "{{ legal_footer }}\n{{ partner.title }}", "partner.title", 2),
         ("welcome.ja.text.txt", "{{ legal_footer }}\n{{ contact['company'] | upper }}", "contact.company", 2),
     ],
 )
@@ -134,10 +132,10 @@ def test_a_subject_that_may_come_out_empty_is_a_warning() -> None:
 
 
 def test_a_link_that_needs_a_value_that_may_be_missing_is_a_warning_at_the_link() -> None:
-    found = findings(head=SAMPLE_HEAD)
+    found = findings(head=HEAD.replace("partner.code", "contact.plan"))
 
     assert [(item.code, item.file, item.line, item.values["name"]) for item in found] == [
-        ("sometimes-missing", "journey.yaml", 13, "partner.code")
+        ("sometimes-missing", "journey.yaml", 13, "contact.plan")
     ]
 
 
