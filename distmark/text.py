@@ -20,7 +20,7 @@ def tidy(value: str) -> str:
     """
     line = " ".join(value.split())
     if line.isascii():
-        return _printable(line)
+        return " ".join(_printable(line).split())
     parts = _OWN_FORMS.split(_printable(line))
     return " ".join("".join(part if at % 2 else unicodedata.normalize("NFKC", part) for at, part in enumerate(parts)).split())
 

@@ -27,8 +27,8 @@ _AGREEMENTS = frozenset(
             "案内可否",
             "受信希望",
         ),
-        *("consent", "optin", "subscribed", "subscription", "subscriber", "newsletter", "newslettersubscription", "mailinglist"),
-        *("acceptsmarketing", "marketingconsent", "marketingpermission", "marketingoptin", "permission", "gdprconsent", "doubleoptin"),
+        *("consent", "optin", "subscribed", "newsletter", "newslettersubscription", "mailinglist"),
+        *("acceptsmarketing", "marketingconsent", "marketingpermission", "marketingoptin", "gdprconsent", "doubleoptin"),
         *("dm", "dm可否", "dm希望", "dm送付", "dm発送", "dm要否", "dm配信", "ダイレクトメール", "連絡可否", "マーケティング同意"),
     ]
 )
@@ -71,6 +71,8 @@ def consent_field(key: str) -> str | None:
     return None
 
 
+# Columns of something else, often; a plain no in them is a refusal all the same.
+_PERHAPS = frozenset(["subscription", "subscriber", "permission", "購読", "案内", "ご案内", "連絡", "通知", "お知らせ", "会報", "mailing"])
 _STATUS = re.compile("status|state|ステータス|状態|状況|区分")
 _ABOUT_MESSAGES = re.compile("mail|メール|メルマガ|配信|subscri|購読|newsletter|sms|marketing|optin|permission|dm")
 
@@ -108,10 +110,6 @@ _IN_MESSAGE_STATUS = _IN_STATUS | frozenset(
         "ng",
         "エラー",
         "無効",
-        "inactive",
-        "invalid",
-        "error",
-        "removed",
     ]
 )
 _IN_REMARKS = re.compile(
@@ -179,6 +177,8 @@ def says_no(name: str, value: Any) -> bool:
     key = _key(value)
     if key in _ALWAYS:
         return True
+    if name in _PERHAPS:
+        return key in _IN_MESSAGE_STATUS or consent_key(value) in NO
     if _STATUS.search(name):
         return key in (_IN_MESSAGE_STATUS if _ABOUT_MESSAGES.search(name) else _IN_STATUS)
     return _IN_REMARKS.search(key) is not None

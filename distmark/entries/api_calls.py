@@ -28,6 +28,7 @@ from distmark.partners.model import Permission, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.service import require
 from distmark.sql import among, id_of, insert_into, row_count
+from distmark.text import clean_values
 
 MOST_CONTACTS = 10_000
 MOST_PER_RUN = 500
@@ -266,7 +267,7 @@ def _enter(
     entrants: dict[int, Entrant] = {}
     for contact, each in zip(found, call.contacts, strict=True):
         if contact is not None:
-            data = {name: value for name, value in each.data.items() if value is not None}
+            data = {name: clean_values(value) for name, value in each.data.items() if value is not None}
             entrants.setdefault(id_of(contact), Entrant(contact, data))
     if entry_point.campaign_id is not None:
         add_members(session, viewer, entry_point.campaign_id, list(entrants), now)

@@ -75,5 +75,7 @@ def _is_accepted(where: Expression | None, facts: Facts, now: datetime, zone: Zo
 
 def _data(definition: JourneyDefinition, event: EventFact) -> dict[str, Any]:
     fields = definition.journey_fields
-    values = typed({name: value for name, value in event.data.items() if name in fields}, fields)
-    return {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in values.items() if value is not None}
+    given = {name: value for name, value in event.data.items() if name in fields and value not in (None, "")}
+    # A value that cannot be read as its type stays as it is written: the journey says so where it needs it.
+    values = {name: given[name] if value is None else value for name, value in typed(given, fields).items()}
+    return {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in values.items()}
