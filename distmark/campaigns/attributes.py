@@ -3,8 +3,9 @@
 from typing import Any
 
 from distmark.campaigns.table import Campaign
+from distmark.partners.translations import of_language
 
 
-def campaign_attributes(campaign: Campaign | None) -> dict[str, Any]:
-    """Return the attributes that templates and expressions see as `campaign`; empty without a campaign."""
-    return {"name": campaign.name, "key": campaign.key} if campaign else {}
+def campaign_attributes(campaign: Campaign | None, lang: str = "") -> dict[str, Any]:
+    """Return the attributes that expressions see as `campaign`, and templates in the language of the message; empty without a campaign."""
+    return {"name": campaign.name, "key": campaign.key} | of_language(campaign, lang) if campaign else {}

@@ -13,6 +13,7 @@ from sqlmodel import Session, col, select
 from distmark.campaigns.member_list import with_status
 from distmark.campaigns.table import Campaign, CampaignStatus, Member, MemberStatus, PartnerBlocks
 from distmark.campaigns.words import Words, are_agreed, fingerprint, own_words, with_words
+from distmark.compliance.names import checked_names
 from distmark.compliance.service import record
 from distmark.compliance.table import AuditEntry
 from distmark.contacts.service import mentions
@@ -25,6 +26,7 @@ from distmark.partners.model import Permission, Role, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.service import get_partner, require
 from distmark.partners.table import Brand
+from distmark.partners.translations import with_texts
 from distmark.personalisation.blocks import resolve_blocks, sanitise_block
 from distmark.personalisation.model import BlockKind, BlockValue
 from distmark.sql import among, id_of, insert_into, row_count
@@ -57,9 +59,11 @@ def create_campaign(
     name: str,
     now: datetime,
     partner_id: int | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> Campaign:
     """Create an open campaign of a journey, for one partner or (None) for all partners of the brand, and return it.
 
+    `names` are its name in other languages; without one, its own name is shown in that language, too.
     NotFound for a journey or partner outside the viewer's brand, InvalidInput for a key or name that cannot be used, Refused for a key
     that is taken.
     """
@@ -81,6 +85,7 @@ def create_campaign(
         "status": CampaignStatus.open,
         "blocks": {},
         "contacts_per_run": 1,
+        "translations": {},
         "created_by_id": viewer.user_id,
         "created_at": now,
     }
@@ -89,7 +94,21 @@ def create_campaign(
     if campaign_id is None:
         raise Refused(f'There is a campaign "{key}" already; choose another key.')
     record(session, viewer.brand_id, viewer.user_id, "created", "campaign", campaign_id, now, journey=journey_key)
+    for lang, translation in (names or {}).items():
+        translate_campaign(session, viewer, campaign_id, lang, translation, now)
     return session.get_one(Campaign, campaign_id)
+
+
+def translate_campaign(session: Session, viewer: Viewer, campaign_id: int, lang: str, name: str, now: datetime) -> Campaign:
+    """Set the campaign's name in a language other than the brand's, and return the campaign; "" removes it."""
+    require(viewer, Permission.publish_campaigns)
+    campaign = get_campaign(session, viewer, campaign_id)
+    after = with_texts(campaign, lang, checked_names(lang, {"name": name}, ("name",)))
+    if after != campaign.translations:
+        campaign.translations = after
+        session.add(campaign)
+        record(session, campaign.brand_id, viewer.user_id, "named", "campaign", campaign_id, now, lang=lang, names=["name"])
+    return campaign
 
 
 def set_campaign_status(session: Session, viewer: Viewer, campaign_id: int, status: CampaignStatus, now: datetime) -> Campaign:

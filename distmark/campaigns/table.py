@@ -42,6 +42,7 @@ class Campaign(SQLModel, table=True):
     status: CampaignStatus = CampaignStatus.open
     blocks: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # language -> block -> value: the brand's defaults here
     contacts_per_run: int = 1
+    translations: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # language -> name in that language
     created_by_id: int | None = Field(default=None, foreign_key="user_account.id")
     created_at: datetime = Field(sa_type=UTCDateTime)
 

@@ -448,7 +448,7 @@ def _outgoing(batch: Batch, request: SendRequest, row: Mapping[str, Any], render
     campaign = person.campaign.key if person.campaign else "direct"
     return OutgoingMessage(
         message_id=row["header_id"],
-        from_name=from_name(person),
+        from_name=from_name(person, row["language"]),
         from_address=person.brand.mail_from or batch.sender.mail_from,
         reply_to=person.partner.email,
         to_name=to_name(person),

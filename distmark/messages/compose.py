@@ -18,6 +18,7 @@ from distmark.journeys.definition import JourneyDefinition
 from distmark.journeys.source import Source
 from distmark.partners.attributes import brand_attributes, partner_attributes
 from distmark.partners.table import Brand, Partner
+from distmark.partners.translations import translated
 from distmark.personalisation.header_text import one_line
 from distmark.personalisation.model import BlockValue, CompiledMessage, RenderContext, RenderedMessage
 from distmark.personalisation.service import compile_message, render
@@ -146,9 +147,9 @@ def render_for(
         RenderContext(
             lang=parts.lang,
             contact=attributes_of(person.contact, contact_fields),
-            partner=partner_attributes(person.partner),
-            brand=brand_attributes(person.brand),
-            campaign=campaign_attributes(person.campaign),
+            partner=partner_attributes(person.partner, parts.lang),
+            brand=brand_attributes(person.brand, parts.lang),
+            campaign=campaign_attributes(person.campaign, parts.lang),
             journey=data,
             blocks=blocks,
             tracked=tracked,
@@ -165,9 +166,9 @@ def blocks_of(session: Session, person: Person, definition: JourneyDefinition, l
     return blocks_for(session, person.campaign, id_of(person.partner), person.member, definition, lang)
 
 
-def from_name(person: Person) -> str:
-    """Return the display name of the sender: the partner, of the brand."""
-    return one_line(f"{person.brand.name} {person.partner.name}")
+def from_name(person: Person, lang: str) -> str:
+    """Return the display name of the sender in the language of the message: the partner, of the brand."""
+    return one_line(f"{translated(person.brand, 'name', lang)} {translated(person.partner, 'name', lang)}")
 
 
 def to_name(person: Person) -> str:

@@ -290,7 +290,7 @@ def preview(
         subject=rendered.subject,
         html=rendered.html,
         text=rendered.text,
-        from_name=from_name(person),
+        from_name=from_name(person, language),
         to_name=to_name(person),
         blocks=shown,
         size_bytes=rendered.html_bytes or len(rendered.text.encode()),

@@ -53,6 +53,7 @@ class Partner(SQLModel, table=True):
     zone_applied: str | None = None  # the zone by which its contacts' times were computed last: its own, else the brand's
     language: str = "ja"
     active: bool = True
+    translations: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_TYPE)  # language -> name, title, office, city in that language
 
 
 class User(SQLModel, table=True):

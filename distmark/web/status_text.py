@@ -1,15 +1,18 @@
 """The status of an enrollment as a text: its step, until when it waits, and why. Pure."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from distmark.enrollments.model import UNMADE, EnrollmentStatus
 from distmark.enrollments.table import Enrollment
 from distmark.journeys.describe import describe_step
+from distmark.journeys.field_types import Words
 from distmark.journeys.model import Why
 from distmark.journeys.outcomes import Outcome
 from distmark.journeys.program import Program
 from distmark.journeys.steps import Step
+from distmark.journeys.steps.exit import ExitStep
 from distmark.journeys.times import RULE_WORDS, describe_rule
 from distmark.web.i18n import N_, Translator
 from distmark.web.labels import ENROLLMENT, EVENT, OUTCOME, STEP, Label
@@ -27,7 +30,7 @@ class StatusText:
 def status_of(enrollment: Enrollment, program: Program | None, translator: Translator) -> StatusText:
     """Return the status of the enrollment in the reader's language."""
     if enrollment.status is EnrollmentStatus.ended:
-        return _ended(enrollment, translator)
+        return _ended(enrollment, program, translator)
     step = program.steps.get(enrollment.step_id or "") if program else None
     place = step_name(step, translator) if step else translator.gettext(N_("Is about to begin"))
     label = ENROLLMENT[enrollment.status]
@@ -139,13 +142,22 @@ _NO_DATE = re.compile(r"(\w+) holds “(.*)”, which is no date", re.DOTALL)
 _MISSING = re.compile(r"(?:contact|journey)\.(\w+) is missing")
 
 
-def end_reason(reason: str, translator: Translator) -> str:
-    """Return the reason of an end for readers: one that the engine gave in their language, one that a person wrote as it is."""
+def end_reason(reason: str, translator: Translator, program: Program | None = None) -> str:
+    """Return the reason of an end for readers: one of the engine's or of the journey's in their language, one that a person wrote as is."""
     if match := _NO_DATE.fullmatch(reason):
         return translator.gettext(N_("%(name)s holds “%(value)s”, which is no date"), name=match[1], value=match[2])
     if match := _MISSING.fullmatch(reason):
         return translator.gettext(N_("%(name)s is missing"), name=match[1])
-    return reason
+    known = _reasons_of(program) if program is not None and reason else ()
+    return next((words.text(translator.language) for words in known if reason in words.texts.values()), reason)
+
+
+def _reasons_of(program: Program) -> Iterator[Words]:
+    """Yield the reasons for which the journey itself ends: of its exit rules, its exits and its goal."""
+    yield from (rule.reason for rule in program.definition.exit)
+    yield from (step.exit for step in program.steps.values() if isinstance(step, ExitStep))
+    if program.definition.goal is not None and program.definition.goal.name is not None:
+        yield program.definition.goal.name
 
 
 def event_name(name: str, translator: Translator, *programs: Program | None) -> str:
@@ -158,10 +170,11 @@ def event_name(name: str, translator: Translator, *programs: Program | None) -> 
     return translator.gettext(EVENT[name]) if name in EVENT else name
 
 
-def _ended(enrollment: Enrollment, translator: Translator) -> StatusText:
+def _ended(enrollment: Enrollment, program: Program | None, translator: Translator) -> StatusText:
     label = OUTCOME.get(enrollment.outcome or "", ENROLLMENT[EnrollmentStatus.ended])
     detail = translator.short(enrollment.ended_at) if enrollment.ended_at else ""
-    place = end_reason(enrollment.reason, translator) if enrollment.outcome in (Outcome.exit, Outcome.goal, Outcome.stopped) else ""
+    is_shown = enrollment.outcome in (Outcome.exit, Outcome.goal, Outcome.stopped)
+    place = end_reason(enrollment.reason, translator, program) if is_shown else ""
     return StatusText(label, place, detail)
 
 

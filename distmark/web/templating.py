@@ -10,6 +10,7 @@ from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
 from distmark.metrics.definitions import define
+from distmark.partners.translations import translated
 from distmark.web import i18n
 from distmark.web.i18n import Translator
 from distmark.web.icons import icon
@@ -42,6 +43,7 @@ def _environment(language: str) -> Environment:
         "number": number,
         "percent": percent,
         "named": named,
+        "called": called,
         "person": person,
         "phone": phone,
     }
@@ -96,6 +98,12 @@ def percent(context: Context, rate: float | None, digits: int = 1) -> str:
 def named(context: Context, table: dict[str, str]) -> str:
     """Return the text in the reader's language from a {"ja": ..., "en": ...} table."""
     return _translator(context).named(table)
+
+
+@pass_context
+def called(context: Context, row: Any) -> str:
+    """Return the name of a brand, partner or campaign in the reader's language, else as it was written."""
+    return translated(row, "name", context["lang"])
 
 
 @pass_context

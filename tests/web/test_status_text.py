@@ -6,9 +6,13 @@ import pytest
 
 from distmark.delivery.send_rate_spacing import RateScope, throttle_rule
 from distmark.enrollments.table import Enrollment
+from distmark.journeys.definition import parse
 from distmark.journeys.field_types import PERIODS
+from distmark.journeys.program import build_program
+from distmark.journeys.source import Source
 from distmark.web.i18n import Translator
 from distmark.web.status_text import end_reason, retry_text, rule_text, waiting_text
+from tests.factories import make_source
 
 JA, EN = Translator("ja", ZoneInfo("Asia/Tokyo")), Translator("en", ZoneInfo("Asia/Tokyo"))
 
@@ -93,3 +97,13 @@ def test_enrollment_that_tries_a_webhook_again_blames_no_mail_server(rules: list
 )
 def test_reason_of_an_end_reads_as_a_sentence_and_a_person_s_own_stays(reason: str, en: str, ja: str):
     assert (end_reason(reason, EN), end_reason(reason, JA)) == (en, ja)
+
+
+@pytest.mark.parametrize("stored", ["面談を予約", "Booked a meeting"])
+def test_reason_of_the_journey_is_told_in_the_readers_language_whatever_language_was_kept(stored: str):
+    rule = 'exit: [{when: "contact.city", reason: {ja: 面談を予約, en: Booked a meeting}}]\nlinks:'
+    source = make_source("trial", "mirai-securities")
+    program = build_program(parse(Source(source.definition.replace("links:", rule, 1), source.templates)))
+
+    assert [end_reason(stored, words, program) for words in (JA, EN)] == ["面談を予約", "Booked a meeting"]
+    assert end_reason("asked by phone", EN, program) == "asked by phone"

@@ -39,11 +39,13 @@ from distmark.messages.makeable import unmakeable
 from distmark.messages.service import Preview
 from distmark.operations.unmade import NAMED, unmade_in
 from distmark.partners.model import Permission
-from distmark.partners.service import partners_of
+from distmark.partners.service import get_partner, partners_of
+from distmark.partners.table import Partner
+from distmark.partners.translations import of_language
 from distmark.sql import id_of
 from distmark.web import errors
 from distmark.web.forms import numbers, posted_form, ranges, text, whole_ranges
-from distmark.web.i18n import N_
+from distmark.web.i18n import LANGUAGES, N_
 from distmark.web.ids import Id, chosen_id, read_id
 from distmark.web.labels import MEMBER, QUEUED, VERDICT
 from distmark.web.mail_frame import mail_document
@@ -52,6 +54,7 @@ from distmark.web.status_text import StatusText, slot_reason, status_of, step_na
 from distmark.web.visit import Visit, with_query
 
 router = APIRouter()
+NEW_FIELDS = ("journey", "key", "name", "partner", *(f"name.{lang}" for lang in LANGUAGES))
 ROWS = 25
 SEND_AT_ONCE = members.JUDGED_AT_ONCE
 FEW = 5  # so many people are named where an act on them is confirmed
@@ -111,18 +114,25 @@ def campaign_list(visit: Visit = needs(Permission.see_campaigns)) -> Response:
 @router.get("/campaigns/new")
 def new_campaign(visit: Visit = needs(Permission.publish_campaigns)) -> Response:
     """Show the form that opens a campaign."""
-    return _new_page(visit, dict.fromkeys(("journey", "key", "name", "partner"), ""), "")
+    return _new_page(visit, dict.fromkeys(NEW_FIELDS, ""), "")
 
 
 @router.post("/campaigns/new")
 def create_campaign(visit: Visit = needs(Permission.publish_campaigns), form: FormData = posted_form) -> Response:
     """Open a campaign of a published journey, for one partner or for all partners."""
-    values = {name: text(form, name) for name in ("journey", "key", "name", "partner")}
+    values = {name: text(form, name) for name in NEW_FIELDS}
     try:
         with visit.writing() as session:
             partner_id = chosen_id(values["partner"])
             row = campaigns.create_campaign(
-                session, visit.viewer, values["journey"], values["key"], values["name"], visit.now, partner_id=partner_id
+                session,
+                visit.viewer,
+                values["journey"],
+                values["key"],
+                values["name"],
+                visit.now,
+                partner_id=partner_id,
+                names={lang: values[f"name.{lang}"] for lang in other_languages(visit) if values[f"name.{lang}"]},
             )
             campaign_id = row.id
     except (InvalidInput, Refused, NotFound) as error:
@@ -136,7 +146,15 @@ def _new_page(visit: Visit, values: Mapping[str, str], wrong: str, status: int =
         known = journeys_by_id(session, visit.viewer)
         partners = partners_of(session, visit.viewer)
     choices = [known[journey_id] for journey_id in published]
-    return visit.page("campaigns/new.html", status=status, values=values, wrong=wrong, choices=choices, partners=partners)
+    return visit.page(
+        "campaigns/new.html", status=status, values=values, wrong=wrong, choices=choices, partners=partners, others=other_languages(visit)
+    )
+
+
+def other_languages(visit: Visit, own: str = "") -> list[str]:
+    """Return the languages of pages other than the brand's own, or than `own`."""
+    own = own or (visit.brand.language if visit.brand else LANGUAGES[0])
+    return [lang for lang in LANGUAGES if lang != own]
 
 
 @router.get("/campaigns/{campaign_id}")
@@ -187,11 +205,13 @@ def _page(
         cohort = _cohort_choice(session, visit, context.campaign, sum(counts.values()))
         changed = members.changed_words(session, visit.viewer, campaign_id) if visit.viewer.may(Permission.enrol_contacts) else []
         unsaved = _unsaved_words(session, visit, context, shown)
+        foreign = _partner_in_own_language_only(session, visit, shown)
     return visit.at(at).page(
         "campaigns/page.html",
         status=code,
         typed=typed or unsaved,
         unsaved=bool(unsaved) and not typed,
+        foreign_partner=foreign,
         changed_words=sum(len(each.members) for each in changed),
         message_language=shown and context.program and language_of(context.program.definition, shown.contact),
         context=context,
@@ -337,6 +357,15 @@ def _preview(
         return preview, ""
     except Refused as error:
         return None, errors.explain(error, visit.language)
+
+
+def _partner_in_own_language_only(session: Session, visit: Visit, shown: MemberPreview | None) -> Partner | None:
+    """Return the shown member's partner when its name is not written in the language of the preview; else None."""
+    if shown is None or shown.preview is None:
+        return None
+    partner = get_partner(session, visit.viewer, shown.contact.partner_id)
+    lang = shown.preview.language
+    return partner if lang != partner.language and not of_language(partner, lang).get("name") else None
 
 
 def _words_place(campaign_id: int, contact_id: int, lang: str) -> str:

@@ -75,7 +75,7 @@ def _lines_of_entry(entry: TimelineEntry, program: Program, translator: Translat
     if entry.kind is TimelineKind.ended:
         outcome = str(entry.detail.get("outcome", ""))
         name = translator.gettext(OUTCOME[outcome].text) if outcome in OUTCOME else outcome
-        detail = end_reason(str(entry.detail.get("reason") or ""), translator)
+        detail = end_reason(str(entry.detail.get("reason") or ""), translator, program)
     elif entry.kind in (TimelineKind.waiting, TimelineKind.held):
         detail = waiting_detail(entry, program, translator)
     elif entry.kind is TimelineKind.branched:

@@ -28,6 +28,7 @@ from distmark.journeys.table import Journey, JourneyVersion
 from distmark.partners.model import Permission, Viewer
 from distmark.partners.service import get_partner, names_of_users, partners_of
 from distmark.partners.table import Partner
+from distmark.partners.translations import translated
 from distmark.sql import id_of
 from distmark.web import errors
 from distmark.web.forms import posted_form, text
@@ -113,7 +114,8 @@ def _campaign(visit: Visit, campaign_id: int) -> FindSubject:
         version = journeys.newest_registered(session, row.journey_id)
         program = journeys.program_of(session, id_of(version)) if version else None
         back, is_paused = f"/campaigns/{campaign_id}", row.status is CampaignStatus.paused and visit.viewer.partner_id is None
-        return ControlSubject(Scope(campaign_id=row.id), N_("Campaign"), row.name, f"{back}/control", back, is_paused, program)
+        name = translated(row, "name", visit.language)
+        return ControlSubject(Scope(campaign_id=row.id), N_("Campaign"), name, f"{back}/control", back, is_paused, program)
 
     return find
 
@@ -147,7 +149,8 @@ def _enrollment(visit: Visit, enrollment_id: int) -> FindSubject:
 def _partner(visit: Visit, partner_id: int) -> FindSubject:
     def find(session: Session) -> ControlSubject:
         row = get_partner(session, visit.viewer, partner_id)
-        return ControlSubject(Scope(partner_id=row.id), N_("Partner"), row.name, f"/partners/{partner_id}/control", "/partners")
+        name = translated(row, "name", visit.language)
+        return ControlSubject(Scope(partner_id=row.id), N_("Partner"), name, f"/partners/{partner_id}/control", "/partners")
 
     return find
 
@@ -160,7 +163,7 @@ def _narrowed_to_partner(visit: Visit, find: FindSubject) -> FindSubject:
 
     def narrowed(session: Session) -> ControlSubject:
         subject, partner = find(session), get_partner(session, visit.viewer, partner_id)
-        name = visit.gettext(N_("%(name)s, only of %(partner)s"), name=subject.name, partner=partner.name)
+        name = visit.gettext(N_("%(name)s, only of %(partner)s"), name=subject.name, partner=translated(partner, "name", visit.language))
         scope = replace(subject.scope, partner_id=partner.id)
         return replace(subject, scope=scope, name=name, path=f"{subject.path}?partner={partner.id}", marked_paused=False)
 

@@ -102,7 +102,8 @@ def offers_of(session: Session, visit: Visit, q: str) -> list[CampaignOffer]:
 
 
 def _searchable(offer: CampaignOffer) -> str:
-    texts = [offer.campaign.name, offer.campaign.key, *offer.journey.name.values(), *offer.journey.description.values()]
+    names = [texts.get("name", "") for texts in offer.campaign.translations.values()]
+    texts = [offer.campaign.name, *names, offer.campaign.key, *offer.journey.name.values(), *offer.journey.description.values()]
     return " ".join(texts).lower()
 
 

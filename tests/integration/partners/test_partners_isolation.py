@@ -129,6 +129,10 @@ CALLS: dict[str, tuple[Act, object]] = {
     ),
     "campaigns.save_campaign_blocks": (lambda s, v, r, now: campaigns.save_campaign_blocks(s, v, r.own_campaign, "ja", {}, now), NotFound),
     "campaigns.save_partner_blocks": (lambda s, v, r, now: campaigns.save_partner_blocks(s, v, r.own_campaign, "ja", {}, now), NotFound),
+    "campaigns.translate_campaign": (
+        lambda s, v, r, now: campaigns.translate_campaign(s, v, r.own_campaign, "en", "Autumn", now),
+        NotFound,
+    ),
     "campaigns.words_trail": (lambda s, v, r, now: [*campaigns.words_trail(s, v, r.own_campaign), "found"], NotFound),
     "campaigns.agree_to_words": (lambda s, v, r, now: 1 + campaigns.agree_to_words(s, v, r.own_campaign, [r.member], "", now), NotFound),
     "campaigns.save_member_blocks": (lambda s, v, r, now: campaigns.save_member_blocks(s, v, r.member, "ja", {}, now), NotFound),
