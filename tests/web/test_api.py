@@ -164,3 +164,32 @@ def test_pages_show_a_stored_event_with_an_impossible_time(pair: PartnerPair):
 
     for path in ("/", f"/contacts/{pair.here.enrolled.id}", f"/results/{pair.journey.key}"):
         assert client.get(path).status_code == 200, path
+
+
+DIGITS = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'{{"name": "x", "contact_id": {DIGITS}}}',
+        f'{{"name": "x", "contact_id": 1, "value": {DIGITS}}}',
+        f'{{"name": "x", "contact_id": 1, "data": {{"a": {DIGITS}}}}}',
+        '{"name": "x", "contact_id": 1, "data": {"a": "\\u0000"}}',
+        '{"name": "x", "contact_id": 1, "data": {"\\u0000": 1}}',
+        '{"name": "x", "contact_id": 1, "data": {"a": "\\ud800"}}',
+        '{"name": "x", "contact_id": 1, "data": {"a": 1e400}}',
+        '{"name": "x", "contact_id": 1, "key": "\\u0000"}',
+        '{"name": "x", "email": "a\\u0000@example.com"}',
+        '{"name": "x", "contact_id": 1, "data": ' + '{"a": ' * 5000 + "1" + "}" * 5000 + "}",
+        "[" * 100_000,
+        "\ufeff{}",
+        "",
+    ],
+    ids=lambda body: body[:40],
+)
+@pytest.mark.parametrize("path", ["events", "journeys/KEY/enrollments", "control/pause"])
+def test_body_that_no_database_keeps_is_answered_422(pair: PartnerPair, guest, bearer, path: str, body: str):
+    answer = guest.post(f"/api/v1/{path.replace('KEY', pair.journey.key)}", content=body.encode("utf-8", "surrogatepass"), headers=bearer)
+
+    assert answer.status_code == 422

@@ -22,7 +22,7 @@ from distmark.partners.model import Viewer
 from distmark.partners.scope import visible
 from distmark.partners.table import Partner
 from distmark.sql import id_of
-from distmark.web.api.bodies import Id, problems_of, problems_response, raw_body, read_json
+from distmark.web.api.bodies import Id, openapi_of, problems_of, problems_response, raw_body, read_json
 from distmark.web.api.viewer import api_viewer
 from distmark.web.visit import Site
 
@@ -82,13 +82,7 @@ ControlAct = Callable[[Session, Viewer, Scope, Any], Mapping[str, Any]]
 
 
 def _openapi_of(model: type[ScopeRequest], answer: Mapping[str, str]) -> dict[str, Any]:
-    """Return the OpenAPI description of a route: its body and the fields of its answer."""
-    properties = {name: {"type": kind} for name, kind in answer.items()}
-    schema = {"type": "object", "properties": properties, "required": list(properties)}
-    return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}},
-        "responses": {"200": {"description": "What was done, or would be.", "content": {"application/json": {"schema": schema}}}},
-    }
+    return openapi_of(model.model_json_schema(), answer, "What was done, or would be.")
 
 
 COUNTED = {"count": "integer", "dry_run": "boolean"}

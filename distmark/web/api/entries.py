@@ -17,7 +17,7 @@ from distmark.entries.api_calls import (
     enter_by_call,
 )
 from distmark.partners.model import Viewer
-from distmark.web.api.bodies import LONGEST_KEY, Email, Id, check_storable, problems_of, problems_response, raw_body, read_json
+from distmark.web.api.bodies import LONGEST_KEY, Email, Id, check_storable, openapi_of, problems_of, problems_response, raw_body, read_json
 from distmark.web.api.viewer import api_viewer
 from distmark.web.visit import Site
 
@@ -48,7 +48,11 @@ class EnrollmentsRequest(BaseModel):
 _enrollments: TypeAdapter[EnrollmentsRequest] = TypeAdapter(EnrollmentsRequest)
 
 
-@router.post("/journeys/{key}/enrollments")
+_BODY = EnrollmentsRequest.model_json_schema()
+_BODY["properties"]["contacts"]["items"] = _BODY.pop("$defs")["ContactRequest"]  # whole in its place, since it stands in a larger document
+
+
+@router.post("/journeys/{key}/enrollments", openapi_extra=openapi_of(_BODY, {"enrolled": "integer", "results": "array"}))
 def post_enrollments(request: Request, key: str, body: bytes = raw_body, viewer: Viewer = api_viewer) -> Response:
     """Enter 1 to 10,000 contacts into the journey; the answer is 200 with one verdict per contact, in order.
 

@@ -21,6 +21,7 @@ from distmark.web.api.bodies import (
     Email,
     Id,
     check_storable,
+    openapi_of,
     problems_json,
     problems_of,
     problems_response,
@@ -63,7 +64,12 @@ class EventRequest(BaseModel):
 _event: TypeAdapter[EventRequest] = TypeAdapter(EventRequest)
 
 
-@router.post("/events")
+_ONE = EventRequest.model_json_schema()
+_MANY = {"type": "array", "items": _ONE, "minItems": 1, "maxItems": MOST_EVENTS}
+_LISTED = {"type": "object", "properties": {"events": _MANY}, "required": ["events"], "additionalProperties": False}
+
+
+@router.post("/events", openapi_extra=openapi_of({"anyOf": [_ONE, _LISTED, _MANY]}))
 def post_events(request: Request, body: bytes = raw_body, viewer: Viewer = api_viewer) -> Response:
     """Record one event, or up to 1,000 as {"events": [...]}; an event with the verdict recorded is committed.
 
