@@ -6,6 +6,13 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
+# The routes that nobody needs to sign in for.
+SIGNED_OUT = {
+    "set_password_page", "set_password", "forgotten_page", "forgotten",
+    "brand_css", "healthz", "readyz", "sign_in_page", "sign_in", "sign_out", "choose_language",
+    "open_pixel", "click", "unsubscribe_page", "unsubscribe_now", "resubscribe",
+}  # fmt: skip
+
 
 def all_routes(app: FastAPI) -> list[tuple[str, APIRoute]]:
     """Return every route with the prefix of its address, also those that no list of pages names."""

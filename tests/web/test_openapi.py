@@ -16,7 +16,7 @@ from distmark.web.api.viewer import api_token
 from tests import factories as make
 from tests.depth import examples
 from tests.web.conftest import SAME_SITE, PartnerPair
-from tests.web.test_route_verdicts import SIGNED_OUT
+from tests.web.routes import SIGNED_OUT
 
 pytestmark = [pytest.mark.filterwarnings("ignore:Duplicate Operation ID"), pytest.mark.timeout(300)]
 FOR_EACH = {"api": 40, "public": 10, "page": 3}
