@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from distmark.partners.model import PERMISSIONS, Role
 from distmark.web.permissions import Needs
 from tests.web.conftest import PartnerPair
-from tests.web.test_routes import addresses, declared
+from tests.web.routes import addresses, declared
 
 # Posts with a mistake in each: (fields besides ids). None of them is what the page's own form would send.
 MISTAKES = (

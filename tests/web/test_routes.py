@@ -14,30 +14,15 @@ from starlette.types import Message
 from distmark.db import Database
 from distmark.journeys.table import Journey
 from distmark.partners.model import PERMISSIONS, Permission, Role
-from distmark.web.api.viewer import ApiViewer, api_token
-from distmark.web.pages import PAGES, mailbox
+from distmark.web.api.viewer import api_token
+from distmark.web.pages import mailbox
 from distmark.web.pages.recipient import ForRecipients
 from distmark.web.permissions import Anyone, Needs
 from tests import factories as make
 from tests.web.conftest import PartnerPair
-from tests.web.routes import routes_within
-
-PUBLIC = {
-    "set_password_page", "set_password", "forgotten_page", "forgotten",
-    "sign_in_page", "sign_in", "sign_out", "choose_language", "brand_css", "healthz", "readyz",
-    "open_pixel", "click", "unsubscribe_page", "unsubscribe_now", "resubscribe",
-}  # fmt: skip
-
+from tests.web.routes import SIGNED_OUT, addresses, declared, routes
 
 OWN_ACCOUNT = {"change_password", "end_sessions"}  # what everybody may do to their own
-
-
-def routes() -> list[APIRoute]:
-    return [route for router in (*PAGES, mailbox.router) for _prefix, route in routes_within(router.routes)]
-
-
-def declared(route: APIRoute) -> list[object]:
-    return [each.call for each in route.dependant.dependencies if isinstance(each.call, Needs | Anyone | ApiViewer | ForRecipients)]
 
 
 @pytest.mark.parametrize("route", routes(), ids=lambda route: route.name)
@@ -45,32 +30,13 @@ def test_every_route_declares_its_permission(route: APIRoute):
     found = declared(route)
 
     assert len(found) == 1, f"{route.path} must declare exactly one of needs(...), signed_in, anyone or api_viewer"
-    assert isinstance(found[0], Anyone | ForRecipients) == (route.name in PUBLIC)
+    assert isinstance(found[0], Anyone | ForRecipients) == (route.name in SIGNED_OUT)
 
 
 def test_no_two_routes_share_a_name():
     names = [route.name for route in routes()]
 
     assert sorted(set(names)) == sorted(names)
-
-
-def addresses(pair: PartnerPair, of_other: bool) -> Iterator[tuple[APIRoute, str]]:
-    """Yield every route with an id in its address, filled in with ids of the partner's own rows, or of another partner's."""
-    side = pair.there if of_other else pair.here
-    ids = {
-        "campaign_id": pair.foreign.id if of_other else pair.campaign.id,
-        "contact_id": side.contact.id,
-        "task_id": side.task.id,
-        "partner_id": side.partner.id,
-        "enrollment_id": side.enrollment.id,
-        "version_id": pair.version.id,
-        "key": pair.journey.key,
-        "number": 1,
-    }
-    for route in routes():
-        parts = re.findall(r"{(\w+)}", route.path)
-        if parts and all(part in ids for part in parts) and route.name not in PUBLIC:
-            yield route, re.sub(r"{(\w+)}", lambda match: str(ids[match[1]]), route.path)
 
 
 def test_partner_finds_nothing_of_another_partner_or_brand_at_any_address(pair: PartnerPair):
