@@ -204,6 +204,4 @@ def refused_in(
 def _key(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
     return _MARK.sub("", consent_key(value))

@@ -321,6 +321,8 @@ NO = frozenset(
 
 def consent_key(value: object) -> str:
     """Return the cell in the form of `YES` and `NO`: lower case, without the colour of a mark and a full stop at the end."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return tidy(str(value)).lower().replace("\ufe0e", "").replace("\ufe0f", "").rstrip("。.")
 
 

@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
+from threading import Lock
 from typing import Any
 
 from sqlalchemy import insert
@@ -31,6 +32,8 @@ BATCH = 250  # most lines in one unit of work
 FIRST_LINES, FEWEST_LINES = 100, 10
 LONGEST_UNIT_SECONDS = 0.08  # beyond that, the next unit of work has fewer lines
 PAUSE_SECONDS = 0.06  # between units of work: SQLite's waiting writers look for the lock every 50 ms, and only one can have it
+
+_turn = Lock()  # imports at once take turns with their pauses, so that they leave as much time to other writers as one of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +166,15 @@ def import_file(
     while position < len(file.lines):
         part = file.lines[position : position + size]
         new = _new_contacts(partner, part, context)
-        with _unit_of_work(db, dry_run) as session:
-            begun = time.perf_counter()
-            _import_batch(session, _partner(session, viewer, partner_id, context), part, new, context, counts)
-        position, size = position + len(part), _next_size(size, time.perf_counter() - begun)
+        in_turn = db.is_sqlite and not dry_run
+        with _turn if in_turn else nullcontext():
+            with _unit_of_work(db, dry_run) as session:
+                begun = time.perf_counter()
+                _import_batch(session, _partner(session, viewer, partner_id, context), part, new, context, counts)
+            seconds = time.perf_counter() - begun
+            time.sleep(PAUSE_SECONDS if in_turn else 0)
+        position, size = position + len(part), _next_size(size, seconds)
         counts.show(progress, file)
-        if db.is_sqlite and not dry_run:
-            time.sleep(PAUSE_SECONDS)
     return counts.report(file)
 
 

@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import pytest
 from dateutil.relativedelta import relativedelta
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -147,3 +148,16 @@ def test_every_date_that_a_calendar_holds_has_an_occasion_or_none(day: date, at:
     assert (counted is None) == (not 1000 <= day.year <= 9000)
     if counted is not None:
         assert yearly == (next_occasion(entry, counted, place, BEGIN) is not None) or not yearly
+
+
+@pytest.mark.parametrize("written", ["2027/4/1 0:00", "2027-04-01T00:00:00Z", "2027年4月1日(木)", "令和9年4月1日", 46478, "20270401"])
+def test_entry_reads_a_date_in_any_spelling(written: object):
+    entry = Entry.model_validate({"date": "contact.renewal_date"})
+
+    assert day_of(entry, {"renewal_date": written}, ZoneInfo("Asia/Tokyo")) == date(2027, 4, 1)
+
+
+def test_entry_by_a_value_that_is_no_date_enters_nobody_and_harms_no_other():
+    entry = Entry.model_validate({"date": "contact.renewal_date"})
+
+    assert day_of(entry, {"renewal_date": "soon"}, ZoneInfo("Asia/Tokyo")) is None

@@ -177,6 +177,9 @@ def test_mobile_phone_wins_and_the_other_fills_in(db: Database, now: datetime):
         ("鈴木", "鈴木", ""),
         ("Hanako Marie Suzuki", "Suzuki", "Hanako Marie"),
         ("José García", "García", "José"),
+        ('"Suzuki, Hanako"', "Suzuki", "Hanako"),
+        ("鈴木，花子", "鈴木", "花子"),
+        ('"Acme, Inc."', "Acme, Inc.", ""),
     ],
 )
 def test_one_column_with_the_whole_name_is_split(db: Database, now: datetime, whole: str, last: str, first: str):

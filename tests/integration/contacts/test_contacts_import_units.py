@@ -126,6 +126,24 @@ def test_next_unit_of_work_is_smaller_after_a_slow_one(seconds: float, next_size
     assert imports._next_size(imports.BATCH, 0.001) == imports.BATCH
 
 
+def test_writer_beside_two_imports_at_once_waits_for_a_part_only(db: Database, now: datetime):
+    viewers, other = [_viewer(db), _viewer(db)], _viewer(db)
+    waits: list[float] = []
+    with ThreadPoolExecutor(2) as pool:
+        begun = time.perf_counter()
+        running = [pool.submit(imports.import_file, db, viewer, viewer.partner_id or 0, _file(1000), "a.csv", now) for viewer in viewers]
+        while not all(each.done() for each in running):
+            before = time.perf_counter()
+            with db.writing() as session:
+                session.get_one(Partner, other.partner_id).office = str(before)
+            waits.append(time.perf_counter() - before)
+            time.sleep(0.01)
+        seconds = time.perf_counter() - begun
+
+    assert [each.result().created for each in running] == [1000, 1000]
+    assert max(waits) < LONGEST_WAIT * seconds
+
+
 def test_file_that_cannot_be_read_begins_no_unit_of_work(db: Database, now: datetime, monkeypatch: pytest.MonkeyPatch):
     viewer = _viewer(db)
     monkeypatch.setattr(Database, "writing", lambda self: pytest.fail("it began to write"))
