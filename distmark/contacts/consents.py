@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, delete, or_
+from sqlalchemy import and_, delete, exists, func, or_
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
@@ -96,11 +96,17 @@ def consents_of(session: Session, contact_id: int) -> list[Consent]:
 
 
 def consent_state(session: Session, contact_ids: Collection[int], channel: str) -> dict[int, bool | None]:
-    """Return by contact id whether the contact agreed to `channel`: True, False, or None when it never said."""
-    state: dict[int, bool | None] = dict.fromkeys(contact_ids)
-    for ids in batches(state):
-        for row in session.exec(_of(ids, channel).order_by(col(Consent.at), col(Consent.id))):
-            state[row.contact_id] = row.given
+    """Return by contact id whether the contact agreed to `channel`: True, False, or None when it never said.
+
+    The newest row of the contact counts, and a later refusal that its person told another partner. An agreement is its own partner's only.
+    """
+    newest: dict[int, Consent] = {}
+    for ids in batches(set(contact_ids)):
+        newest |= {row.contact_id: row for row in session.exec(_of(ids, channel).order_by(col(Consent.at), col(Consent.id)))}
+    state: dict[int, bool | None] = {each: newest[each].given if each in newest else None for each in contact_ids}
+    for contact_id, refused_at in _refused_to_others(session, state, channel).items():
+        if contact_id not in newest or newest[contact_id].at < refused_at:
+            state[contact_id] = False
     return state
 
 
@@ -116,6 +122,26 @@ def refused_by(session: Session, contact_ids: Collection[int], channel: str) -> 
     people = {found: (brand, person) for found, brand, person in session.exec(in_books) if found}
     refusing = {people[found] for found, given in consent_state(session, list(people), channel).items() if given is False}
     return {found for found, person in own.items() if person in refusing}
+
+
+def _refused_to_others(session: Session, contact_ids: Collection[int], channel: str) -> dict[int, datetime]:
+    """Return by contact id when its person last refused `channel` as another contact, where that refusal is that contact's newest word."""
+    contact, other, later = aliased(Contact), aliased(Contact), aliased(Consent)
+    superseded = exists().where(
+        col(later.contact_id) == col(Consent.contact_id),
+        col(later.channel) == col(Consent.channel),
+        col(later.given).is_(True),
+        or_(col(later.at) > col(Consent.at), and_(col(later.at) == col(Consent.at), col(later.id) > col(Consent.id))),
+    )
+    rows = (
+        select(contact.id, func.max(Consent.at))
+        .join(other, and_(col(other.brand_id) == col(contact.brand_id), col(other.person_key) == col(contact.person_key)))
+        .join(Consent, col(Consent.contact_id) == col(other.id))
+        .where(among(session, col(contact.id), contact_ids), col(other.id) != col(contact.id))
+        .where(Consent.channel == channel, col(Consent.given).is_(False), ~superseded)
+        .group_by(col(contact.id))
+    )
+    return {contact_id: at for contact_id, at in session.exec(rows) if contact_id is not None} if contact_ids else {}
 
 
 def _of(contact_ids: Sequence[int], channel: str) -> SelectOfScalar[Consent]:

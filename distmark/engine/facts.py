@@ -7,7 +7,7 @@ from typing import Any
 from sqlmodel import Session, col, select
 
 from distmark.channels.registry import address_of
-from distmark.contacts.consents import suppressed
+from distmark.contacts.consents import consent_state, suppressed
 from distmark.contacts.model import SuppressionReason, address_hash
 from distmark.contacts.table import Contact
 from distmark.engagement.model import EventKind
@@ -16,8 +16,10 @@ from distmark.enrollments.facts import enrollment_facts
 from distmark.enrollments.model import current_step_id
 from distmark.enrollments.table import Enrollment
 from distmark.experiments.service import winners_of
+from distmark.journeys.definition import JourneyDefinition, all_steps
 from distmark.journeys.model import EventFact, Facts, SentFact
 from distmark.journeys.service import program_of
+from distmark.journeys.steps.send import SendStep
 from distmark.messages.compose import Person, people_of
 from distmark.messages.service import written_at
 from distmark.messages.table import Message
@@ -112,18 +114,32 @@ def _message_times(session: Session, enrollments: Sequence[Enrollment], now: dat
     return times
 
 
-def unsubscribed_among(session: Session, people: Mapping[int, Person]) -> set[int]:
-    """Return the ids of enrollments whose contact unsubscribed from this brand's marketing mail or complained about it."""
-    reached: dict[int, dict[str, list[int]]] = {}  # brand -> mail address -> enrollments
-    for enrollment_id, person in people.items():
-        address = address_of(person.contact, "email")
+def unsubscribed_among(session: Session, people: Mapping[int, Person], definition: JourneyDefinition) -> set[int]:
+    """Return the ids of enrollments whose contact refused this brand's marketing on a channel whose refusal ends the journey.
+
+    A refusal is an unsubscribe, a complaint, or a refusal that the contact told a partner.
+    """
+    return {row_id for channel in refusal_channels(definition) for row_id in _refusing(session, people, channel)}
+
+
+def refusal_channels(definition: JourneyDefinition) -> frozenset[str]:
+    """Return the channels whose refusal ends a marketing journey: that of its first message, and mail unless it writes by others only."""
+    channels = [step.send for step in all_steps(definition.steps) if isinstance(step, SendStep)]
+    return frozenset([*channels[:1], *(["email"] if "email" in channels or not channels else [])])
+
+
+def _refusing(session: Session, people: Mapping[int, Person], channel: str) -> set[int]:
+    consents = consent_state(session, {id_of(person.contact) for person in people.values()}, channel)
+    refusing = {row_id for row_id, person in people.items() if consents[id_of(person.contact)] is False}
+    reached: dict[int, dict[str, list[int]]] = {}  # brand -> address -> enrollments
+    for row_id, person in people.items():
+        address = address_of(person.contact, channel)
         if address:
-            reached.setdefault(person.contact.brand_id, {}).setdefault(address, []).append(enrollment_id)
-    refused: set[int] = set()
+            reached.setdefault(person.contact.brand_id, {}).setdefault(address, []).append(row_id)
     for brand_id, by_address in reached.items():
-        stopped = suppressed(session, brand_id, "email", by_address, marketing=True, reasons=REFUSALS)
-        refused |= {each for address, ids in by_address.items() if address_hash(brand_id, address) in stopped for each in ids}
-    return refused
+        stopped = suppressed(session, brand_id, channel, by_address, marketing=True, reasons=REFUSALS)
+        refusing |= {each for address, ids in by_address.items() if address_hash(brand_id, address) in stopped for each in ids}
+    return refusing
 
 
 def as_json(value: Any) -> Any:

@@ -210,7 +210,7 @@ def _load(context: EngineContext, session: Session, rows: Sequence[Enrollment]) 
         raise NotFound(f"Journey version {rows[0].version_id} is gone, but enrollments are in it; restore it from a backup.")
     program, people = program_of(session, version.id), people_of(session, rows)
     facts = gather(session, rows, people, context.clock.now())
-    gone = unsubscribed_among(session, people) if program.definition.kind is Kind.marketing else set()
+    gone = unsubscribed_among(session, people, program.definition) if program.definition.kind is Kind.marketing else set()
     members = [
         WokenMember(
             row=row,

@@ -13,6 +13,7 @@ from distmark.db import Database
 from distmark.engagement.service import record_event, resubscribe, unsubscribe
 from distmark.engagement.table import Event
 from distmark.enrollments.model import EnrollmentStatus
+from distmark.enrollments.service import wake_person
 from distmark.entries.api_calls import EntryCall, RequestedContact, enter_by_call
 from distmark.entries.model import EnrolVerdict
 from distmark.entries.service import enrol, preview_enrol
@@ -61,6 +62,12 @@ class TwoBooks(Stage):
     def happen(self, name: str, email: str, partner: Partner | None = None) -> None:
         with self.db.writing() as session:
             record_event(session, self.brand.id, name, self.clock.now(), email=email, partner_id=partner.id if partner else None)
+
+    def tell(self, contact: Contact, *, given: bool, channel: str = "email") -> None:
+        """Record what the contact told its partner, as its page does."""
+        with self.db.writing() as session:
+            record_consent(session, id_of(contact), channel, given=given, now=self.clock.now(), source="told the partner")
+            wake_person(session, self.brand.id, contact.person_key, self.clock.now())
 
     def unsubscribe(self, contact: Contact) -> None:
         with self.db.writing() as session:
@@ -220,3 +227,54 @@ async def test_partner_does_not_read_by_which_other_partner_the_person_is_in_the
     entered = stage.enrol_theirs(campaign, theirs)
 
     assert [(each.verdict, each.partner_name) for each in (*before, *entered)] == [(EnrolVerdict.other_partner, "")] * 2
+
+
+async def test_refusal_that_one_partner_was_told_ends_the_journeys_of_both_until_the_other_is_told_an_agreement(stage: TwoBooks):
+    mine, theirs = stage.contact(email=NEW), stage.neighbours(email=NEW)
+    stage.enrol(stage.journey(WAITING), mine)
+    stage.enrol_theirs(stage.journey(WAITING), theirs)
+    await stage.run_for(HOUR)
+
+    stage.tell(mine, given=False)
+    await stage.run_for(HOUR)
+
+    assert [stage.enrollment(each).outcome for each in (mine, theirs)] == ["unsubscribed"] * 2
+    assert stage.enrol_theirs(stage.journey(WAITING), theirs)[0].verdict is EnrolVerdict.no_consent
+    stage.clock.move(HOUR)
+    stage.tell(theirs, given=True)
+    assert stage.enrol_theirs(stage.journey(WAITING), theirs)[0].verdict is EnrolVerdict.enrolled
+    assert stage.enrol(stage.journey(WAITING), mine)[0].verdict is EnrolVerdict.no_consent
+
+
+async def test_refusal_that_was_taken_back_stops_no_other_partner(stage: TwoBooks):
+    mine, theirs = stage.contact(email=NEW), stage.neighbours(email=NEW)
+    for given in (False, True):
+        stage.clock.move(HOUR)
+        stage.tell(mine, given=given)
+
+    assert stage.enrol_theirs(stage.journey(WAITING), theirs)[0].verdict is EnrolVerdict.enrolled
+
+
+async def test_agreement_that_one_partner_was_told_is_none_for_the_other(stage: TwoBooks):
+    with stage.db.writing() as session:
+        theirs = factories.make_contact(session, session.get_one(Partner, stage.neighbour.id), email=NEW)
+    stage.contact(email=NEW)
+
+    assert stage.enrol_theirs(stage.journey(WAITING), theirs)[0].verdict is EnrolVerdict.no_consent
+
+
+@pytest.mark.parametrize(
+    ("first", "refused", "outcome"),
+    [("sms", "sms", "unsubscribed"), ("sms", "email", "completed"), ("email", "email", "unsubscribed"), ("email", "sms", "completed")],
+)
+async def test_refusal_ends_a_journey_that_writes_by_that_channel_only(stage: TwoBooks, first: str, refused: str, outcome: str):
+    message = {"sms": "nudge", "email": "one"}[first]
+    steps = f"  - {{id: first, send: {first}, message: {message}}}\n  - {{id: rest, wait: {{for: 2 hours}}}}\n"
+    contact = stage.contact(email=NEW)
+    stage.enrol(stage.journey(steps), contact)
+    await stage.run_for(HOUR)
+
+    stage.tell(contact, given=False, channel=refused)
+    await stage.run_for(DAY)
+
+    assert stage.enrollment(contact).outcome == outcome
