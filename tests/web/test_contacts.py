@@ -6,8 +6,12 @@ import pytest
 from sqlmodel import select
 
 from distmark.contacts.table import Consent, Contact
+from distmark.engagement.model import EventKind
+from distmark.engagement.table import Event
 from distmark.enrollments.model import TimelineKind
 from distmark.enrollments.table import Enrollment, TimelineEntry
+from distmark.messages.model import MessageStatus
+from distmark.messages.table import Message
 from distmark.partners.model import Role
 from tests.factories import NOW, make_contact
 from tests.web.conftest import PartnerPair
@@ -274,3 +278,47 @@ def test_reading_of_a_name_is_written_in_the_form_and_finds_the_contact(pair: Pa
         assert "髙橋 花子" in client.get("/contacts", params={"q": words}).text
     client.post(f"/contacts/{contact_id}/edit", data=form | {"reading": ""})
     assert "髙橋 花子" not in client.get("/contacts", params={"q": "たかはし"}).text
+
+
+def test_timeline_of_one_instant_is_in_the_order_of_cause_newest_first(pair: PartnerPair):
+    contact, enrollment = pair.here.enrolled, pair.here.enrollment
+    shared = {
+        "brand_id": enrollment.brand_id,
+        "partner_id": enrollment.partner_id,
+        "contact_id": contact.id,
+        "enrollment_id": enrollment.id,
+    }
+    at, later = NOW + timedelta(days=2), NOW + timedelta(days=2, seconds=1)
+    with pair.db.writing() as session:
+        for kind, step in (
+            (TimelineKind.branched, "arm"),
+            (TimelineKind.sent, "second"),
+            (TimelineKind.waiting, "pause"),
+            (TimelineKind.ended, ""),
+        ):
+            session.add(TimelineEntry(enrollment_id=enrollment.id, at=at, kind=kind, step_id=step))
+            session.flush()
+        # Handed over while the wake went on: its own time is after that of the entries that follow it.
+        message = Message(
+            **shared,
+            version_id=enrollment.version_id,
+            token="t2",
+            header_id="h2",
+            step_id="second",
+            channel="email",
+            name="second",
+            language="ja",
+            subject="第二信",
+            status=MessageStatus.sent,
+            created_at=at,
+            sent_at=later,
+        )
+        session.add(message)
+        session.flush()
+        session.add(Event(natural_key="a", kind=EventKind.custom, name="came_by", at=at, received_at=at, **shared))
+        session.add(Event(natural_key="b", kind=EventKind.clicked, link="plans", at=at, received_at=at, message_id=message.id, **shared))
+
+    page = pair.as_().get(f"/contacts/{contact.id}").text
+
+    places = [page.index(words) for words in ("終了：", "待機：pause", "クリック: plans", "メール「第二信」", "分岐：arm", "came_by")]
+    assert places == sorted(places)

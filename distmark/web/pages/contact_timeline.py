@@ -1,5 +1,6 @@
 """The timeline of a contact: its enrollments' timeline entries, messages and events, as lines in one order."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +24,7 @@ from distmark.web.status_text import end_reason, event_name, retry_text, rule_te
 from distmark.web.visit import Visit
 
 MOST_LINES = 120
+MESSAGE_KINDS = (TimelineKind.sent, TimelineKind.failed, TimelineKind.suppressed, TimelineKind.uncertain)
 # Kind of entry -> its sentence. Sends are left out: the lines of messages come from the ledger, which knows more.
 SENTENCES: Mapping[TimelineKind, str] = {
     TimelineKind.entered: N_("Began the journey"),
@@ -55,15 +57,40 @@ def timeline_of(
     session: Session, visit: Visit, contact_id: int, rows: Sequence[Enrollment], programs: Mapping[int, Program]
 ) -> list[TimelineLine]:
     """Return the lines of this contact that the viewer may see, newest first, at most `MOST_LINES`."""
-    lines: list[TimelineLine] = []
-    for row in rows:
-        for entry in enrollments.timeline(session, visit.viewer, id_of(row)):
-            lines.extend(_lines_of_entry(entry, programs[row.version_id], visit.translator))
-    for message in messages.messages_of(session, visit.viewer, contact_id=contact_id):
-        lines.append(line_of_message(message, visit.translator))
+    entries = [(entry, programs[row.version_id]) for row in rows for entry in enrollments.timeline(session, visit.viewer, id_of(row))]
+    sent = messages.messages_of(session, visit.viewer, contact_id=contact_id)
+    places = _places_of_messages([entry for entry, _program in entries], sent)
+    lines: list[tuple[Place, TimelineLine]] = []
+    for entry, program in entries:
+        lines += [((entry.at, id_of(entry), 0), line) for line in _lines_of_entry(entry, program, visit.translator)]
+    lines += [(places[id_of(message)], line_of_message(message, visit.translator)) for message in sent]
     for event in events_of(session, visit.viewer, contact_id):
-        lines.append(line_of_event(event, programs.values(), visit.translator))
-    return sorted(lines, key=lambda item: item.at, reverse=True)[:MOST_LINES]
+        lines.append((_place_of_event(event, places), line_of_event(event, programs.values(), visit.translator)))
+    return [line for _place, line in sorted(lines, key=lambda each: each[0], reverse=True)][:MOST_LINES]
+
+
+Place = tuple[datetime, float, int]  # within one instant by cause: what comes later has the greater numbers
+
+
+def _places_of_messages(entries: Sequence[TimelineEntry], sent: Sequence[Message]) -> dict[int, Place]:
+    """Return the place of each message by its id: beside the entry of its step, since it is handed over while the wake goes on."""
+    noted: dict[tuple[int, str, int], TimelineEntry] = {}
+    for entry in entries:
+        if entry.kind in MESSAGE_KINDS:
+            noted.setdefault((entry.enrollment_id, entry.step_id, entry.visit), entry)
+    places: dict[int, Place] = {}
+    for message in sent:
+        own = noted.get((message.enrollment_id, message.step_id, message.visit))
+        places[id_of(message)] = (own.at, id_of(own), 1) if own else (time_of(message), math.inf, 0)
+    return places
+
+
+def _place_of_event(event: Event, places: Mapping[int, Place]) -> Place:
+    """Return the event's place: before the entries of its instant, which it causes, but after the message that it is about."""
+    about = places.get(event.message_id or 0)
+    if about is not None and event.at <= about[0]:
+        return about[0], about[1], 1 + id_of(event)
+    return event.at, -1, id_of(event)
 
 
 def _lines_of_entry(entry: TimelineEntry, program: Program, translator: Translator) -> Iterator[TimelineLine]:
@@ -103,6 +130,11 @@ def waiting_detail(entry: TimelineEntry, program: Program, translator: Translato
     return ("・" if translator.language == "ja" else " ").join(parts)
 
 
+def time_of(message: Message) -> datetime:
+    """Return when the message was sent, as far as it came."""
+    return message.sent_at or message.sending_at or message.created_at
+
+
 def line_of_message(message: Message, translator: Translator) -> TimelineLine:
     """Return the line of a message: its subject, its status, and when it was opened and clicked."""
     label = MESSAGE[message.status]
@@ -112,9 +144,8 @@ def line_of_message(message: Message, translator: Translator) -> TimelineLine:
         parts.append(translator.gettext(N_("opened %(time)s"), time=translator.short(message.opened_at)))
     if message.clicked_at:
         parts.append(translator.gettext(N_("clicked %(time)s"), time=translator.short(message.clicked_at)))
-    at = message.sent_at or message.sending_at or message.created_at
     text = translator.gettext(what, subject=message.subject or message.name)
-    return TimelineLine(at, "bad" if label.chip == "bad" else "brand", text, " · ".join(parts), label)
+    return TimelineLine(time_of(message), "bad" if label.chip == "bad" else "brand", text, " · ".join(parts), label)
 
 
 def line_of_event(event: Event, programs: Iterable[Program], translator: Translator) -> TimelineLine:

@@ -39,7 +39,7 @@ from distmark.web.forms import posted_form, text
 from distmark.web.i18n import N_, Translator
 from distmark.web.ids import Id, chosen_id, read_id
 from distmark.web.labels import OUTCOME
-from distmark.web.pages.contact_timeline import TimelineLine, line_of_event, line_of_message, waiting_detail
+from distmark.web.pages.contact_timeline import MESSAGE_KINDS, TimelineLine, line_of_event, line_of_message, waiting_detail
 from distmark.web.permissions import needs
 from distmark.web.sample_preview import SAMPLE_VALUES
 from distmark.web.status_text import event_name, status_of, step_name
@@ -261,7 +261,6 @@ SENTENCES: dict[TimelineKind, str] = {
     TimelineKind.error: N_("An error at: %(step)s"),
     TimelineKind.ended: N_("Ended: %(step)s"),
 }
-MESSAGE_KINDS = (TimelineKind.sent, TimelineKind.failed, TimelineKind.suppressed, TimelineKind.uncertain)
 # Kind of step -> the sentence about the act that was not carried out.
 WOULD_DO: dict[str, str] = {
     "webhook": N_("Would call another system: %(step)s"),
