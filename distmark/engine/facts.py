@@ -115,17 +115,17 @@ def _message_times(session: Session, enrollments: Sequence[Enrollment], now: dat
 
 
 def unsubscribed_among(session: Session, people: Mapping[int, Person], definition: JourneyDefinition) -> set[int]:
-    """Return the ids of enrollments whose contact refused this brand's marketing on a channel whose refusal ends the journey.
+    """Return the ids of enrollments whose contact refused this brand's marketing on the channels whose refusal ends the journey.
 
     A refusal is an unsubscribe, a complaint, or a refusal that the contact told a partner.
     """
-    return {row_id for channel in refusal_channels(definition) for row_id in _refusing(session, people, channel)}
+    return set.intersection(*(_refusing(session, people, channel) for channel in ending_channels(definition)))
 
 
-def refusal_channels(definition: JourneyDefinition) -> frozenset[str]:
-    """Return the channels whose refusal ends a marketing journey: that of its first message, and mail unless it writes by others only."""
-    channels = [step.send for step in all_steps(definition.steps) if isinstance(step, SendStep)]
-    return frozenset([*channels[:1], *(["email"] if "email" in channels or not channels else [])])
+def ending_channels(definition: JourneyDefinition) -> frozenset[str]:
+    """Return the channels whose refusal, of all of them, ends a marketing journey: mail, or the others if it never writes mail."""
+    channels = {step.send for step in all_steps(definition.steps) if isinstance(step, SendStep)}
+    return frozenset({"email"} if "email" in channels or not channels else channels)
 
 
 def _refusing(session: Session, people: Mapping[int, Person], channel: str) -> set[int]:

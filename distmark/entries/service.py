@@ -1,7 +1,6 @@
 """Enrolment of contacts in a campaign, and entry of a contact from another journey."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -55,7 +54,7 @@ def enrol(
     if entered:
         content_hash = entry_point.version.content_hash
         record(session, entry_point.brand_id, viewer.user_id, "enrolled", "campaign", campaign_id, now, content_hash, count=entered)
-    return _as_seen_by(viewer, results)
+    return results
 
 
 def enter_from(
@@ -96,12 +95,7 @@ def preview_enrol(session: Session, viewer: Viewer, campaign_id: int, contact_id
     entry_point = campaign_entry_point(session, get_campaign(session, viewer, campaign_id))
     contacts = _contacts(session, viewer, contact_ids)
     verdicts = check_eligibility(session, entry_point, [Entrant(contact) for contact in contacts], now)
-    return _as_seen_by(viewer, [verdicts[id_of(contact)] for contact in contacts])
-
-
-def _as_seen_by(viewer: Viewer, results: Sequence[EnrolResult]) -> list[EnrolResult]:
-    """Return the results without the names of other partners for a partner's people, which they are not to know."""
-    return list(results) if viewer.partner_id is None else [replace(result, partner_name="") for result in results]
+    return [verdicts[id_of(contact)] for contact in contacts]
 
 
 def campaign_entry_point(session: Session, campaign: Campaign) -> EntryPoint:

@@ -31,7 +31,7 @@ from distmark.engine.advance import (
     with_message_sent,
 )
 from distmark.engine.effects import EXTERNAL, LOCAL, EffectRequest, EffectResult, Integrations, task_result
-from distmark.engine.facts import refusal_channels
+from distmark.engine.facts import ending_channels
 from distmark.enrollments.model import EnrollmentStatus, TimelineKind
 from distmark.enrollments.service import ended_columns
 from distmark.enrollments.table import Enrollment
@@ -176,7 +176,7 @@ class Simulator:
             return row.due_at == at
         if action.what == "unsubscribed":
             member.stopped.add(action.name)
-            if action.name in refusal_channels(self.group.program.definition) and self.group.program.definition.kind is Kind.marketing:
+            if ending_channels(self.group.program.definition) <= member.stopped and self.group.program.definition.kind is Kind.marketing:
                 woken.unsubscribed = True
             woken.facts = _with_engagement(woken.facts, action)
             return True

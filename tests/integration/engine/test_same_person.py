@@ -16,7 +16,7 @@ from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.service import wake_person
 from distmark.entries.api_calls import EntryCall, RequestedContact, enter_by_call
 from distmark.entries.model import EnrolVerdict
-from distmark.entries.service import enrol, preview_enrol
+from distmark.entries.service import enrol
 from distmark.journeys.table import Journey
 from distmark.partners.table import Brand, Partner
 from distmark.sql import id_of
@@ -218,17 +218,6 @@ async def test_call_of_the_api_enters_the_contact_by_its_earlier_address(stage: 
     assert [(each.verdict, each.contact_id) for each in answers] == [("enrolled", contact.id), ("already_in", contact.id)]
 
 
-async def test_partner_does_not_read_by_which_other_partner_the_person_is_in_the_journey(stage: TwoBooks):
-    mine, theirs, campaign = stage.contact(email=NEW), stage.neighbours(email=NEW), stage.journey(WAITING)
-    stage.enrol(campaign, mine)
-
-    with stage.db.reading() as session:
-        before = preview_enrol(session, stage.neighbour_viewer, campaign.id, [id_of(theirs)], stage.clock.now())
-    entered = stage.enrol_theirs(campaign, theirs)
-
-    assert [(each.verdict, each.partner_name) for each in (*before, *entered)] == [(EnrolVerdict.other_partner, "")] * 2
-
-
 async def test_refusal_that_one_partner_was_told_ends_the_journeys_of_both_until_the_other_is_told_an_agreement(stage: TwoBooks):
     mine, theirs = stage.contact(email=NEW), stage.neighbours(email=NEW)
     stage.enrol(stage.journey(WAITING), mine)
@@ -263,15 +252,31 @@ async def test_agreement_that_one_partner_was_told_is_none_for_the_other(stage: 
     assert stage.enrol_theirs(stage.journey(WAITING), theirs)[0].verdict is EnrolVerdict.no_consent
 
 
+SENDS = {
+    "sms": "  - {id: text, send: sms, message: nudge}\n",
+    "email": "  - {id: mail, send: email, message: one}\n",
+    "none": "  - {id: call, task: {for: partner, title: Call}}\n",
+}
+
+
 @pytest.mark.parametrize(
-    ("first", "refused", "outcome"),
-    [("sms", "sms", "unsubscribed"), ("sms", "email", "completed"), ("email", "email", "unsubscribed"), ("email", "sms", "completed")],
+    ("sends", "refused", "outcome"),
+    [
+        (["email"], "email", "unsubscribed"),
+        (["email"], "sms", "completed"),
+        (["sms"], "sms", "unsubscribed"),
+        (["sms"], "email", "completed"),
+        (["sms", "email"], "sms", "completed"),
+        (["sms", "email"], "email", "unsubscribed"),
+        (["none"], "email", "unsubscribed"),
+        (["none"], "sms", "completed"),
+    ],
 )
-async def test_refusal_ends_a_journey_that_writes_by_that_channel_only(stage: TwoBooks, first: str, refused: str, outcome: str):
-    message = {"sms": "nudge", "email": "one"}[first]
-    steps = f"  - {{id: first, send: {first}, message: {message}}}\n  - {{id: rest, wait: {{for: 2 hours}}}}\n"
+async def test_refusal_of_mail_ends_the_journeys_with_mail_and_of_another_channel_those_that_write_by_it_alone(
+    stage: TwoBooks, sends: list[str], refused: str, outcome: str
+):
     contact = stage.contact(email=NEW)
-    stage.enrol(stage.journey(steps), contact)
+    stage.enrol(stage.journey("".join(SENDS[each] for each in sends) + "  - {id: rest, wait: {for: 2 hours}}\n"), contact)
     await stage.run_for(HOUR)
 
     stage.tell(contact, given=False, channel=refused)
