@@ -22,7 +22,7 @@ PAGES: tuple[tuple[str, str, str, Permission | None, bool], ...] = (
     ("/segments", N_("Segments"), "group", Permission.see_campaigns, False),
     ("/results", N_("Results"), "bars", Permission.see_results, False),
     ("/partners", N_("Partners"), "people", Permission.manage_partners, False),
-    ("/people", N_("People"), "people", Permission.manage_people, False),
+    ("/people", N_("Accounts"), "key", Permission.manage_people, False),
     ("/operations", N_("Operations"), "pulse", Permission.publish_campaigns, False),
     ("/rates", N_("Send rates"), "clock", Permission.run_operations, False),
     ("/mailbox", N_("Mailbox"), "mail", None, True),
