@@ -1,9 +1,20 @@
 """The demo's six brands, each with two partners, its people and one campaign. Facts only; everything here is invented."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 PASSWORD = "demo"  # noqa: S105 - printed at every start, for people who do not exist
+
+
+# What people may do elsewhere after a click, by brand: what a click leads to, and what may follow in the days after.
+BOOKINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
+    "mirai-securities": (("appointment_booked",), ("account_opened",)),
+    "hinode-insurance": (("account_created", "review_booked"), ()),
+    "genki-fitness": (("visit_booked",), ("joined",)),
+    "aoba-motors": (("visit_booked",), ("order_placed",)),
+    "northwind-cloud": (("demo_booked",), ()),
+    "komorebi-dining": (("table_reserved",), ("coupon_used",)),
+}
 
 
 @dataclass(frozen=True, slots=True)

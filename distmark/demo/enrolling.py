@@ -3,13 +3,14 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from html import unescape
 
 import httpx2
 
 from distmark.demo.brands import PASSWORD
 from distmark.errors import DistmarkError
 
-CAMPAIGN = re.compile(r'href="/campaigns/(\d+)"')
+CAMPAIGN = re.compile(r'href="/campaigns/(\d+)"[^>]*>(.*?)</a>', re.DOTALL)
 TICK = re.compile(r'<input[^>]*name="contact"[^>]*value="(\d+)"')
 
 
@@ -45,22 +46,22 @@ class PartnerAtWork:
     def __exit__(self, *exc: object) -> None:
         self._http.close()
 
-    def enrol(self, more: int) -> Enrolled:
-        """Add `more` contacts to the first campaign there is, and send it off for everybody waiting in it, if there is anybody.
+    def enrol(self, more: int, named: str = "") -> Enrolled:
+        """Add `more` contacts to the first campaign with that name, and send it off for everybody waiting in it, if there is anybody.
 
         Raises PageProblem when a page does not answer as it should.
         """
-        found = CAMPAIGN.search(self._get("/campaigns"))
-        if found is None:
-            raise PageProblem(f"{self.email} sees no campaign on /campaigns.")
-        campaign = f"/campaigns/{found.group(1)}"
+        found = [number for number, shown in CAMPAIGN.findall(self._get("/campaigns")) if named in unescape(shown)]
+        if not found:
+            raise PageProblem(f"{self.email} sees no campaign {named} on /campaigns.")
+        campaign = f"/campaigns/{found[0]}"
         ticked = TICK.findall(self._get(f"{campaign}/people"))[:more]
         if ticked:
             self._post(f"{campaign}/people", [("then", "send"), *(("contact", each) for each in ticked)])
         confirmed = TICK.findall(self._get(f"{campaign}/send"))
         if confirmed:
             self._post(f"{campaign}/send", [("contact", each) for each in confirmed])
-        return Enrolled(int(found.group(1)), tuple(map(int, confirmed)))
+        return Enrolled(int(found[0]), tuple(map(int, confirmed)))
 
     def _get(self, path: str) -> str:
         answer = self._http.get(path)

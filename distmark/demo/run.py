@@ -1,7 +1,7 @@
 """The demo's two ways: for a person until Ctrl-C, and once without one, from enrolling to results, with proof."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import httpx2
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -12,8 +12,9 @@ from distmark.commands.results import print_results
 from distmark.console import Board, addresses, err, fail, out, print_json, table
 from distmark.db import Database
 from distmark.demo.audience import Booking, DemoAudience
-from distmark.demo.brands import BRANDS, PASSWORD
+from distmark.demo.brands import BOOKINGS, BRANDS, PASSWORD
 from distmark.demo.enrolling import PageProblem, PartnerAtWork
+from distmark.demo.history import PAST, has_past, make_history, undeployed
 from distmark.demo.proof import Evidence, Prefect, prove, shortfalls, wait_until
 from distmark.demo.samples import SignInCard, cards_of, load_samples, open_campaigns
 from distmark.enrollments.model import EnrollmentStatus
@@ -33,16 +34,6 @@ ONCE_SECONDS_PER_DAY = 4.0
 ONCE_WAIT_SECONDS = 240.0
 ONCE_MORE = 3  # contacts ticked on the page, beside the members who wait already; two of them cannot begin, and the page says why
 
-# What people may do elsewhere after a click, by brand: what a click leads to, and what may follow in the days after.
-BOOKINGS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
-    "mirai-securities": (("appointment_booked",), ("account_opened",)),
-    "hinode-insurance": (("account_created", "review_booked"), ()),
-    "genki-fitness": (("visit_booked",), ("joined",)),
-    "aoba-motors": (("visit_booked",), ("order_placed",)),
-    "northwind-cloud": (("demo_booked",), ()),
-    "komorebi-dining": (("table_reserved",), ("coupon_used",)),
-}
-
 
 def run_demo(seconds_per_day: float, *, audience: bool = False) -> int:
     """Run until Ctrl-C and return the exit code. Goes on where an earlier demo in the same folder was."""
@@ -51,7 +42,7 @@ def run_demo(seconds_per_day: float, *, audience: bool = False) -> int:
     with machine.obeying_signals():
         try:
             with board:
-                machine.start(_prepare)
+                machine.start(lambda settings: _prepare_with_past(settings, machine.check_stop))
                 db = Database(machine.settings.database)
                 open_campaigns(db, machine.clock.now())
                 _say_hello(machine)
@@ -97,10 +88,26 @@ def demo_settings() -> Settings:
 
 
 def _prepare(settings: Settings) -> Sequence[int]:
+    """Make the tables and the samples; return the versions that need their deployment."""
     prepare_database(settings)
     db = Database(settings.database)
     try:
         return load_samples(db, settings.journey_defs_dir, settings.clock().now()).to_register
+    finally:
+        db.close()
+
+
+def _prepare_with_past(settings: Settings, check: Callable[[], None] = lambda: None) -> Sequence[int]:
+    """Do the same, and before the first day let three months pass; return the versions that need their deployment."""
+    prepare_database(settings)
+    db = Database(settings.database)
+    now = settings.clock().now()
+    try:
+        fresh = not has_past(db)
+        samples = load_samples(db, settings.journey_defs_dir, now - PAST if fresh else now, today=now)
+        if fresh:
+            make_history(db, settings, now - PAST, now, check)
+        return sorted({*samples.to_register, *undeployed(db)})
     finally:
         db.close()
 
@@ -168,7 +175,7 @@ def _enrol_some(machine: Machine) -> list[str]:
         name = f"{brand.partners[0].name} ({brand.name})"
         try:
             with PartnerAtWork(machine.settings.base_url, f"{brand.partners[0].roman}@{brand.domain}") as partner:
-                sent = partner.enrol(ONCE_MORE)
+                sent = partner.enrol(ONCE_MORE, brand.campaign_name)
         except (PageProblem, httpx2.HTTPError) as error:
             faults.append(f"{name} sent nobody: {error}")
             continue

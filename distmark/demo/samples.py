@@ -58,8 +58,11 @@ class Staff:
     partners: tuple[tuple[Partner, Viewer], ...]
 
 
-def load_samples(db: Database, journey_defs: Path, now: datetime) -> Samples:
-    """Every sample is in the database, once; journeys are approved but for their deployment."""
+def load_samples(db: Database, journey_defs: Path, now: datetime, *, today: datetime | None = None) -> Samples:
+    """Every sample is in the database, once, since `now`; journeys are approved but for their deployment.
+
+    Dates among the contacts' attributes, such as the start of a policy, are counted from `today`; left out, it is `now`.
+    """
     cards: list[SignInCard] = []
     to_register: list[int] = []
     for sample in BRANDS:
@@ -70,7 +73,7 @@ def load_samples(db: Database, journey_defs: Path, now: datetime) -> Samples:
             if version.status is VersionStatus.approved:
                 to_register.append(id_of(version))
             for (partner, viewer), facts in zip(staff.partners, sample.partners, strict=True):
-                _book(session, sample, facts, partner, viewer, now)
+                _book(session, sample, facts, partner, viewer, now, today or now)
         cards += cards_of(sample)
     return Samples(tuple(cards), tuple(to_register))
 
@@ -80,9 +83,9 @@ def open_campaigns(db: Database, now: datetime) -> None:
     for sample in BRANDS:
         with db.writing() as session:
             brand = session.exec(select(Brand).where(Brand.key == sample.key)).one()
-            campaign = _campaign(session, sample, brand, _viewer(session, _email(sample, sample.marketer[1])), now)
+            campaign = _campaign(session, sample, brand, viewer_of(session, sample, sample.marketer[1]), now)
             for facts in sample.partners:
-                viewer = _viewer(session, _email(sample, facts.roman))
+                viewer = viewer_of(session, sample, facts.roman)
                 contacts = (
                     select(Contact.id).where(Contact.partner_id == viewer.partner_id).order_by(col(Contact.id)).limit(MEMBERS_AT_FIRST)
                 )
@@ -161,7 +164,7 @@ def _user(
         )
         session.add(known)
         session.flush()
-    return _as_viewer(known)
+    return as_viewer(known)
 
 
 @cache
@@ -170,11 +173,13 @@ def _password_hash() -> str:
     return hash_password(PASSWORD)
 
 
-def _viewer(session: Session, email: str) -> Viewer:
-    return _as_viewer(session.exec(select(User).where(User.email == email)).one())
+def viewer_of(session: Session, sample: SampleBrand, first: str) -> Viewer:
+    """Return the viewer that the brand's person is whose mail address begins so."""
+    return as_viewer(session.exec(select(User).where(User.email == _email(sample, first))).one())
 
 
-def _as_viewer(user: User) -> Viewer:
+def as_viewer(user: User) -> Viewer:
+    """Return the viewer that this user is."""
     return Viewer(id_of(user), user.role, user.brand_id, user.partner_id, user.name, user.language)
 
 
@@ -188,15 +193,18 @@ def _journey(session: Session, sample: SampleBrand, brand: Brand, staff: Staff, 
     return version
 
 
-def _book(session: Session, sample: SampleBrand, facts: SamplePartner, partner: Partner, viewer: Viewer, now: datetime) -> None:
+def _book(
+    session: Session, sample: SampleBrand, facts: SamplePartner, partner: Partner, viewer: Viewer, now: datetime, today: datetime
+) -> None:
     """The partner's book holds the invented people, brought in as a file like anybody's. A book that has people is left alone."""
     if session.exec(select(Contact.id).where(Contact.partner_id == partner.id).limit(1)).first() is not None:
         return
     people = invent(f"{facts.key}.mail", facts.towns, CONTACTS_PER_PARTNER)
-    import_contacts(session, viewer, id_of(partner), _file(sample, people, now), f"{facts.key}.csv", now)
+    import_contacts(session, viewer, id_of(partner), contacts_file(sample, people, today), f"{facts.key}.csv", now)
 
 
-def _file(sample: SampleBrand, people: Iterable[Invented], now: datetime) -> bytes:
+def contacts_file(sample: SampleBrand, people: Iterable[Invented], now: datetime) -> bytes:
+    """Return the file with which a partner brings these people in; dates in it are counted from `now`."""
     out = io.StringIO()
     columns = ("姓", "名", "メールアドレス", "携帯電話", "言語", "市区町村", "会社名", "誕生日", "メール同意", "SMS同意")
     writer = csv.writer(out)

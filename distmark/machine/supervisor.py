@@ -93,6 +93,7 @@ class Machine:
             self._launch("server")
             with self._reported("data"):
                 version_ids = meanwhile(self.settings)
+            self._begin_time()
             for name in ("catcher", "web") if self.is_demo else ("web",):
                 self._launch(name)
             self._wait_for(*self.children)
@@ -225,6 +226,11 @@ class Machine:
         if self.speed != 1.0:
             changes |= {"clock_speed": self.speed, "clock_origin": resume_time(self.data_dir), "clock_wall_origin": wall_now()}
         return self.settings.model_copy(update=changes)
+
+    def _begin_time(self) -> None:
+        """Let virtual time begin now: while the data is made it stands still."""
+        if self.speed != 1.0:
+            self.settings = self.settings.model_copy(update={"clock_wall_origin": wall_now()})
 
     def _host_of(self, name: str) -> str:
         """Return where a process listens. `host` opens the pages alone: Prefect commands all runs, and a catcher takes anybody's mail."""
