@@ -200,6 +200,37 @@ def test_guessed_names_of_another_partner_or_brand_are_not_found(pair: PartnerPa
         assert session.get_one(Enrollment, foreign.id).status == "waiting"
 
 
+def test_stop_with_what_a_dry_run_showed_ends_nobody_else(pair: PartnerPair, post: Post):
+    scope = {"campaign": pair.campaign.key, "reason": "over"}
+    shown = post("stop", scope | {"dry_run": True}).json()["shown"]
+    with pair.db.writing() as session:
+        member = make.make_member(session, session.merge(pair.campaign), make.make_contact(session, session.merge(pair.here.partner)))
+        later = make.make_enrollment(session, member, session.merge(pair.version), step_id="time-to-read")
+
+    stopped = post("stop", scope | {"shown": shown})
+
+    assert stopped.json()["count"] == 2
+    with pair.db.reading() as session:
+        assert session.get_one(Enrollment, later.id).ended_at is None
+
+
+@pytest.mark.parametrize("act", ["stop", "resume"])
+def test_act_on_more_than_a_dry_run_showed_is_refused(pair: PartnerPair, post: Post, act: str):
+    post("pause", {"campaign": pair.campaign.key})
+    body = {"campaign": pair.campaign.key, "shown": f"1-{pair.there.enrollment.id}"} | ({"reason": "x"} if act == "stop" else {})
+
+    answer = post(act, body)
+
+    assert answer.status_code == 409
+    assert "it concerns 2 people now, not 1" in answer.json()["detail"]
+    assert state(pair)[0] == ["paused", "paused"]
+
+
+@pytest.mark.parametrize("shown", ["", "x", "1", "-1-2", "1-2-3", 5])
+def test_what_was_shown_cannot_be_made_up_of_other_text(pair: PartnerPair, post: Post, shown: object):
+    assert post("resume", {"campaign": pair.campaign.key, "shown": shown}).status_code == 422
+
+
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_approver_may_not(pair: PartnerPair, post: Post, act: str, dry_run: bool):

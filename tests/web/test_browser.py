@@ -169,7 +169,9 @@ def visiting(live: Live) -> Iterator[Callable[..., Page]]:
     yield visit
     for page in opened:
         page.context.close()
-    allowed = [line for line in live.browser_errors if "404 (Not Found)" in line and ("/nothing-here" in line or "/password/unknown" in line)]
+    allowed = [
+        line for line in live.browser_errors if "404 (Not Found)" in line and ("/nothing-here" in line or "/password/unknown" in line)
+    ]
     assert [line for line in live.browser_errors if line not in allowed] == []
 
 

@@ -13,6 +13,7 @@ from distmark.campaigns.offers import offered_journey
 from distmark.campaigns.table import Campaign
 from distmark.enrollments import control
 from distmark.enrollments.control import ResumePlan
+from distmark.enrollments.shown import ShownEnrollments
 from distmark.enrollments.suspensions import Scope
 from distmark.entries.api_calls import InvalidCall
 from distmark.errors import NotFound
@@ -32,6 +33,7 @@ LONGEST_REASON = 300
 MOST_HOURS = 24 * 30
 Key = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[^\x00]+$")]
 Reason = Annotated[str, Field(max_length=LONGEST_REASON, pattern=r"^[^\x00-\x1f]*$")]
+Shown = Annotated[str, Field(pattern=r"^[0-9]{1,17}-[0-9]{1,17}$")]
 KeyedRow = TypeVar("KeyedRow", Campaign, Partner)
 
 
@@ -65,14 +67,19 @@ class SuspendRequest(ScopeRequest):
 
 
 class StopRequest(ScopeRequest):
-    """A scope to stop, with the reason, which is required."""
+    """A scope to stop, with the reason, which is required. With `shown` from the answer to a dry run only those counted then end."""
 
+    shown: Shown | None = None
     reason: Annotated[str, Field(min_length=1, max_length=LONGEST_REASON, pattern=r"^[^\x00-\x1f]*\S[^\x00-\x1f]*$")]
 
 
 class ResumeRequest(ScopeRequest):
-    """A scope to resume: `extend` makes waits longer by the pause, `spread_hours` spreads the enrollments due at once evenly."""
+    """A scope to resume: `extend` makes waits longer by the pause, `spread_hours` spreads the enrollments due at once evenly.
 
+    With `shown` from the answer to a dry run it is refused when more would resume than were counted then.
+    """
+
+    shown: Shown | None = None
     extend: bool = False
     spread_hours: Annotated[float, Field(ge=0, le=MOST_HOURS, allow_inf_nan=False)] = 0
 
@@ -107,8 +114,12 @@ def post_resume(request: Request, body: bytes = raw_body, viewer: Viewer = api_v
 
     def act(session: Session, viewer: Viewer, scope: Scope, scope_request: ResumeRequest) -> dict[str, Any]:
         spread = timedelta(hours=scope_request.spread_hours) or None
-        do = control.plan_resume if scope_request.dry_run else control.resume
-        return _plan_json(do(session, viewer, scope, site.clock.now(), extend=scope_request.extend, spread=spread))
+        now, extend = site.clock.now(), scope_request.extend
+        if scope_request.dry_run:
+            plan = control.plan_resume(session, viewer, scope, now, extend=extend, spread=spread)
+            return _plan_json(plan) | {"shown": str(control.resumable_enrollments(session, viewer, scope))}
+        shown = ShownEnrollments.read(scope_request.shown or "")
+        return _plan_json(control.resume(session, viewer, scope, now, extend=extend, spread=spread, shown=shown))
 
     return _answer(request, viewer, body, ResumeRequest, act)
 
@@ -120,8 +131,10 @@ def post_stop(request: Request, body: bytes = raw_body, viewer: Viewer = api_vie
 
     def act(session: Session, viewer: Viewer, scope: Scope, scope_request: StopRequest) -> dict[str, Any]:
         if scope_request.dry_run:
-            return {"count": control.plan_stop(session, viewer, scope)}
-        return {"count": control.stop(session, viewer, scope, scope_request.reason.strip(), site.clock.now())}
+            live = control.live_enrollments(session, viewer, scope)
+            return {"count": live.count, "shown": str(live)}
+        shown = ShownEnrollments.read(scope_request.shown or "")
+        return {"count": control.stop(session, viewer, scope, scope_request.reason.strip(), site.clock.now(), shown)}
 
     return _answer(request, viewer, body, StopRequest, act)
 

@@ -124,7 +124,7 @@ def _partner_page(
         partner = get_partner(session, visit.viewer, partner_id)
         people = accounts.people_of(session, visit.viewer, partner_id)
     stored = {name: str(getattr(partner, name)) for name in FIELDS}
-    return visit.page(
+    return visit.at(f"/partners/{partner_id}").page(
         "partners/page.html",
         status=status,
         partner=partner,
