@@ -152,6 +152,10 @@ class SignInPace:
         """Return how long a try is to wait, by the failures of the last quarter of an hour: 0 for the first few."""
         return max(_wait_after(self._failures(key), free) for key, free in self._keys(address, email))
 
+    def failures_of(self, email: str) -> int:
+        """Return the failures of the account in the last quarter of an hour."""
+        return self._failures(_pace_key("email", email))
+
     def note_failure(self, address: str, email: str) -> None:
         """Count a failed try for the account and from the address."""
         for key, _free in self._keys(address, email):

@@ -168,3 +168,19 @@ def test_stranger_reads_the_language_of_the_cookie_or_the_browser(guest, accept,
 
     assert f'<html lang="{language}">' in page.text
     assert page.headers["content-language"] == language
+
+
+def test_forgotten_passwords_of_others_are_not_refused_for_one_that_is_asked_for_again_and_again(guest, app, email):
+    waits: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        waits.append(seconds)
+
+    app.state.site.pause = pause
+    asked = [guest.post("/forgotten", data={"email": "nobody@example.com"}).status_code for _ in range(30)]
+    many = [guest.post("/forgotten", data={"email": f"person{number}@example.com"}).status_code for number in range(30)]
+
+    assert asked == [200] * 5 + [429] * 25
+    assert many == [200] * 30
+    assert waits  # one address that asks for many is slowed down
+    assert guest.post("/forgotten", data={"email": email}).status_code == 200

@@ -7,11 +7,12 @@ from starlette.datastructures import FormData
 
 from distmark.compliance import accounts
 from distmark.errors import DistmarkError, InvalidInput, NotFound
-from distmark.partners.service import SHORTEST_PASSWORD, end_other_sessions, sessions_of
+from distmark.partners.service import FREE_OF_ACCOUNT, SHORTEST_PASSWORD, end_other_sessions, sessions_of
 from distmark.web import errors
 from distmark.web.account_mail import FORGOTTEN, send_account_mail
 from distmark.web.forms import guest_form, posted_form, text
 from distmark.web.i18n import N_
+from distmark.web.pages.sign_in import address_of, my_turn
 from distmark.web.permissions import TooManySignIns, anyone, signed_in
 from distmark.web.visit import Guest, Visit
 
@@ -58,7 +59,7 @@ def forgotten_page(guest: Guest = anyone) -> Response:
     return guest.page("account/forgotten.html", asked=False, email="")
 
 
-@router.post("/forgotten")
+@router.post("/forgotten", dependencies=[my_turn])
 def forgotten(guest: Guest = anyone, form: FormData = guest_form) -> Response:
     """Send a link to the address when it has an account; neither the answer nor its time says whether it has."""
     email = text(form, "email")
@@ -72,11 +73,10 @@ def forgotten(guest: Guest = anyone, form: FormData = guest_form) -> Response:
 
 
 def _count(guest: Guest, what: str) -> None:
-    """Count one try; TooManySignIns after the sixth in a quarter of an hour, or after many from one network address."""
-    address = guest.request.client.host if guest.request.client else ""
-    if guest.site.pace.wait_seconds(address, what):
+    """Count one try; TooManySignIns from the sixth for the same account in a quarter of an hour. Others are not refused for it."""
+    if guest.site.pace.failures_of(what) >= FREE_OF_ACCOUNT:
         raise TooManySignIns(15 * 60)
-    guest.site.pace.note_failure(address, what)
+    guest.site.pace.note_failure(address_of(guest), what)
 
 
 @router.get("/account")

@@ -29,7 +29,7 @@ def sign_in_page(guest: Guest = anyone, next: str = "/") -> Response:
 
 async def _wait_for_my_turn(guest: Guest = anyone, form: FormData = guest_form) -> None:
     """Let a try wait after failures. It waits here, where waiting holds no thread; and a few wait at a time from one address."""
-    address, pace = _address(guest), guest.site.pace
+    address, pace = address_of(guest), guest.site.pace
     wait = pace.wait_seconds(address, text(form, "email"))
     with pace.one_of_few(address) as may_wait:
         if wait and not may_wait:
@@ -38,7 +38,8 @@ async def _wait_for_my_turn(guest: Guest = anyone, form: FormData = guest_form) 
             await guest.site.pause(wait)
 
 
-def _address(guest: Guest) -> str:
+def address_of(guest: Guest) -> str:
+    """Return the network address that the request came from; through trusted proxies, that of their client."""
     return guest.request.client.host if guest.request.client else ""
 
 
@@ -53,7 +54,7 @@ def sign_in(guest: Guest = anyone, form: FormData = guest_form) -> Response:
         with guest.writing() as session:
             token, _viewer = partners.sign_in(session, email, str(form.get("password", "")), guest.now)
     except NotAllowed:
-        guest.site.pace.note_failure(_address(guest), email)
+        guest.site.pace.note_failure(address_of(guest), email)
         wrong = N_("This mail address and password do not belong together. Check both and try again.")
         return guest.page("sign_in.html", status=422, next=to, email=email, wrong=wrong)
     guest.site.pace.forget(email)
