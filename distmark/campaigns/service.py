@@ -313,6 +313,11 @@ def members(
     return MemberPage(rows[:size], rows[size - 1][0].id if len(rows) > size else None, total)
 
 
+def is_member(campaign_id: int) -> ColumnElement[bool]:
+    """Return the condition that a contact is a member of the campaign, for searches of contacts."""
+    return exists().where(and_(col(Member.contact_id) == col(Contact.id), col(Member.campaign_id) == campaign_id))
+
+
 def member_counts(session: Session, viewer: Viewer, campaign_id: int) -> dict[MemberStatus, int]:
     """Return the number of the viewer's members by status; every status is a key."""
     get_campaign(session, viewer, campaign_id)

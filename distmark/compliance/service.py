@@ -1,6 +1,5 @@
 """Approval of journey versions, and the audit trail. A version goes from draft to submitted, approved, registered and retired."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -9,11 +8,19 @@ from sqlmodel import Session, col, select
 from distmark.compliance.journey_check import Installation, check_journey
 from distmark.compliance.table import AuditEntry
 from distmark.errors import InvalidInput, NotAllowed, Refused, SelectionChanged
-from distmark.journeys.definition import parse
 from distmark.journeys.findings import Finding, Severity
-from distmark.journeys.service import get_version, list_journeys, name_journey, newest_registered, source_of
+from distmark.journeys.service import get_version, list_journeys, source_of
 from distmark.journeys.source import Source
 from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
+from distmark.journeys.version_status import (
+    SENDABLE,
+    approve_version,
+    register_version,
+    require_possible,
+    retire_version,
+    send_back_version,
+    submit_version,
+)
 from distmark.partners.model import Permission, Role, Viewer
 from distmark.partners.scope import visible
 from distmark.partners.service import require
@@ -23,17 +30,6 @@ from distmark.sql import id_of
 
 MOST_ERRORS_SHOWN = 20
 JOURNEY_VERSION = "journey_version"
-
-# The acts that are possible in each status, as the message names them that refuses the other acts.
-POSSIBLE: Mapping[VersionStatus, tuple[str, ...]] = {
-    VersionStatus.draft: ("submit",),
-    VersionStatus.submitted: ("approve", "send back"),
-    VersionStatus.sent_back: ("submit",),
-    VersionStatus.approved: ("register", "send back"),
-    VersionStatus.registered: ("register", "retire"),
-    VersionStatus.retired: (),
-}
-SENDABLE = (VersionStatus.registered, VersionStatus.retired)  # enrollments in a retired version finish it
 
 
 class CheckFailed(Refused):
@@ -64,9 +60,7 @@ def submit(
     errors = [found for found in check_version(session, viewer, source, now, installation) if found.severity is Severity.error]
     if errors:
         raise CheckFailed(version.number, errors)
-    version.status, version.submitted_at, version.content_hash = VersionStatus.submitted, now, source.content_hash
-    version.author_id = version.author_id or viewer.user_id  # a text that came from a file has its submitter as author
-    version.decided_at, version.decided_by_id, version.decision_note, version.approved_hash = None, None, "", None
+    submit_version(version, source, viewer.user_id, now)
     return _saved(session, viewer, version, "submitted", now)
 
 
@@ -97,8 +91,7 @@ def approve(session: Session, viewer: Viewer, version_id: int, note: str, now: d
         raise NotAllowed(f"Version {version.number} is your own text; somebody else must approve it.")
     if source_of(version).content_hash != version.content_hash:
         raise Refused(f"The text of version {version.number} is not the one that was submitted; send it back.")
-    version.status, version.approved_hash = VersionStatus.approved, version.content_hash
-    _decide(version, viewer, note, now)
+    approve_version(version, viewer.user_id, note, now)
     return _saved(session, viewer, version, "approved", now, note=note)
 
 
@@ -108,8 +101,7 @@ def send_back(session: Session, viewer: Viewer, version_id: int, note: str, now:
     if not note.strip():
         raise InvalidInput("The reason is missing; write what has to change.")
     version = _locked_version(session, viewer, version_id, "send back")
-    version.status, version.approved_hash = VersionStatus.sent_back, None
-    _decide(version, viewer, note, now)
+    send_back_version(version, viewer.user_id, note, now)
     return _saved(session, viewer, version, "sent_back", now, note=note)
 
 
@@ -122,15 +114,9 @@ def mark_registered(session: Session, version_id: int, deployment_id: str, now: 
         require(viewer, Permission.register_journeys)
         get_version(session, viewer, version_id)
     version = session.get_one(JourneyVersion, version_id, with_for_update=True, populate_existing=True)
-    _check_possible(version, "register")
+    require_possible(version, "register")
     _check_hashes(version)
-    version.status, version.deployment_id = VersionStatus.registered, deployment_id
-    version.registered_at = version.registered_at or now
-    session.add(version)
-    session.flush()
-    journey = session.get_one(Journey, version.journey_id)
-    if newest_registered(session, version.journey_id) is version:
-        name_journey(journey, parse(source_of(version)))
+    journey = register_version(session, version, deployment_id, now)
     user_id = viewer.user_id if viewer else None
     record(
         session, journey.brand_id, user_id, "registered", JOURNEY_VERSION, version_id, now, version.content_hash, deployment=deployment_id
@@ -142,13 +128,13 @@ def retire(session: Session, viewer: Viewer, version_id: int, now: datetime) -> 
     """Retire the version and return it: no contact enters it any more, and its enrollments finish."""
     require(viewer, Permission.register_journeys)
     version = _locked_version(session, viewer, version_id, "retire")
-    version.status = VersionStatus.retired
+    retire_version(version)
     return _saved(session, viewer, version, "retired", now)
 
 
 def require_approved(version: JourneyVersion) -> None:
     """Require that the version may be registered: it is approved, and its text equals the approved text. Refused otherwise."""
-    _check_possible(version, "register")
+    require_possible(version, "register")
     _check_hashes(version)
 
 
@@ -171,26 +157,8 @@ def _check_hashes(version: JourneyVersion, source: Source | None = None) -> None
 def _locked_version(session: Session, viewer: Viewer, version_id: int, act: str) -> JourneyVersion:
     """Return the version, locked; Refused when `act` is not possible in its status."""
     version = get_version(session, viewer, version_id, lock=True)
-    _check_possible(version, act)
+    require_possible(version, act)
     return version
-
-
-def _check_possible(version: JourneyVersion, act: str) -> None:
-    possible = POSSIBLE[version.status]
-    if act not in possible:
-        instead = f"it can only be {_past_tense(possible)}" if possible else "nothing more can be done with it"
-        raise Refused(f"Version {version.number} is {version.status.replace('_', ' ')} and cannot be {_past_tense((act,))}; {instead}.")
-
-
-PAST = {"submit": "submitted", "approve": "approved", "send back": "sent back", "register": "registered", "retire": "retired"}
-
-
-def _past_tense(acts: tuple[str, ...]) -> str:
-    return " or ".join(PAST[act] for act in acts)
-
-
-def _decide(version: JourneyVersion, viewer: Viewer, note: str, now: datetime) -> None:
-    version.decided_by_id, version.decided_at, version.decision_note = viewer.user_id, now, note.strip()
 
 
 def _saved(session: Session, viewer: Viewer, version: JourneyVersion, action: str, now: datetime, **detail: Any) -> JourneyVersion:

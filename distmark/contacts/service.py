@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, column, exists, func, or_, table
+from sqlalchemy import ColumnElement, and_, func, or_
 from sqlmodel import Session, col, select
 
 from distmark.contacts.addresses import searched_addresses
@@ -130,18 +130,16 @@ def find_contacts(
     text: str = "",
     after_id: int | None = None,
     limit: int = 50,
-    exclude_campaign_id: int | None = None,
+    only: Sequence[ColumnElement[bool]] = (),
 ) -> Page:
     """Return the viewer's contacts, newest first, that contain every word of `text` in a name, mail address, phone, company or city;
     of a long text its first words count.
 
     A name is found by its reading, too, and by other spellings: 高橋 finds 髙橋, サトウ finds さとう (`distmark.contacts.search`).
-    `after_id` is the `next_after` of the page before. Members of the campaign `exclude_campaign_id` are left out.
+    `after_id` is the `next_after` of the page before. `only` are further conditions of the rooms above, such as `campaigns.is_member`.
     """
     require(viewer, Permission.see_contacts)
-    conditions: list[ColumnElement[bool]] = [col(Contact.erased_at).is_(None), *mentions(text)]
-    if exclude_campaign_id is not None:
-        conditions.append(~_in_campaign(exclude_campaign_id))
+    conditions: list[ColumnElement[bool]] = [col(Contact.erased_at).is_(None), *mentions(text), *only]
     total = session.exec(visible(select(func.count(col(Contact.id))), Contact, viewer).where(*conditions)).one()
     statement = visible(select(Contact), Contact, viewer).where(*conditions)
     if after_id is not None:
@@ -171,9 +169,3 @@ def _mentions(word: str) -> ColumnElement[bool]:
     if len(digits) >= FEWEST_PHONE_DIGITS and not any(letter.isalpha() for letter in word):
         found.append(col(Contact.phone).contains(digits))
     return or_(*found)
-
-
-def _in_campaign(campaign_id: int) -> ColumnElement[bool]:
-    # Campaigns stand above contacts and may not be imported here, so their table is named in SQL.
-    member = table("member", column("contact_id"), column("campaign_id"))
-    return exists().where(and_(member.c.contact_id == Contact.id, member.c.campaign_id == campaign_id)).correlate(Contact.__table__)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Statuses of enrollments, kinds of timeline entries, suspensions and alarms, and sources of entries. Pure."""
+"""Statuses of enrollments, kinds of timeline entries, suspensions, and sources of entries. Pure."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -45,14 +45,6 @@ class SuspensionKind(StrEnum):
 
     paused = "paused"  # no enrollment of the scope moves, and new ones start paused
     draining = "draining"  # no contact enters the scope, and its enrollments finish
-
-
-class AlarmKind(StrEnum):
-    """The kind of an alarm: enrollments that should move and do not, a journey that no contact enters, messages that cannot be made."""
-
-    late = "late"  # enrollments are due and do not move
-    dry = "dry"  # no contact enters the journey any more
-    unmade = "unmade"  # messages cannot be made, and the enrollments stand at their step
 
 
 def current_step_id(names: Mapping[str, Any] | None, version_id: int, step_id: str) -> str:

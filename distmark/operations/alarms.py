@@ -10,10 +10,11 @@ from sqlmodel import Session, col
 
 from distmark.campaigns.table import Campaign, CampaignStatus
 from distmark.clock import Clock
-from distmark.enrollments.model import UNMADE, AlarmKind, EnrollmentStatus
+from distmark.enrollments.model import UNMADE, EnrollmentStatus
 from distmark.enrollments.table import Enrollment, Suspension
 from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
 from distmark.operations.backlog import _late_rows, late_before
+from distmark.operations.model import AlarmKind
 from distmark.operations.table import Alarm
 from distmark.partners.model import Permission, Viewer
 from distmark.partners.scope import visible

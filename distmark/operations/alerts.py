@@ -10,9 +10,9 @@ from sqlmodel import Session, col, or_, select
 
 from distmark.clock import Clock
 from distmark.db import Database
-from distmark.enrollments.model import AlarmKind
 from distmark.journeys.table import Journey, JourneyVersion
 from distmark.operations.alarms import update_alarms
+from distmark.operations.model import AlarmKind
 from distmark.operations.table import Alarm
 from distmark.sql import id_of
 

@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlmodel import Field, Index, SQLModel
 
 from distmark.db import JSON_TYPE, UTCDateTime
-from distmark.enrollments.model import AlarmKind
+from distmark.operations.model import AlarmKind
 
 
 class Alarm(SQLModel, table=True):

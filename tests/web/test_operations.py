@@ -10,12 +10,13 @@ from sqlmodel import Session, select
 
 from distmark.compliance.table import AuditEntry
 from distmark.enrollments.control import pause
-from distmark.enrollments.model import AlarmKind, EnrollmentStatus, TimelineKind
+from distmark.enrollments.model import EnrollmentStatus, TimelineKind
 from distmark.enrollments.suspensions import Scope
 from distmark.enrollments.table import Enrollment, TimelineEntry
 from distmark.messages.model import MessageStatus
 from distmark.messages.table import Message
 from distmark.operations.alarms import update_alarms
+from distmark.operations.model import AlarmKind
 from distmark.operations.table import Alarm
 from distmark.partners.model import Role
 from distmark.sql import id_of

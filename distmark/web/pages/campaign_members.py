@@ -7,6 +7,7 @@ from fastapi.responses import Response
 from starlette.datastructures import FormData
 
 from distmark.campaigns import service as campaigns
+from distmark.campaigns.service import is_member
 from distmark.contacts import service as contacts
 from distmark.entries import members
 from distmark.errors import InvalidInput, Refused, SelectionChanged
@@ -44,7 +45,7 @@ def _page(
 ) -> Response:
     with visit.reading() as session:
         context = campaign_context(session, visit, campaign_id)
-        found = contacts.find_contacts(session, visit.viewer, q, after, ROWS, exclude_campaign_id=campaign_id)
+        found = contacts.find_contacts(session, visit.viewer, q, after, ROWS, [~is_member(campaign_id)])
     empty = dict.fromkeys((*FIELDS, "ground"), "")
     return visit.at(f"/campaigns/{campaign_id}/people" if wrong else "").page(
         "campaigns/people.html",

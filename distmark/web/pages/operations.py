@@ -11,7 +11,6 @@ from starlette.datastructures import FormData
 
 from distmark.contacts.service import contacts_by_id
 from distmark.contacts.table import Contact
-from distmark.enrollments.model import AlarmKind
 from distmark.errors import SelectionChanged
 from distmark.journeys import service as journeys
 from distmark.journeys.program import Program
@@ -19,6 +18,7 @@ from distmark.operations import parked as parking
 from distmark.operations.alarms import AlarmShown, alarms
 from distmark.operations.backlog import StepWatch, late_before, watch
 from distmark.operations.held_send_counts import Held, held_sends
+from distmark.operations.model import AlarmKind
 from distmark.operations.parked import Parked, Retried
 from distmark.operations.uncertain import Uncertain, uncertain_count
 from distmark.operations.uncertain import uncertain as uncertain_messages

@@ -8,7 +8,7 @@ import pytest
 from sqlmodel import Session, select
 
 from distmark.compliance import service as compliance
-from distmark.compliance.service import POSSIBLE, CheckFailed
+from distmark.compliance.service import CheckFailed
 from distmark.compliance.table import AuditEntry
 from distmark.db import Database
 from distmark.errors import InvalidInput, NotAllowed, Refused
@@ -16,6 +16,7 @@ from distmark.journeys import service as journeys
 from distmark.journeys.checks.run import check
 from distmark.journeys.source import Source
 from distmark.journeys.table import Journey, JourneyVersion, VersionStatus
+from distmark.journeys.version_status import POSSIBLE
 from distmark.partners.model import Role, Viewer
 from distmark.partners.table import Brand
 from distmark.sql import id_of

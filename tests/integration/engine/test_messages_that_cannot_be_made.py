@@ -12,11 +12,12 @@ from distmark.clock import FixedClock
 from distmark.contacts.table import Contact
 from distmark.db import Database
 from distmark.engine.wake import EngineContext
-from distmark.enrollments.model import UNMADE, AlarmKind, EnrollmentStatus, TimelineKind
+from distmark.enrollments.model import UNMADE, EnrollmentStatus, TimelineKind
 from distmark.journeys.service import newest_registered, program_of, source_of
 from distmark.messages.makeable import unmakeable
 from distmark.messages.model import MessageStatus
 from distmark.operations.alarms import update_alarms
+from distmark.operations.model import AlarmKind
 from distmark.operations.parked import parked, retry_parked
 from distmark.operations.table import Alarm
 from distmark.operations.unmade import unmade_count, unmade_in

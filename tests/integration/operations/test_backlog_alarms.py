@@ -18,7 +18,7 @@ from distmark.campaigns.table import Campaign, CampaignStatus
 from distmark.clock import FastClock, FixedClock, wall_now
 from distmark.db import Database
 from distmark.enrollments.control import drain, pause
-from distmark.enrollments.model import AlarmKind, EnrollmentStatus
+from distmark.enrollments.model import EnrollmentStatus
 from distmark.enrollments.suspensions import Scope
 from distmark.enrollments.table import Enrollment
 from distmark.errors import NotAllowed
@@ -26,6 +26,7 @@ from distmark.journeys.service import newest_registered
 from distmark.operations.alarms import AlarmChanges, alarms, update_alarms
 from distmark.operations.alerts import AlarmNotice
 from distmark.operations.backlog import lateness, watch
+from distmark.operations.model import AlarmKind
 from distmark.operations.table import Alarm
 from distmark.partners.model import Role
 from distmark.sql import id_of
