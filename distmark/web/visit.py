@@ -1,14 +1,11 @@
 """The arguments of every view: the site, made once per process, and the guest or visit, made for each request."""
 
 import asyncio
-import os
-import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Self
+from typing import Self
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from zoneinfo import ZoneInfo
 
@@ -24,6 +21,7 @@ from starlette.datastructures import FormData
 from distmark.clock import Clock
 from distmark.db import Database
 from distmark.engine.version_moves import GatherFacts, known_facts
+from distmark.machine.private import keep_secret
 from distmark.partners import service as partners
 from distmark.partners.model import Viewer
 from distmark.partners.table import Brand
@@ -66,20 +64,7 @@ class Site:
 
 def secret_of(settings: Settings) -> str:
     """Return the installation's secret: the configured one, else one made once and kept in `data_dir`, readable by its owner only."""
-    if settings.secret_key.get_secret_value():
-        return settings.secret_key.get_secret_value()
-    path = settings.data_dir / "secret.key"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with _create_private(path) as file:
-            file.write(secrets.token_urlsafe(48))
-    except FileExistsError:
-        pass
-    return path.read_text(encoding="ascii")
-
-
-def _create_private(path: Path) -> Any:
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii")
+    return settings.secret_key.get_secret_value() or keep_secret(settings.data_dir / "secret.key")
 
 
 @dataclass(slots=True)
