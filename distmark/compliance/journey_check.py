@@ -16,6 +16,7 @@ from distmark.journeys.source import MESSAGES_FOLDER, Source
 from distmark.journeys.steps.send import SendStep
 from distmark.personalisation.model import BlockKind, BlockValue, CompiledMessage, RenderContext, RenderError, TemplateRefused
 from distmark.personalisation.service import compile_message, render, template_files
+from distmark.personalisation.web_addresses import holds_personal_link
 from distmark.settings import Settings
 
 KEPT = 256  # journeys whose messages were checked
@@ -50,7 +51,16 @@ def check_journey(
     made = [
         each for each in _message_findings(source.content_hash, _Uncached(source)) if each.file not in broken or each.code != "never-made"
     ]
-    return sort_findings([*found, *made], source)
+    return sort_findings([*found, *made, *_personal_links(source)], source)
+
+
+def _personal_links(source: Source) -> Iterator[Finding]:
+    """Yield each line that holds a link out of a message to one person: everybody who follows it would act as that person."""
+    files = {source.file: source.definition} | {f"{MESSAGES_FOLDER}/{name}": text for name, text in source.templates.items()}
+    for file, text in files.items():
+        for line, written in enumerate(text.splitlines(), 1):
+            if holds_personal_link(written):
+                yield finding("personal-link", file, line)
 
 
 class _Uncached:

@@ -226,30 +226,46 @@ def suppressed(
     marketing: bool,
     reasons: Collection[SuppressionReason] = tuple(SuppressionReason),
 ) -> set[str]:
-    """Return the hashes (`model.address_hash`) of the suppressed addresses among these.
+    """Return the hashes (`model.address_hash`) of the suppressed addresses among these, as `suppression_reasons` says."""
+    return set(suppression_reasons(session, brand_id, channel, addresses, marketing, reasons))
+
+
+def suppression_reasons(
+    session: Session,
+    brand_id: int,
+    channel: str,
+    addresses: Iterable[str],
+    marketing: bool,
+    reasons: Collection[SuppressionReason] = tuple(SuppressionReason),
+) -> dict[str, SuppressionReason]:
+    """Return why addresses among these are suppressed, by their hash (`model.address_hash`); a reason of the address itself goes first.
 
     An address is suppressed itself, or because its person refused another of their addresses, present or earlier; a bounce concerns its own
     address only. A suppression of either scope stops marketing; other messages are stopped by one of scope `all` only.
     """
-    found: set[str] = set()
+    found: dict[str, SuppressionReason] = {}
     hashes_of = {hash_of(brand_id, channel, address): address_hash(brand_id, address) for address in addresses}
     for hashes in batches(hashes_of):
-        themselves = select(Suppression.address_hash).where(col(Suppression.address_hash).in_(hashes))
+        themselves: Any = select(Suppression.address_hash, Suppression.reason).where(col(Suppression.address_hash).in_(hashes))
         for rows in (themselves, _refused_elsewhere(hashes)):
             stopping = rows.where(
                 Suppression.brand_id == brand_id, Suppression.channel == channel, col(Suppression.reason).in_(list(reasons))
             )
             if not marketing:
                 stopping = stopping.where(Suppression.scope == SuppressionScope.all)
-            found.update(hashes_of[stopped] for stopped in session.exec(stopping))
+            for stopped, reason in session.exec(stopping.order_by(col(Suppression.at))):
+                found.setdefault(hashes_of[stopped], reason)
     return found
 
 
-def _refused_elsewhere(hashes: Sequence[str]) -> SelectOfScalar[str]:
-    """Select those of these addresses whose person has or had another address that was refused; the caller adds brand and channel."""
+def _refused_elsewhere(hashes: Sequence[str]) -> Any:
+    """Select hash and reason of those of these addresses whose person has or had another address that was refused.
+
+    The caller adds brand and channel.
+    """
     asked, other, contact, same = aliased(ContactAddress), aliased(ContactAddress), aliased(Contact), aliased(Contact)
     return (
-        select(asked.address_hash)
+        select(asked.address_hash, Suppression.reason)
         .join(contact, col(contact.id) == col(asked.contact_id))
         .join(same, and_(col(same.brand_id) == col(contact.brand_id), col(same.person_key) == col(contact.person_key)))
         .join(other, col(other.contact_id) == col(same.id))

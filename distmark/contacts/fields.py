@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from distmark.contacts.model import ContactKind
 from distmark.errors import InvalidInput
 from distmark.journeys.days import read_day
+from distmark.numbers import read_number
 from distmark.text import clean, tidy
 
 LONGEST_TEXT = 200
@@ -370,11 +371,7 @@ def attribute_name(written: str) -> str:
 def _number(value: object) -> float | int | None:
     if isinstance(value, bool | int | float):
         return value
-    written = tidy(str(value)).replace(",", "")
-    try:
-        return int(written) if re.fullmatch(r"[+-]?\d+", written) else float(written)
-    except ValueError:
-        return None
+    return read_number(str(value))
 
 
 def _or_none(read: Callable[[object], Any]) -> Callable[[object], Any]:

@@ -59,6 +59,7 @@ class SendFacts:
     transactional: bool = False
     left: bool = False  # a goal or an exit rule holds
     suppressed: bool = False  # for this kind of message: an unsubscribe stops marketing, a complaint everything
+    suppression: str = "suppressed"  # the reason of it
     consented: bool = True
     approved: bool = True  # the version
     words_agreed: bool = True  # the partner agreed to the words of now for this member
@@ -104,7 +105,7 @@ def _forbidden(facts: SendFacts) -> SendDecision | None:
     if facts.left:
         return SendDecision(SendVerdict.skip, ("left",))
     if facts.suppressed:
-        return SendDecision(SendVerdict.suppress, ("suppressed",))
+        return SendDecision(SendVerdict.suppress, (facts.suppression,))
     if not (facts.consented or facts.transactional):
         return SendDecision(SendVerdict.suppress, ("no_consent",))
     if not facts.approved:

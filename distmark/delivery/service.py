@@ -17,7 +17,7 @@ from distmark.channels.registry import CHANNELS, address_of
 from distmark.clock import Clock
 from distmark.compliance.service import require_sendable
 from distmark.contacts import consents
-from distmark.contacts.model import address_hash
+from distmark.contacts.model import SuppressionReason, address_hash
 from distmark.contacts.table import Contact
 from distmark.delivery.priority import Queue, current_send, queue_of
 from distmark.delivery.send_policy import SEND, SendDecision, SendFacts, SendVerdict, counted_since, decide_send
@@ -149,7 +149,7 @@ def prepare(session: Session, batch: Batch, requests: Sequence[SendRequest]) -> 
 class _ChannelFacts:
     """The facts of all requests of one channel and kind, fetched together. `written` is by person, and grows as messages are claimed."""
 
-    suppressed: set[str]
+    suppressed: Mapping[str, SuppressionReason]
     consent: Mapping[int, bool | None]
     written: dict[str, list[datetime]]
 
@@ -218,7 +218,7 @@ def _channel_facts(
     addresses = [address for request in requests if (address := address_of(request.person.contact, channel))]
     people = [request.enrollment.person_key for request in requests]
     return _ChannelFacts(
-        suppressed=consents.suppressed(session, brand_id, channel, addresses, marketing),
+        suppressed=consents.suppression_reasons(session, brand_id, channel, addresses, marketing),
         consent=consents.consent_state(session, [request.enrollment.contact_id for request in requests], channel),
         written=written_at(session, brand_id, people, since, channel=channel, marketing=True) if since and marketing else {},
     )
@@ -291,12 +291,14 @@ def _decide(session: Session, context: _BatchContext, request: SendRequest, row:
     marketing = _is_marketing(context.batch.definition, request.effect)
     about_channel = context.channel_facts[request.effect.channel, marketing]
     consent, written = about_channel.consent.get(id_of(contact)), about_channel.written.setdefault(request.enrollment.person_key, [])
+    reason = SuppressionReason.erased if contact.erased_at else about_channel.suppressed.get(address_hash(contact.brand_id, address))
     me = current_send(request.enrollment, request.effect.step_id, request.visit, policy.priority, context.batch.now)
     facts = SendFacts(
         now=context.batch.now,
         zone=zone,
         transactional=not marketing,
-        suppressed=address_hash(contact.brand_id, address) in about_channel.suppressed or contact.erased_at is not None,
+        suppressed=reason is not None,
+        suppression=reason or "",
         consented=consent is True or (consent is None and not marketing),
         approved=context.approved,
         words_agreed=_are_words_agreed(session, context.batch, request),

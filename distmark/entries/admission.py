@@ -15,8 +15,8 @@ from distmark.campaigns.table import Campaign
 from distmark.channels.registry import address_of
 from distmark.compliance.service import require_sendable
 from distmark.contacts.attributes import zones_of
-from distmark.contacts.consents import consent_state, suppressed
-from distmark.contacts.model import address_hash
+from distmark.contacts.consents import consent_state, suppression_reasons
+from distmark.contacts.model import SuppressionReason, address_hash
 from distmark.contacts.table import Contact
 from distmark.enrollments.facts import build_facts
 from distmark.enrollments.insertion import EntryBatch, NewEnrollment, insert_enrollments
@@ -150,7 +150,8 @@ def _eligibility(session: Session, entry_point: EntryPoint, contacts: Sequence[C
     earlier = _earlier_enrollments(session, entry_point.journey_id, [contact.person_key for contact in contacts])
     consents = consent_state(session, [id_of(contact) for contact in contacts], channel) if channel else {}
     addresses = [address for contact in contacts if (address := address_of(contact, channel))]
-    stopped = suppressed(session, entry_point.brand_id, channel, addresses, definition.kind is Kind.marketing) if channel else set()
+    marketing = definition.kind is Kind.marketing
+    stopped = suppression_reasons(session, entry_point.brand_id, channel, addresses, marketing) if channel else {}
     zones = zones_of(session, [contact for contact in contacts if contact.person_key in earlier])
     partners = {id_of(contact): contact.partner_id for contact in contacts}
     drained = drained_among(session, entry_point.brand_id, entry_point.journey_id, entry_point.campaign_id, partners)
@@ -175,14 +176,23 @@ def _eligibility(session: Session, entry_point: EntryPoint, contacts: Sequence[C
     return _with_partner_names(session, results, contacts, earlier)
 
 
+SUPPRESSED: Mapping[SuppressionReason, EnrolVerdict] = {
+    SuppressionReason.unsubscribed: EnrolVerdict.suppressed,
+    SuppressionReason.bounced: EnrolVerdict.bounced,
+    SuppressionReason.complained: EnrolVerdict.complained,
+    SuppressionReason.manual: EnrolVerdict.blocked,
+    SuppressionReason.erased: EnrolVerdict.erased,
+}
+
+
 def _contact_verdict(
-    contact: Contact, channel: str, definition: JourneyDefinition, stopped: set[str], consent: bool | None
+    contact: Contact, channel: str, definition: JourneyDefinition, stopped: Mapping[str, SuppressionReason], consent: bool | None
 ) -> EnrolVerdict:
     address = address_of(contact, channel)
     if channel and not address:
         return EnrolVerdict.no_address
-    if address and address_hash(contact.brand_id, address) in stopped:
-        return EnrolVerdict.suppressed
+    if address and (reason := stopped.get(address_hash(contact.brand_id, address))):
+        return SUPPRESSED[reason]
     if consent is False or (consent is None and definition.kind is Kind.marketing and channel):
         return EnrolVerdict.no_consent
     return EnrolVerdict.enrolled

@@ -80,7 +80,11 @@ class EnrolVerdict(StrEnum):
     already_in = "already_in"
     too_soon = "too_soon"
     once_only = "once_only"
-    suppressed = "suppressed"
+    suppressed = "suppressed"  # unsubscribed
+    bounced = "bounced"  # mail to this address came back
+    complained = "complained"
+    blocked = "blocked"  # a person of the brand put the address on the list of those not written to
+    erased = "erased"
     no_consent = "no_consent"
     no_address = "no_address"
     other_partner = "other_partner"

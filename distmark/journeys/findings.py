@@ -68,6 +68,13 @@ MESSAGES: Mapping[str, Wording] = {
         "The message {message} ({lang}) cannot be made for some contacts ({who}): {reason}.",
         "メッセージ {message}（{lang}）は、一部のお客様（{who_ja}）に作成できません（{reason}）。",
     ),
+    "personal-link": _error(
+        "This line holds a link out of a message to one person; use the original address.",
+        "一人のお客様に送られたメッセージのリンクが含まれています。元のページの URL を使ってください。",
+    ),
+    "bad-field-value": _error(
+        'The value "{value}" cannot be read as the {kind} that "{name}" is declared to be.', "「{name}」は {kind} の項目ですが、値「{value}」はそのように読めません。"
+    ),
     "bad-name": _error(
         'The name "{value}" may have small letters, digits, "-" and "_" only, and starts with a letter or digit.',
         "名前「{value}」に使えるのは小文字の英数字と「-」「_」だけです（先頭は英数字）。",

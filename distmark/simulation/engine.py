@@ -289,6 +289,7 @@ class Simulator:
             zone=zone,
             transactional=not marketing,
             suppressed=marketing and effect.channel in member.stopped,
+            suppression="unsubscribed",
             written_at=member.written.get(effect.channel, ()),
         )
         if_held = IfHeld(str(effect.if_held or policy.if_held or IfHeld.hold))

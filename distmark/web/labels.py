@@ -93,7 +93,7 @@ MESSAGE: dict[str, Label] = {
     MessageStatus.bounced: Label(N_("Bounced"), "bad"),
     MessageStatus.rejected: Label(N_("Rejected"), "bad"),
     MessageStatus.failed: Label(N_("Failed"), "bad"),
-    MessageStatus.suppressed: Label(N_("Not sent: unsubscribed"), "warn"),
+    MessageStatus.suppressed: Label(N_("Not allowed, not sent"), "warn"),
     MessageStatus.uncertain: Label(N_("Uncertain"), "warn"),
 }
 
@@ -102,7 +102,11 @@ VERDICT: dict[str, str] = {
     EnrolVerdict.already_in: N_("is already in this journey"),
     EnrolVerdict.too_soon: N_("was in this journey lately"),
     EnrolVerdict.once_only: N_("has been in this journey, which takes everybody once"),
-    EnrolVerdict.suppressed: N_("has unsubscribed or cannot be reached at this address"),
+    EnrolVerdict.suppressed: N_("has unsubscribed"),
+    EnrolVerdict.bounced: N_("cannot be reached: a message to this address came back"),
+    EnrolVerdict.complained: N_("has complained about a message"),
+    EnrolVerdict.blocked: N_("is on the list of those who are not written to"),
+    EnrolVerdict.erased: N_("was erased on request"),
     EnrolVerdict.no_consent: N_("has not agreed to be written to"),
     EnrolVerdict.no_address: N_("has no address for the first message"),
     EnrolVerdict.other_partner: N_("is in touch with another partner"),
@@ -110,6 +114,17 @@ VERDICT: dict[str, str] = {
     EnrolVerdict.draining: N_("is not taken now: nobody new enters until it is resumed"),
     EnrolVerdict.left_out: N_("was left out of this campaign; take them back first"),
     EnrolVerdict.queued: N_("waits until this journey takes more people"),
+}
+
+# Why a message must not be sent: the reason that the ledger keeps.
+SUPPRESSION: dict[str, Label] = {
+    "no_address": Label(N_("Not sent: no address for this channel"), "warn"),
+    "no_consent": Label(N_("Not sent: has not agreed"), "warn"),
+    "unsubscribed": Label(N_("Not sent: unsubscribed"), "warn"),
+    "bounced": Label(N_("Not sent: an earlier message came back"), "warn"),
+    "complained": Label(N_("Not sent: complained"), "warn"),
+    "manual": Label(N_("Not sent: on the list of those who are not written to"), "warn"),
+    "erased": Label(N_("Not sent: erased on request"), "warn"),
 }
 
 LAYER: dict[str, str] = {

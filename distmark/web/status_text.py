@@ -109,6 +109,7 @@ SEND_RULES = {
     "throttle:destination_domain": N_("messages to %(value)s go out one after the other"),
     "words_changed": N_("words were changed after they were sent with, and nobody has agreed to them yet"),
     "not_approved": N_("the version is no longer approved"),
+    "left": N_("the person has left the journey"),
 }
 # The reason of a retry, by the error's code; a number alone is the code of a mail server.
 RETRIES = {

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from zoneinfo import ZoneInfo
 
 from distmark.journeys.checks.context import Checked, readables
 from distmark.journeys.definition import BUILT_IN, BUILT_IN_EVENTS, FieldType
@@ -25,11 +26,14 @@ from distmark.journeys.steps.send import SendStep
 from distmark.journeys.steps.update import UpdateStep
 from distmark.journeys.steps.wait import WaitStep
 from distmark.journeys.steps.webhook import WebhookStep
+from distmark.journeys.times import usable_date
 from distmark.journeys.waits import ENGAGEMENT_EVENTS
+from distmark.numbers import read_number
 
 EVENT_ATTRIBUTES = ("name", "at", "data", "value")
 DECLARED_IN = {"contact": "contact_fields", "journey": "journey_fields"}
 LINK_ROOTS = ("contact", "partner", "brand", "campaign", "journey", "lang")
+_UTC = ZoneInfo("UTC")
 AUTOMATIC_LINK = re.compile(r"link-\d+")
 
 
@@ -221,9 +225,18 @@ def _date(checked: Checked, step: str | None, place: Place, on: DateOf) -> Itera
 
 
 def _update(checked: Checked, step: UpdateStep) -> Iterator[Finding]:
-    for name in step.update:
-        if name not in checked.definition.attributes("contact"):
+    for name, value in step.update.items():
+        kinds = checked.definition.attributes("contact")
+        if name not in kinds:
             yield _unknown_attribute(checked, step.id, ("update", name), "contact", name)
+        elif isinstance(value, str) and not _is_readable(value, kinds[name]):
+            yield checked.finding("bad-field-value", step.id, ("update", name), name=name, value=value, kind=kinds[name])
+
+
+def _is_readable(value: str, kind: str) -> bool:
+    if kind == FieldType.number:
+        return read_number(value) is not None
+    return kind != FieldType.date or usable_date(value, _UTC) is not None
 
 
 def _test(checked: Checked, step: BranchStep, branch: SplitTestOf) -> Iterator[Finding]:

@@ -16,10 +16,11 @@ from distmark.enrollments.table import Enrollment, TimelineEntry
 from distmark.journeys.model import Why
 from distmark.journeys.program import Program
 from distmark.messages import service as messages
+from distmark.messages.model import MessageStatus
 from distmark.messages.table import Message
 from distmark.sql import id_of
 from distmark.web.i18n import N_, Translator
-from distmark.web.labels import EVENT, MESSAGE, OUTCOME
+from distmark.web.labels import EVENT, MESSAGE, OUTCOME, SUPPRESSION, Label
 from distmark.web.status_text import end_reason, event_name, retry_text, rule_text, step_name
 from distmark.web.visit import Visit
 
@@ -103,7 +104,10 @@ def _lines_of_entry(entry: TimelineEntry, program: Program, translator: Translat
         outcome = str(entry.detail.get("outcome", ""))
         name = translator.gettext(OUTCOME[outcome].text) if outcome in OUTCOME else outcome
         detail = end_reason(str(entry.detail.get("reason") or ""), translator, program)
-    elif entry.kind in (TimelineKind.waiting, TimelineKind.held):
+    elif entry.kind is TimelineKind.suppressed:
+        reason = str(entry.detail.get("reason") or "")
+        detail = translator.gettext(SUPPRESSION[reason].text) if reason in SUPPRESSION else ""
+    elif entry.kind in (TimelineKind.waiting, TimelineKind.held, TimelineKind.skipped):
         detail = waiting_detail(entry, program, translator)
     elif entry.kind is TimelineKind.branched:
         detail = str(entry.detail.get("arm") or entry.detail.get("label") or "")
@@ -135,11 +139,19 @@ def time_of(message: Message) -> datetime:
     return message.sent_at or message.sending_at or message.created_at
 
 
+def message_label(message: Message) -> Label:
+    """Return the label of the message's status; for one that must not be sent, with its own reason."""
+    if message.status is MessageStatus.suppressed and message.detail in SUPPRESSION:
+        return SUPPRESSION[message.detail]
+    return MESSAGE[message.status]
+
+
 def line_of_message(message: Message, translator: Translator) -> TimelineLine:
     """Return the line of a message: its subject, its status, and when it was opened and clicked."""
-    label = MESSAGE[message.status]
+    label = message_label(message)
     what = N_("Mail “%(subject)s”") if message.channel == "email" else N_("Text message “%(subject)s”")
-    parts = [f"{message.code} {message.detail}".strip()] if message.code or message.detail else []
+    said = "" if message.status is MessageStatus.suppressed else f"{message.code} {message.detail}".strip()
+    parts = [said] if said else []
     if message.opened_at:
         parts.append(translator.gettext(N_("opened %(time)s"), time=translator.short(message.opened_at)))
     if message.clicked_at:

@@ -169,3 +169,11 @@ def test_fields_not_given_are_known_as_such():
 )
 def test_heading_becomes_a_name(heading: str, name: str):
     assert attribute_name(heading) == name
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [("12,000", 12_000), ("１２万", 120_000), ("12,000円", 12_000), ("¥500", 500), (7, 7), ("many", None), ("nan", None)],
+)
+def test_a_declared_number_is_read_as_people_write_it(written: object, number: float | None) -> None:
+    assert typed({"balance": written}, {"balance": "number"}) == {"balance": number}

@@ -143,6 +143,7 @@ STEP_CASES = [
     ("  - {id: a, update: {plam: gold}}\n", "unknown-attribute", 16, "a", "update.plam", "contact.plan"),
     ("  - {id: a, update: {}}\n", "empty-list", 16, "a", "update", None),
     ("  - {id: a, webhook: {url: ftp://x.example}}\n", "bad-url", 16, "a", "webhook.url", None),
+    ("  - {id: a, update: {renewal_date: soon}}\n", "bad-field-value", 16, "a", "update.renewal_date", None),
     ("  - {id: a, webhook: {url: 'https://{{ contact.city }}/x'}}\n", "bad-url", 16, "a", "webhook.url", None),
     ("  - {id: a, webhook: {url: 'https://x.example', timeout_seconds: 600}}\n", "bad-value", 16, "a", "webhook.timeout_seconds", None),
     ("  - {id: a, audience: {add: x, remove: y}}\n", "bad-audience", 16, "a", "audience", None),
@@ -394,7 +395,7 @@ def test_every_finding_of_the_table_is_tested_or_has_no_case_of_its_own() -> Non
     elsewhere = {
         "bad-yaml", "not-a-mapping", "big-file", "missing-template", "unused-block", "link-not-in-message", "unknown-journey",
         "not-text", "long-text", "channel-lacking", "no-expression", "long-expression", "never-evaluates",
-        "not-possible", "unknown-segment", "unknown-secret", "never-made", "sometimes-missing", "sometimes-unmade",
+        "not-possible", "unknown-segment", "unknown-secret", "never-made", "sometimes-missing", "sometimes-unmade", "personal-link",
     }  # fmt: skip
 
     assert set(MESSAGES) - tested - elsewhere == set()

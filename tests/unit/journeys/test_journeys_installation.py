@@ -145,3 +145,13 @@ def test_a_link_that_leads_nowhere_is_found_by_the_check() -> None:
     found = [item for item in findings(templates={"welcome.ja.mjml": body}) if item.severity is Severity.error]
 
     assert [item.file for item in found] == ["messages/welcome.ja.mjml"]
+
+
+def test_a_link_out_of_a_message_to_one_person_is_found_in_a_template() -> None:
+    text = "{{ legal_footer }}\nhttps://mail.example/u/AbCdEfGhIjKlMnOpQrStUv"
+
+    found = findings(templates={"welcome.ja.text.txt": text})
+
+    assert [(item.code, item.file, item.line) for item in found if item.code == "personal-link"] == [
+        ("personal-link", "messages/welcome.ja.text.txt", 2)
+    ]
