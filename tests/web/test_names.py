@@ -106,3 +106,18 @@ def test_names_are_written_by_the_partner_itself_or_the_brands_marketers(pair: P
     assert campaign.status_code == 403
     with pair.db.reading() as session:
         assert session.get_one(Campaign, pair.campaign.id).translations == {}
+
+
+def test_brands_names_and_address_stand_in_the_footer_of_messages_of_their_language(pair: PartnerPair):
+    marketer = pair.as_(Role.marketer)
+    fields = {"en.name": "Mirai Securities", "en.legal_name": "Mirai Securities Co., Ltd.", "en.address": "1-1-1 Marunouchi, Tokyo"}
+
+    answer = marketer.post("/brand/names", data=fields)
+
+    assert answer.status_code == 303
+    frame = pair.as_().get(f"/campaigns/{pair.campaign.id}/preview.html?contact={pair.here.contact.id}&step=welcome&lang=en").text
+    assert "Mirai Securities Co., Ltd." in frame
+    assert "1-1-1 Marunouchi, Tokyo" in frame
+    assert "Mirai Securities</a>" in pair.as_(language="en").get("/campaigns").text
+    assert "みらい証券</a>" in pair.as_().get("/campaigns").text
+    assert pair.as_().post("/brand/names", data=fields).status_code == 403

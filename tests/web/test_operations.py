@@ -194,6 +194,23 @@ def test_all_parked_at_a_step_can_be_retried_together(pair: PartnerPair):
     assert _statuses(pair) == [EnrollmentStatus.waiting, EnrollmentStatus.waiting]
 
 
+@pytest.mark.parametrize(
+    ("back", "to"),
+    [
+        ("/operations?parked=7", "/operations?parked=7"),
+        ("/contacts", "/operations"),
+        ("//evil.example/operations", "/operations"),
+        ("", "/operations"),
+    ],
+)
+def test_trying_again_leads_back_to_the_same_place_in_the_list(pair: PartnerPair, back: str, to: str):
+    park(pair, pair.here.enrollment.id)
+
+    answer = pair.as_(Role.ops).post("/operations/try-again", data={"enrollment": pair.here.enrollment.id, "back": back})
+
+    assert answer.headers["location"] == to
+
+
 def test_more_people_stuck_than_were_shown_are_not_tried_again_unseen(pair: PartnerPair):
     for side in (pair.here, pair.there):
         park(pair, side.enrollment.id)

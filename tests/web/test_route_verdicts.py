@@ -42,7 +42,7 @@ _TABLE: tuple[tuple[set[Role], tuple[str, ...]], ...] = (
     ({P, O}, ("words_page", "agree_to_words", "save_blocks", "keep_words")),
     ({M, P, O}, ("store_partner_names",)),
     ({M, A, P, O}, ("partner_names",)),
-    ({M, O}, ("campaign_names", "store_campaign_names")),
+    ({M, O}, ("campaign_names", "store_campaign_names", "brand_names", "store_brand_names")),
     ({P, O}, ("stop_journeys", "control_contact", "control_enrollment")),
     ({M, A, P, O}, ("campaign_list", "campaign_page", "campaign_control", "partner_list", "partner_control")),
     ({P, O}, ("preview_frame",)),

@@ -1,4 +1,4 @@
-"""Names of partners and campaigns in other languages, as their messages and pages show them."""
+"""Names of brands, partners and campaigns in other languages, as their messages and pages show them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from sqlmodel import Session
 from starlette.datastructures import FormData
 
 from distmark.campaigns import service as campaigns
-from distmark.compliance.names import LONGEST_NAME, PARTNER_TEXTS, translate_partner
+from distmark.compliance.names import BRAND_TEXTS, LONGEST_ADDRESS, LONGEST_NAME, PARTNER_TEXTS, translate_brand, translate_partner
 from distmark.errors import InvalidInput
 from distmark.partners.model import Permission
-from distmark.partners.service import get_partner
+from distmark.partners.service import brand_of, get_partner
 from distmark.partners.translations import of_language
 from distmark.web import errors
 from distmark.web.forms import posted_form, text
@@ -23,17 +23,27 @@ from distmark.web.permissions import needs
 from distmark.web.visit import Visit
 
 router = APIRouter()
-LABELS: Mapping[str, str] = {"name": N_("Name"), "title": N_("Title"), "office": N_("Office"), "city": N_("City")}
+LABELS: Mapping[str, str] = {
+    "name": N_("Name"),
+    "title": N_("Title"),
+    "office": N_("Office"),
+    "city": N_("City"),
+    "legal_name": N_("Legal name"),
+    "address": N_("Address"),
+    "contact": N_("Where to ask and complain"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A partner or campaign: its own names, those in other languages, the address of their page, and of the page to go back to."""
+    """A brand, partner or campaign: its own names, those in other languages, the address of their page, and of the page to go back to."""
 
     own: Mapping[str, str]
     others: Mapping[str, Mapping[str, str]]
     path: str
     back: str
+    back_name: str = N_("Campaigns")
+    longest: int = LONGEST_NAME
 
 
 FindNamed = Callable[[Session], Named]
@@ -56,6 +66,33 @@ def _campaign(visit: Visit, campaign_id: int) -> FindNamed:
         return Named({"name": row.name}, others, f"/campaigns/{campaign_id}/names", f"/campaigns/{campaign_id}")
 
     return find
+
+
+def _brand(visit: Visit) -> FindNamed:
+    def find(session: Session) -> Named:
+        row = brand_of(session, visit.viewer)
+        others = {lang: of_language(row, lang) for lang in other_languages(visit, row.language)}
+        return Named(
+            {name: getattr(row, name) for name in BRAND_TEXTS}, others, "/brand/names", "/partners", N_("Partners"), LONGEST_ADDRESS
+        )
+
+    return find
+
+
+@router.get("/brand/names")
+def brand_names(visit: Visit = needs(Permission.publish_campaigns)) -> Response:
+    """Show the brand's names and address, and the form with them in the other languages."""
+    return _page(visit, _brand(visit))
+
+
+@router.post("/brand/names")
+def store_brand_names(visit: Visit = needs(Permission.publish_campaigns), form: FormData = posted_form) -> Response:
+    """Set the brand's names and address in the other languages."""
+
+    def store(session: Session, lang: str, texts: Mapping[str, str]) -> None:
+        translate_brand(session, visit.viewer, lang, texts, visit.now)
+
+    return _store(visit, _brand(visit), form, store)
 
 
 @router.get("/partners/{partner_id}/names")
@@ -108,6 +145,4 @@ def _page(
 ) -> Response:
     with visit.reading() as session:
         named = find(session)
-    return visit.page(
-        "names.html", status=status, named=named, written=written or named.others, labels=LABELS, longest=LONGEST_NAME, wrong=wrong
-    )
+    return visit.page("names.html", status=status, named=named, written=written or named.others, labels=LABELS, wrong=wrong)

@@ -180,7 +180,7 @@ def try_enrollments_again(visit: Visit = needs(PERMISSION), form: FormData = pos
     """Retry the chosen parked enrollments now."""
     with visit.writing() as session:
         done = parking.retry_parked(session, visit.viewer, numbers(form, "enrollment"), visit.now)
-    return _retried(visit, done)
+    return _retried(visit, form, done)
 
 
 @router.post("/operations/try-step-again")
@@ -191,16 +191,19 @@ def try_a_step_again(visit: Visit = needs(PERMISSION), form: FormData = posted_f
         with visit.writing() as session:
             done = parking.retry_parked_at_step(session, visit.viewer, version_id, text(form, "step"), visit.now, shown)
     except SelectionChanged:
-        return visit.go("/operations", N_("More people are stuck there than were shown. Look again, then let them try."), "warn")
-    return _retried(visit, done)
+        return visit.go(
+            visit.back(form, "/operations"), N_("More people are stuck there than were shown. Look again, then let them try."), "warn"
+        )
+    return _retried(visit, form, done)
 
 
-def _retried(visit: Visit, done: Retried) -> Response:
+def _retried(visit: Visit, form: FormData, done: Retried) -> Response:
+    back = visit.back(form, "/operations")
     if done.held:
-        return visit.go("/operations", N_("A pause holds %(n)s of them; resume it first. The others try again now."), "warn", n=done.held)
+        return visit.go(back, N_("A pause holds %(n)s of them; resume it first. The others try again now."), "warn", n=done.held)
     if not done.tried:
-        return visit.go("/operations", N_("None of them is stuck any more."), "warn")
-    return visit.go("/operations", N_("They try their step again now. Whoever is not shown below any more goes on."))
+        return visit.go(back, N_("None of them is stuck any more."), "warn")
+    return visit.go(back, N_("They try their step again now. Whoever is not shown below any more goes on."))
 
 
 # --- rows --------------------------------------------------------------------------------------------------------------------------
