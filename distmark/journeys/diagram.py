@@ -99,7 +99,7 @@ def _listed(
 
 def _item(program: Program, step: Step, lang: str, counts: Counts | None, number: str, arm: str | None, depth: int) -> OutlineItem:
     kind = KINDS[step.kind]
-    title, detail = describe_step(step, lang)
+    title, detail = describe_step(step, lang, program.definition)
     jumps = tuple(target for _, target in step.targets())
     count = counts.get(step.id) if counts is not None else None
     return OutlineItem(
@@ -226,7 +226,7 @@ class _Picture:
 
     def step(self, step: Step, x: float, y: float, depth: int) -> float:
         settled = self.program.steps[step.id]
-        name, note = describe_step(settled, self.lang)
+        name, note = describe_step(settled, self.lang, self.program.definition)
         count = self.counts.get(step.id) if self.counts is not None else None
         shown = "" if count is None else f"{count.here if step.kind in WAITING_KINDS else count.arrived:,}"
         kind = KINDS[step.kind]

@@ -10,12 +10,25 @@ Described = tuple[str, str]
 
 DAY_GROUPS_JA = {"weekdays": "平日", "weekends": "土日", "every day": "毎日"}
 _SLOT = re.compile(r"\{\{.*?\}\}")
+# Events that every journey knows.
+HAPPENINGS = {
+    "opened": {"ja": "開封", "en": "an open"},
+    "clicked": {"ja": "クリック", "en": "a click"},
+    "replied": {"ja": "返信", "en": "a reply"},
+    "unsubscribed": {"ja": "配信停止", "en": "an unsubscribe"},
+    "converted": {"ja": "成約", "en": "a conversion"},
+}
 LATE = {"ja": "時間切れ → {step}", "en": "times out → {step}"}
 
 
 def listed(parts: list[str], lang: str) -> str:
     """Return `parts` as one line, parted as the language does."""
     return ("・" if lang == "ja" else ", ").join(parts)
+
+
+def readable(key: str) -> str:
+    """Return a key that has no name of its own for readers: visit_booked is visit booked."""
+    return " ".join(key.replace("_", " ").split())
 
 
 def without_slots(text: str, lang: str) -> str:
@@ -100,7 +113,7 @@ def _on(wait: Wait, lang: str) -> Described:
 def _day_words(wait: Wait, lang: str) -> str:
     assert wait.on is not None, "asked only for a date"
     day = wait.on.day
-    named = f"{day.year}年{day.month}月{day.day}日" if day and lang == "ja" else str(wait.on)
+    named = f"{day.year}年{day.month}月{day.day}日" if day and lang == "ja" else readable(str(wait.on).removeprefix("contact."))
     return _offset_words(named, wait.offset, lang) if wait.offset is not None and not wait.offset.is_zero else named
 
 
@@ -113,17 +126,18 @@ def _offset_words(day: str, offset: Offset, lang: str) -> str:
 
 
 def _event(wait: Wait, lang: str) -> Described:
-    what = f"{wait.of} {wait.event}" if wait.of else str(wait.event)
+    event = HAPPENINGS[str(wait.event)][lang] if str(wait.event) in HAPPENINGS else readable(str(wait.event))
+    what = (f"{readable(str(wait.of))} の{event}" if lang == "ja" else f"{event} of {readable(str(wait.of))}") if wait.of else event
     return _awaited(what, wait, lang)
 
 
 def _condition(wait: Wait, lang: str) -> Described:
     title, late = _awaited("条件" if lang == "ja" else "a condition", wait, lang)
-    return title, late or str(wait.when)
+    return title, late
 
 
 def _awaited(what: str, wait: Wait, lang: str) -> Described:
-    late = LATE[lang].format(step=wait.on_timeout) if wait.on_timeout else ""
+    late = LATE[lang].format(step=readable(wait.on_timeout)) if wait.on_timeout else ""
     if wait.timeout is None:
         return (f"{what} を待つ" if lang == "ja" else f"wait for {what}"), late
     lasts = duration_words(wait.timeout, lang)

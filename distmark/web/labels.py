@@ -138,11 +138,34 @@ LAYER: dict[str, str] = {
 
 CHANNEL: dict[str, str] = {key: kind.labels["en"] for key, kind in CHANNELS.items()} | {"email": N_("Mail"), "sms": N_("Text message")}
 
+# What a consent is about: a channel, or being counted.
+CONSENT: dict[str, str] = CHANNEL | {"open_tracking": N_("Counting of opens"), "click_tracking": N_("Counting of clicks")}
+
 GROUND: dict[str, str] = {
     "opt_in": N_("Agreed to receive messages"),
     "business_card": N_("Gave a business card or wrote the address down"),
     "existing_customer": N_("Is an existing customer"),
     "published_address": N_("Is a business that publishes its address"),
+}
+
+# The fields as which the columns of an imported file are read.
+COLUMN: dict[str, str] = {
+    "last_name": N_("Family name"),
+    "first_name": N_("Given name"),
+    "full_name": N_("Full name"),
+    "email": N_("Mail address"),
+    "phone": N_("Phone"),
+    "company": N_("Company"),
+    "city": N_("City"),
+    "language": N_("Language"),
+    "zone": N_("Time zone"),
+    "birthday": N_("Birthday"),
+    "kind": N_("Kind of record"),
+    "consent_email": N_("Consent to mail"),
+    "consent_sms": N_("Consent to text messages"),
+    "stopped_email": N_("Unsubscribed from mail"),
+    "stopped_sms": N_("Unsubscribed from text messages"),
+    "stopped": N_("Unsubscribed"),
 }
 
 STEP: dict[str, str] = {
@@ -202,6 +225,8 @@ TABLES = {
     "verdict_words": VERDICT,
     "layer_words": LAYER,
     "channel_words": CHANNEL,
+    "consent_words": CONSENT,
+    "column_words": COLUMN,
     "ground_words": GROUND,
     "step_words": STEP,
     "event_words": EVENT,

@@ -39,7 +39,8 @@ class Needs:
         if viewer is None:
             raise SignInNeeded(N_("Sign in to see this page."))
         if self.permission is not None and not viewer.may(self.permission):
-            raise NotAllowed(f"{viewer.name} ({viewer.role}) may not {self.permission}; ask an administrator of your brand for this role.")
+            words = self.permission.replace("_", " ")
+            raise NotAllowed(f"{viewer.name} ({viewer.role}) may not {words}; ask an administrator of your brand for this role.")
         return Visit(request=request, site=site, viewer=viewer, brand=brand, language=_language_of(request, viewer))
 
 

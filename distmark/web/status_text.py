@@ -14,6 +14,8 @@ from distmark.journeys.program import Program
 from distmark.journeys.steps import Step
 from distmark.journeys.steps.exit import ExitStep
 from distmark.journeys.times import RULE_WORDS, describe_rule
+from distmark.messages.model import MessageStatus
+from distmark.messages.table import Message
 from distmark.web.i18n import N_, Translator
 from distmark.web.labels import ENROLLMENT, EVENT, OUTCOME, STEP, Label
 
@@ -128,7 +130,7 @@ def rule_text(rule: str, translator: Translator) -> str:
         code = f"throttle:{scope}"
     if code in SEND_RULES:
         return translator.gettext(SEND_RULES[code], value=value)
-    return describe_rule(rule, translator.language) if code in RULE_WORDS else rule
+    return describe_rule(rule, translator.language) if code in RULE_WORDS else readable_key(rule)
 
 
 def retry_text(code: str, translator: Translator) -> str:
@@ -150,7 +152,10 @@ def end_reason(reason: str, translator: Translator, program: Program | None = No
     if match := _MISSING.fullmatch(reason):
         return translator.gettext(N_("%(name)s is missing"), name=match[1])
     known = _reasons_of(program) if program is not None and reason else ()
-    return next((words.text(translator.language) for words in known if reason in words.texts.values()), reason)
+    for words in known:
+        if reason in words.texts.values():
+            return words.text(translator.language)
+    return condition_text(reason, translator, program) if _CONDITION.search(reason) else reason
 
 
 def _reasons_of(program: Program) -> Iterator[Words]:
@@ -161,6 +166,24 @@ def _reasons_of(program: Program) -> Iterator[Words]:
         yield program.definition.goal.name
 
 
+# A rule or goal without a name gives its condition as the reason.
+_CONDITION = re.compile(r"\w\(['\"]|\bcontact\.\w|\bnot \w+\(|[=<>]=|\b(?:in_segment|days_since|days_until)\(")
+_HAPPENED = re.compile(r"(\w+)\('([^']*)'(?:,[^)]*)?\)")
+
+
+def condition_text(condition: str, translator: Translator, program: Program | None = None) -> str:
+    """Return a condition for readers when it is that one thing happened; "" for any other, which only its author can read."""
+    match = _HAPPENED.fullmatch(condition.strip().replace('"', "'"))
+    if match is None or match[1] not in EVENT:
+        return ""
+    return f"{translator.gettext(EVENT[match[1]])}{translator.gettext(N_(': '))}{event_name(match[2], translator, program)}"
+
+
+def readable_key(key: str) -> str:
+    """Return a key that has no name of its own for readers: visit_booked is visit booked."""
+    return " ".join(part for part in re.split(r"[_:]+", key) if part)
+
+
 def event_name(name: str, translator: Translator, *programs: Program | None) -> str:
     """Return an event's name for readers: as the first of these journeys names it, else our own label for it, else its key."""
     for program in programs:
@@ -168,7 +191,31 @@ def event_name(name: str, translator: Translator, *programs: Program | None) -> 
             return program.definition.event_names[name].text(translator.language)
     if name.startswith("winner:"):
         return translator.gettext(N_("the winner of the test"))
-    return translator.gettext(EVENT[name]) if name in EVENT else name
+    return translator.gettext(EVENT[name]) if name in EVENT else readable_key(name)
+
+
+# What a mail server's refusal means, by the beginning of its enhanced status code (RFC 3463).
+REFUSALS = {
+    "5.1": N_("the address does not exist or takes no mail"),
+    "5.2": N_("the mailbox is full or takes no mail"),
+    "5.3": N_("the message is too large, or the recipient's mail server cannot take it"),
+    "5.4": N_("the recipient's mail server could not be reached"),
+    "5.7": N_("the recipient's mail server does not take our mail"),
+}
+_ENHANCED = re.compile(r"\b(5\.\d)\.\d{1,3}\b")
+
+
+def delivery_text(message: Message, translator: Translator) -> str:
+    """Return why a message is not with its recipient yet or ever; "" when its status says all there is to say."""
+    if message.status is MessageStatus.deferred:
+        return retry_text(message.code or "no_answer", translator)
+    if message.status is MessageStatus.uncertain:
+        return translator.gettext(N_("the connection broke before the answer came"))
+    if message.status in (MessageStatus.bounced, MessageStatus.rejected):
+        found = _ENHANCED.search(f"{message.code} {message.detail}")
+        other = N_("the recipient's mail server refused it") if message.channel == "email" else N_("the recipient's network refused it")
+        return translator.gettext(REFUSALS.get(found[1], other) if found else other)
+    return ""
 
 
 def _ended(enrollment: Enrollment, program: Program | None, translator: Translator) -> StatusText:

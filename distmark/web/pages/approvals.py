@@ -23,6 +23,7 @@ from distmark.web.ids import Id
 from distmark.web.pages.journeys import changes_between
 from distmark.web.permissions import needs
 from distmark.web.sample_preview import render_sample, samples_of
+from distmark.web.status_text import readable_key, step_name
 from distmark.web.visit import Visit
 
 router = APIRouter()
@@ -81,10 +82,12 @@ def _pairs(
     visit: Visit, definition: JourneyDefinition, version: JourneyVersion, before: JourneyVersion | None, changes: object
 ) -> list[Mapping[str, object]]:
     """Return one item per message and language, the changed ones first: its old and new subject, and whether its templates changed."""
+    names = {step.id: step_name(step, visit.translator) for step in definition.all_steps()}
     touched = {tuple(change.name.split(".")[:2]) for change in getattr(changes, "templates", ())}
     pairs: list[Mapping[str, object]] = [
         {
             "message": sample.message,
+            "name": names.get(sample.step_id, readable_key(sample.message)),
             "lang": lang,
             "channel": sample.channel,
             "changed": not changes or (sample.message, lang) in touched,

@@ -21,7 +21,7 @@ from distmark.messages.table import Message
 from distmark.sql import id_of
 from distmark.web.i18n import N_, Translator
 from distmark.web.labels import EVENT, MESSAGE, OUTCOME, SUPPRESSION, Label
-from distmark.web.status_text import end_reason, event_name, retry_text, rule_text, step_name
+from distmark.web.status_text import delivery_text, end_reason, event_name, readable_key, retry_text, rule_text, step_name
 from distmark.web.visit import Visit
 
 MOST_LINES = 120
@@ -98,7 +98,7 @@ def _lines_of_entry(entry: TimelineEntry, program: Program, translator: Translat
     if entry.kind not in SENTENCES:
         return
     step = program.steps.get(entry.step_id)
-    name = step_name(step, translator) if step else entry.step_id
+    name = step_name(step, translator) if step else readable_key(entry.step_id)
     detail = ""
     if entry.kind is TimelineKind.ended:
         outcome = str(entry.detail.get("outcome", ""))
@@ -150,20 +150,24 @@ def line_of_message(message: Message, translator: Translator) -> TimelineLine:
     """Return the line of a message: its subject, its status, and when it was opened and clicked."""
     label = message_label(message)
     what = N_("Mail “%(subject)s”") if message.channel == "email" else N_("Text message “%(subject)s”")
-    said = "" if message.status is MessageStatus.suppressed else f"{message.code} {message.detail}".strip()
-    parts = [said] if said else []
+    parts = [why] if (why := delivery_text(message, translator)) else []
     if message.opened_at:
         parts.append(translator.gettext(N_("opened %(time)s"), time=translator.short(message.opened_at)))
     if message.clicked_at:
         parts.append(translator.gettext(N_("clicked %(time)s"), time=translator.short(message.clicked_at)))
-    text = translator.gettext(what, subject=message.subject or message.name)
+    text = translator.gettext(what, subject=message.subject or readable_key(message.name))
     return TimelineLine(time_of(message), "bad" if label.chip == "bad" else "brand", text, " · ".join(parts), label)
+
+
+def what_happened(event: Event, programs: Iterable[Program], translator: Translator) -> str:
+    """Return the event's name, else that of the link that was clicked, for readers; "" when it has neither."""
+    return event_name(event.name, translator, *programs) if event.name else readable_key(event.link or "")
 
 
 def line_of_event(event: Event, programs: Iterable[Program], translator: Translator) -> TimelineLine:
     """Return the line of an engagement event; `programs` may name the event."""
-    name = event_name(event.name, translator, *programs) if event.name else event.link
-    text = translator.gettext(EVENT[event.kind]) + (f": {name}" if name else "")
+    name = what_happened(event, programs, translator)
+    text = translator.gettext(EVENT[event.kind]) + (translator.gettext(N_(": ")) + name if name else "")
     machine = translator.gettext(N_("by a machine, not counted")) if event.verdict is Verdict.machine else ""
     implied = translator.gettext(N_("known from the click")) if event.data.get("implied") else ""
     return TimelineLine(event.at, "good" if not machine else "", text, machine or implied)

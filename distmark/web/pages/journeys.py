@@ -316,7 +316,8 @@ def messages_page(key: str, number: Id, visit: Visit = needs(Permission.see_jour
     with visit.reading() as session:
         journey = journeys.get_journey(session, visit.viewer, key)
         version = _version_of(journeys.versions_of(session, id_of(journey)), number)
-        definition = journeys.program_of(session, id_of(version)).definition
+        program = journeys.program_of(session, id_of(version))
+    definition = program.definition
     samples = samples_of(definition)
     chosen = next((each for each in samples if each.message == message), samples[0] if samples else None)
     language = next(code for code in (lang, visit.language, definition.languages[0]) if code in definition.languages)
@@ -331,6 +332,7 @@ def messages_page(key: str, number: Id, visit: Visit = needs(Permission.see_jour
         journey=journey,
         version=version,
         samples=samples,
+        names={each.step_id: step_name(program.steps[each.step_id], visit.translator) for each in samples},
         chosen=chosen,
         language=language,
         languages_of_journey=definition.languages,

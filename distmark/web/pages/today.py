@@ -15,7 +15,7 @@ from distmark.contacts.service import LONGEST_SEARCH, contacts_by_id
 from distmark.engagement.who_reacted import recent_reactions
 from distmark.enrollments.live_counts import live_by_campaign
 from distmark.entries.members import PendingMembers, pending_members_by_campaign
-from distmark.journeys.service import journeys_by_id, newest_by_journey
+from distmark.journeys.service import journeys_by_id, newest_by_journey, program_of
 from distmark.journeys.table import Journey, VersionStatus
 from distmark.metrics import service as metrics
 from distmark.operations.alarms import alarm_count
@@ -27,6 +27,7 @@ from distmark.tasks import service
 from distmark.tasks.table import Task
 from distmark.web.i18n import N_
 from distmark.web.ids import Id
+from distmark.web.pages.contact_timeline import what_happened
 from distmark.web.permissions import needs, signed_in
 from distmark.web.status_text import unmade_text
 from distmark.web.visit import Visit
@@ -57,6 +58,8 @@ def today(visit: Visit = signed_in, q: str = "") -> Response:
         offers = offers_of(session, visit, q)
         everything = offers_of(session, visit, "") if q else offers
         unmade = unmade_count(session, visit.viewer)
+        newest = newest_by_journey(session, visit.viewer, (VersionStatus.registered,)) if reactions else {}
+        programs = [program_of(session, id_of(version)) for version in newest.values()]
     waiting = sum(offer.pending for offer in everything)
     sentence = _sentence(visit, tasks, waiting, len(reactions))
     return visit.page(
@@ -65,6 +68,7 @@ def today(visit: Visit = signed_in, q: str = "") -> Response:
         tasks=tasks,
         people=people,
         reactions=reactions,
+        reaction_name=lambda event: what_happened(event, programs, visit.translator),
         offers=offers if q else offers[:OFFERS_SHOWN],
         more=0 if q else max(0, len(offers) - OFFERS_SHOWN),
         waiting=[offer for offer in everything if offer.pending],
