@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from distmark.channels.kind import AddressForm
 from distmark.channels.registry import CHANNELS
-from distmark.contacts.consent_words import agreement, is_cross, is_yes, refused_in
+from distmark.contacts.consent_words import agreement, is_cross, is_no, is_unclear, is_yes, permission_channels, refused_in
 from distmark.contacts.fields import FIELDS, ContactInput, attribute_name, message
 from distmark.contacts.headings import COLUMN_FIELDS, is_mobile
 from distmark.contacts.model import address_key
@@ -60,11 +60,14 @@ class OmittedCell:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """An accepted line of the file. `consents` maps channels to yes or no; a channel with an empty cell is absent."""
+    """An accepted line of the file. `consents` maps channels to yes or no; a channel with an empty cell is absent.
+
+    None in `consents` is a cell that says neither: no ground covers that contact.
+    """
 
     number: int
     written: ContactInput
-    consents: Mapping[str, bool]
+    consents: Mapping[str, bool | None]
 
     @property
     def address(self) -> str:
@@ -89,7 +92,7 @@ def read_lines(
     """
     numbered = list(rows)
     reader = _LineReader(_places(columns, headings), len(columns), consent_keys())
-    reader.look_for_circles(numbered)
+    reader.look_at_columns(numbered)
     left_out = [] if omitted is None else omitted
     seen: set[str] = set()
     lines: list[Line] = []
@@ -148,12 +151,18 @@ class _LineReader:
     def __init__(self, places: Mapping[str, list[int]], width: int, channels: tuple[str, ...]) -> None:
         self.places, self.width, self.channels = places, width, channels
         self.crosses_say_no: dict[str, bool] = {}
+        self.permissions: dict[str, tuple[str, ...]] = {}
 
-    def look_for_circles(self, rows: Sequence[tuple[int, Sequence[Any]]]) -> None:
-        """Find out which columns of refusals mark a yes by another sign: in these, a cross is a no."""
-        for name in [name for name in self.places if name.startswith("stopped")]:
-            filled = (cells[at] for _, cells in rows for at in self.places[name] if at < len(cells) and _is_filled(cells[at]))
-            self.crosses_say_no[name] = any(is_yes(cell) and not is_cross(cell) for cell in filled)
+    def look_at_columns(self, rows: Sequence[tuple[int, Sequence[Any]]]) -> None:
+        """Find out which columns of refusals mark a yes by another sign, so that a cross is a no, and which attributes are permissions."""
+        for name, where in self.places.items():
+            if name in COLUMN_FIELDS and not name.startswith("stopped"):
+                continue
+            filled = [cells[at] for _, cells in rows for at in where if at < len(cells) and _is_filled(cells[at])]
+            if name in COLUMN_FIELDS:
+                self.crosses_say_no[name] = any(is_yes(cell) and not is_cross(cell) for cell in filled)
+            elif asked := permission_channels(name, filled, self.channels):
+                self.permissions[name] = asked
 
     def read(self, number: int, cells: Sequence[Any], omitted: list[OmittedCell]) -> Line | RejectedLine:
         values = {name: value for name, where in self.places.items() if (value := _first(cells, where, name)) is not None}
@@ -168,10 +177,14 @@ class _LineReader:
                 context = error.context or {}
                 return _rejected(number, "consent", str(context["code"]), str(context["value"]))
             consents = {}
-        return self._line(number, values, attributes, {**consents, **dict.fromkeys(refused, False)}, omitted)
+        unclear = {channel: None for name, asked in self.permissions.items() if is_unclear(values.get(name, "no")) for channel in asked}
+        return self._line(number, values, attributes, {**unclear, **consents, **dict.fromkeys(refused, False)}, omitted)
 
     def _refused(self, values: Mapping[str, Any], cells: Sequence[Any], attributes: Mapping[str, Any]) -> set[str]:
         refused = refused_in(values, attributes, self.crosses_say_no, self.channels)
+        for name, asked in self.permissions.items():
+            if name in values and is_no(values[name]):
+                refused.update(asked)
         # A second column of refusals counts as much as the first: one cell that says so is enough.
         for name, where in self.places.items():
             if len(where) > 1 and name not in FIELDS and name != "full_name":
@@ -192,7 +205,7 @@ class _LineReader:
         number: int,
         values: Mapping[str, Any],
         attributes: Mapping[str, Any],
-        consents: Mapping[str, bool],
+        consents: Mapping[str, bool | None],
         omitted: list[OmittedCell],
     ) -> Line | RejectedLine:
         fields = {**split_name(values), **{name: value for name, value in values.items() if name in FIELDS}}

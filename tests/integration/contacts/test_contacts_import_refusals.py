@@ -87,6 +87,81 @@ def test_contact_that_did_not_refuse_gets_the_ground(db: Database, now: datetime
         assert (_state(session), report.refusals) == ({"a@example.com": True}, 0)
 
 
+@pytest.mark.parametrize(
+    ("heading", "yes", "no"),
+    [
+        *(("Email Marketing Status", "SUBSCRIBED", "NEVER_SUBSCRIBED"), ("Email Permission Status", "Express", "Unsubscribed")),
+        *(("Opt-Out Date", "", "2024-01-01"), ("Global Unsubscribe", "FALSE", "TRUE"), ("Do not email", "", "X"), ("Blocked", "", "yes")),
+        *(
+            ("Consent to marketing", "Yes", "No"),
+            ("Can we email you?", "Yes", "No"),
+            ("Mail OK", "Yes", "No"),
+            ("GDPR", "yes", "withdrawn"),
+        ),
+        *(("opt_in", "1", "0"), ("email_opt_in_status", "opted_in", "opted_out"), ("Contact Status", "Active", "Do Not Contact")),
+        *(
+            ("メール配信フラグ", "1", "0"),
+            ("メール受信", "受け取る", "受け取らない"),
+            ("メルマガ配信", "する", "しない"),
+            ("配信区分", "配信", "停止"),
+        ),
+        *(
+            ("ご案内メール", "可", "不可"),
+            ("DMお断り", "", "✓"),
+            ("メール送信", "OK", "NG"),
+            ("メール配信希望", "有", "無"),
+            ("案内メール不要", "", "不要"),
+        ),
+        *(
+            ("お知らせメール希望有無", "希望する", "希望しない"),
+            ("DM停止依頼日", "", "令和5年3月1日"),
+            ("受信可否", "可", "否"),
+            ("許諾", "有", "無"),
+        ),
+        *(("パーミッション", "○", "×"), ("送付可否", "○", "×"), ("拒否", "", "1"), ("不要", "", "1"), ("退会日", "", "2024/3/1")),
+        *(("タグ", "優良", "優良/配信停止"), ("Tags", "vip", '"vip, unsubscribed"'), ("Notes", "hi", "Please do not email")),
+        *(
+            ("備考", "良い客", "メールは送らないでください"),
+            ("備考", "良い客", "配信停止済み（2024/3）"),
+            ("メモ", "よく連絡する", "DM不要"),
+        ),
+    ],
+)
+def test_column_that_asks_whether_messages_are_wanted_is_heeded(db: Database, now: datetime, heading: str, yes: str, no: str):
+    with db.writing() as session:
+        report = _import(session, _viewer(session), f"Email,{heading}\na@example.com,{yes}\nb@example.com,{no}\n", now)
+
+        assert (_state(session), report.rejected) == ({"a@example.com": True, "b@example.com": False}, [])
+
+
+@pytest.mark.parametrize(
+    ("heading", "cells"),
+    [
+        *(
+            ("Marketing emails opened", ("0", "0")),
+            ("Number of emails", ("0", "1")),
+            ("メール送信回数", ("0", "3")),
+            ("配信数", ("0", "0")),
+        ),
+        *(("会員区分", ("停止", "解除")), ("Email Domain", ("example.com", "x.example")), ("配信日", ("2024/1/1", "2024/2/1"))),
+        *(("年賀状", ("×", "○")), ("子ども", ("なし", "あり")), ("車", ("no", "yes"))),
+    ],
+)
+def test_column_of_something_else_refuses_nothing(db: Database, now: datetime, heading: str, cells: tuple[str, str]):
+    with db.writing() as session:
+        report = _import(session, _viewer(session), f"Email,{heading}\na@example.com,{cells[0]}\nb@example.com,{cells[1]}\n", now)
+
+        assert (set(_state(session).values()), report.refusals) == ({True}, 0)
+
+
+def test_no_ground_covers_a_contact_whose_cell_says_neither_yes_nor_no(db: Database, now: datetime):
+    content = "Email,メルマガ\na@example.com,希望\nb@example.com,要確認\nc@example.com,不要\nd@example.com,\n"
+    with db.writing() as session:
+        _import(session, _viewer(session), content, now)
+
+        assert list(_state(session).values()) == [True, None, False, True]
+
+
 @pytest.mark.parametrize(("cells", "refuses"), [(("×", "○"), (False, True)), (("×", ""), (True, False)), (("x", "1"), (False, True))])
 def test_cross_among_circles_is_a_no_and_among_blanks_a_mark(
     db: Database, now: datetime, cells: tuple[str, str], refuses: tuple[bool, bool]
