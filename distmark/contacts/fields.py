@@ -123,6 +123,7 @@ _CARRIER_LOCAL = re.compile(r"[A-Za-z0-9._+/?=~-]{1,64}")
 
 
 _ANGLED = re.compile(r"[^<>]*<\s*([^<>\s]+)\s*>\s*")
+_REMARK = re.compile(r"\s*\([^()@\d]*\)$")  # such as (自宅) and (代表)
 _AROUND = " \t\"'“”‘’<>()[]「」『』,;:、。，；："
 
 
@@ -144,7 +145,7 @@ def _bare(written: str) -> str:
     """Return the address without the name, link and marks around it, and without spaces beside its @ and dots."""
     if angled := _ANGLED.fullmatch(written):
         written = angled[1]
-    bare = written.strip(_AROUND)
+    bare = _REMARK.sub("", written).strip(_AROUND)
     if bare.lower().startswith("mailto:"):
         bare = bare[len("mailto:") :].partition("?")[0].strip(_AROUND)
     if '"' in bare:  # an address whose first part is quoted: the mark at its beginning belongs to it
@@ -189,7 +190,7 @@ def as_phone(value: object) -> str | None:
     written = as_text(value)
     if not written:
         return None
-    bare = _PHONE_WORDS.sub("", _EXTENSION.sub("", written)).strip(" ,;、。")
+    bare = _PHONE_WORDS.sub("", _EXTENSION.sub("", _REMARK.sub("", written))).strip(" ,;、。")
     try:
         number = phonenumbers.parse(bare, REGION)
     except phonenumbers.NumberParseException as error:

@@ -12,11 +12,11 @@ from distmark.text import tidy
 HEADINGS: Mapping[str, tuple[str, ...]] = {
     "last_name": (
         *("姓", "氏", "名字", "苗字", "名前姓", "お名前姓", "氏名姓", "姓名姓", "姓漢字", "漢字姓"),
-        *("lastname", "familyname", "surname", "lname", "名前の姓"),
+        *("lastname", "familyname", "surname", "lname", "last", "名前の姓"),
     ),
     "first_name": (
         *("名", "名前名", "お名前名", "氏名名", "姓名名", "名漢字", "漢字名", "下の名前"),
-        *("firstname", "givenname", "forename", "fname"),
+        *("firstname", "givenname", "forename", "fname", "first"),
     ),
     "full_name": (
         *("氏名", "お名前", "名前", "姓名", "顧客名", "お客様名", "担当者名", "ご担当者名", "会員名", "宛名", "氏名漢字", "漢字氏名"),
@@ -25,7 +25,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
     "company": (
         *("会社", "会社名", "勤務先", "勤務先名", "法人名", "企業名", "社名", "御社名", "貴社名", "団体名", "組織名", "屋号"),
         *("company", "companyname", "organization", "organisation", "organizationname", "organizationvalue", "accountname"),
-        *("associatedcompany", "employer"),
+        *("associatedcompany", "employer", "取引先", "取引先名"),
     ),
     "language": ("言語", "使用言語", "希望言語", "language", "lang", "locale", "preferredlanguage"),
     "zone": ("タイムゾーン", "時間帯", "timezone", "zone"),

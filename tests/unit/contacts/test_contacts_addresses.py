@@ -1,5 +1,7 @@
 """Addresses in the spellings of people: one reading of mail addresses and phone numbers."""
 
+# ruff: noqa: E501  (a row of a table stays on its line)
+
 import pytest
 
 from distmark.contacts.addresses import searched_addresses, usual_email
@@ -13,6 +15,7 @@ SPELLINGS = [
     *(
         "「hanako@example.com」",
         "(hanako@example.com)",
+        "hanako@example.com（自宅）",
         "hanako@example.com\u200b",
         "\u202ahanako@example.com\u202c",
         "hanako@example。com",
@@ -55,7 +58,7 @@ def test_text_that_is_no_mail_address_is_refused_without_quoting_it(written: str
 @pytest.mark.parametrize(
     "written",
     [
-        *("03-1234-5678 内線12", "03-1234-5678（内線12）", "03-1234-5678 ext. 12", "03-1234-5678 x12", "03-1234-5678 #12"),
+        *("03-1234-5678 内線12", "03-1234-5678（内線12）", "03-1234-5678 ext. 12", "03-1234-5678 x12", "03-1234-5678 #12", "03-1234-5678（代）"),
         *("TEL: 03-1234-5678", "tel:+81-3-1234-5678", "電話：０３−１２３４−５６７８", "03 1234 5678", "+81 3 1234 5678", "03-1234-5678。"),
         *("(03)1234-5678", "0312345678", "３１２３４５６７８", "+81 (0)3-1234-5678"),
     ],
