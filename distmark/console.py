@@ -88,9 +88,9 @@ def _plain(value: object) -> str:
     return "–" if value in (None, "") else str(value)
 
 
-def status_line(news: PartStatus) -> str:
+def status_line(status: PartStatus) -> str:
     """Return news of a process as one line."""
-    return f"{PART_TITLE.get(news.part, news.part)}: {news.state}" + (f" ({news.detail})" if news.detail else "")
+    return f"{PART_TITLE.get(status.part, status.part)}: {status.state}" + (f" ({status.detail})" if status.detail else "")
 
 
 def addresses(settings: Settings) -> Table:
@@ -145,9 +145,9 @@ class Board:
 
     def _picture(self) -> Table:
         with self._lock:
-            news, note = list(self._statuses.values()), self._note
+            statuses, note = list(self._statuses.values()), self._note
         grid = Table.grid(padding=(0, 2))
-        for each in news:
+        for each in statuses:
             grid.add_row(
                 Text(PART_TITLE.get(each.part, each.part)),
                 Text(each.state, style=STATE_STYLE.get(each.state, "")),

@@ -447,8 +447,8 @@ def _record_words(
     session: Session, viewer: Viewer, campaign: Campaign, kind: str, subject_id: int, clean: LanguageTexts, now: datetime, **detail: Any
 ) -> None:
     blocks = sorted({name for texts in clean.values() for name in texts})
-    told = {"lang": next(iter(clean), ""), "blocks": blocks, "words": fingerprint(clean), "campaign": campaign.id, **detail}
-    record(session, campaign.brand_id, viewer.user_id, "worded", kind, subject_id, now, **told)
+    recorded_detail = {"lang": next(iter(clean), ""), "blocks": blocks, "words": fingerprint(clean), "campaign": campaign.id, **detail}
+    record(session, campaign.brand_id, viewer.user_id, "worded", kind, subject_id, now, **recorded_detail)
 
 
 def _keep_agreed_words(session: Session, campaign: Campaign, definition: JourneyDefinition, *where: ColumnElement[bool]) -> None:

@@ -66,7 +66,7 @@ def _show(split: ExperimentShown) -> None:
     headings = ("Arm", "Entered", "Who paid" if split.by_money else "Who did", f"{measured.capitalize()} per contact")
     out.print(table(headings, rows, title=f"Test {split.step.id}", numbers=True))
     sure = "" if split.judgement.sure is None else f"{split.judgement.sure:.1%}"
-    out.print(SAID[split.judgement.sureness].format(arm=split.judgement.arm, sure=sure))
+    out.print(SAID[split.judgement.confidence].format(arm=split.judgement.arm, sure=sure))
     out.print(_decision(split))
 
 
@@ -88,7 +88,7 @@ def _as_json(split: ExperimentShown) -> dict[str, object]:
         "metric": split.test.metric,
         "arms": [{"arm": arm.arm, "contacts": arm.contacts, "hits": arm.hits, "money": arm.money} for arm in split.arms],
         "leads": split.judgement.arm,
-        "sureness": split.judgement.sureness.value,
+        "sureness": split.judgement.confidence.value,
         "sure": split.judgement.sure,
         "waiting": split.waiting,
         "began_at": split.began_at,

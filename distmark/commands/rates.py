@@ -53,11 +53,11 @@ def set_(
     with get_database().writing() as session:
         viewer, now = _viewer(session, as_, brand), get_settings().clock().now()
         row = send_rates.set_rate(session, viewer, _scope(scope), key, per_hour, now, burst=burst)
-        told = {"scope": _word(row.scope), "key": row.key, "per_hour": row.per_hour, "burst": row.burst}
+        answer = {"scope": _word(row.scope), "key": row.key, "per_hour": row.per_hour, "burst": row.burst}
     if json_:
-        print_json(told)
+        print_json(answer)
     else:
-        out.print(f"{told['scope']} {told['key']}: at most {row.per_hour:,} an hour, {row.burst:,} at once after a silence.")
+        out.print(f"{answer['scope']} {answer['key']}: at most {row.per_hour:,} an hour, {row.burst:,} at once after a silence.")
 
 
 @app.command("remove", epilog="Example: distmark rates remove destination-domain docomo.ne.jp")

@@ -90,5 +90,5 @@ def revoke(token_id: Annotated[int, typer.Argument(metavar="ID", help="As `distm
         # The local operator takes the key back as its maker would, who may no longer work here.
         viewer = Viewer(row.user_id, user.role, row.brand_id, row.partner_id, user.name, user.language)
         revoked = revoke_token(session, viewer, token_id, get_settings().clock().now())
-        told = {"id": revoked.id, "name": revoked.name, "revoked_at": revoked.revoked_at}
-    print_json(told) if json_ else out.print(f"Token {told['id']} ({told['name']}) opens nothing any more.")
+        answer = {"id": revoked.id, "name": revoked.name, "revoked_at": revoked.revoked_at}
+    print_json(answer) if json_ else out.print(f"Token {answer['id']} ({answer['name']}) opens nothing any more.")

@@ -86,7 +86,7 @@ def _of_people(session: Session, enrollments: Sequence[Enrollment], now: datetim
     one, people = enrollments[0], {row.person_key for row in enrollments}
     held = col(Enrollment.why) == Why.held
     columns = ("id", "person_key", "version_id", "step_id", "arrived_at", "due_at", "rules")
-    handed_over = exists().where(col(Message.enrollment_id) == col(Enrollment.id), col(Message.status) == MessageStatus.sending)
+    being_sent = exists().where(col(Message.enrollment_id) == col(Enrollment.id), col(Message.status) == MessageStatus.sending)
     return select(*(getattr(Enrollment, name) for name in columns)).where(
         among(session, col(Enrollment.person_key), sorted(people)),
         col(Enrollment.brand_id) == one.brand_id,
@@ -95,7 +95,7 @@ def _of_people(session: Session, enrollments: Sequence[Enrollment], now: datetim
         or_(held, col(Enrollment.due_at) <= now + LONGEST_DAY),
         # Of the batch's own run and version, thus of its priority, only those held before have waited longer.
         or_(held, col(Enrollment.run_key) != one.run_key, col(Enrollment.version_id) != one.version_id),
-        ~handed_over,
+        ~being_sent,
     )
 
 

@@ -119,9 +119,9 @@ def _held(facts: SendFacts, caps: Sequence[Cap], open_from: OpenFrom, if_held: I
     if facts.transactional:
         caps, open_from = (), always_open
     until, rules = _allowed_from(facts, caps, open_from)
-    if caps and until <= facts.now and (rival := _displaced(facts)):
-        until, closed = open_from(min(rival.at, facts.now + DAY) + PLACE_KEPT)  # it may have left meanwhile: look once a day
-        rules = (_rule_of(rival, facts.priority), *closed)
+    if caps and until <= facts.now and (competing := _displaced(facts)):
+        until, closed = open_from(min(competing.at, facts.now + DAY) + PLACE_KEPT)  # it may have left meanwhile: look once a day
+        rules = (_rule_of(competing, facts.priority), *closed)
     if facts.turn_at is not None and facts.turn_at > until:
         until, closed = open_from(facts.turn_at)
         rules = (*rules, facts.throttle, *closed)
@@ -154,17 +154,17 @@ def ranked_before(mine: CompetingSend, others: Sequence[CompetingSend], zone: Zo
 
 def _displaced(facts: SendFacts) -> CompetingSend | None:
     """Return the first message ranked before this one that would lose its place to it, and so be held longer by its caps."""
-    for number, rival in enumerate(facts.rivals):
-        sooner = [other.at for other in facts.rivals[:number] if other.at <= rival.at]
-        without, _cap = cap_allows_from(rival.at, facts.zone, rival.caps, [*facts.written_at, *sooner])
-        after_me, _cap = cap_allows_from(rival.at, facts.zone, rival.caps, [*facts.written_at, *sooner, facts.now])
+    for number, competing in enumerate(facts.rivals):
+        sooner = [other.at for other in facts.rivals[:number] if other.at <= competing.at]
+        without, _cap = cap_allows_from(competing.at, facts.zone, competing.caps, [*facts.written_at, *sooner])
+        after_me, _cap = cap_allows_from(competing.at, facts.zone, competing.caps, [*facts.written_at, *sooner, facts.now])
         if after_me > without:
-            return rival
+            return competing
     return None
 
 
-def _rule_of(rival: CompetingSend, priority: Priority) -> str:
-    return f"{WAITS_LONGER if rival.priority is priority else PRIORITY}:{rival.journey}"
+def _rule_of(competing: CompetingSend, priority: Priority) -> str:
+    return f"{WAITS_LONGER if competing.priority is priority else PRIORITY}:{competing.journey}"
 
 
 def cap_allows_from(at: datetime, zone: ZoneInfo, caps: Sequence[Cap], written_at: Sequence[datetime]) -> tuple[datetime, str]:

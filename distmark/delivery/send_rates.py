@@ -186,7 +186,7 @@ def _reserve_again(session: Session, brand_id: int, scope: RateScope, key: str, 
     session.execute(delete(Pace).where(of_rule))
     for part in batches(sorted(tickets)):
         session.execute(delete(Pace).where(col(Pace.key).in_(part)))
-        ids = [tickets[ticket] for ticket in part]
+        ids = [tickets[key] for key in part]
         session.execute(update(Enrollment).where(col(Enrollment.id).in_(ids)).values(woken_at=now))
 
 

@@ -329,12 +329,12 @@ def _throttled(
     enrollment, now = request.enrollment, context.batch.now
     if row is not None and row.status is MessageStatus.deferred:  # its turn was taken at the first try
         return SEND
-    ticket = _reservation_key(request)
-    given = context.throttle.turns.get(ticket)
+    reserved_key = _reservation_key(request)
+    given = context.throttle.turns.get(reserved_key)
     if given is not None and given > now:  # something woke it before its turn, which it keeps
         return decide(given, next((str(rule) for rule in enrollment.rules if str(rule).startswith(RULE)), RULE))
     if given is not None:
-        context.throttle.used.add(ticket)
+        context.throttle.used.add(reserved_key)
         if now <= given + RESERVATION_KEPT:
             return SEND
     rates = rated(context.rates, _scopes(context.batch, request))
@@ -342,8 +342,8 @@ def _throttled(
     decision = decide(turn_at, rule)
     # A turn at night is not given: whoever would have it lines up again in the morning, when nobody is ahead who came later.
     if decision.outcome is SendVerdict.hold and decision.until == turn_at:
-        context.throttle.given[ticket] = turn_at
-    if decision.outcome is SendVerdict.send or ticket in context.throttle.given:
+        context.throttle.given[reserved_key] = turn_at
+    if decision.outcome is SendVerdict.send or reserved_key in context.throttle.given:
         context.throttle.reserve(rates)
     return decision
 
@@ -501,27 +501,27 @@ def _meaning(error: DistmarkError) -> DeliveryResult:
 
 
 def record_results(
-    session: Session, handed: Sequence[tuple[Prepared, DeliveryResult]], clock: Clock
+    session: Session, results: Sequence[tuple[Prepared, DeliveryResult]], clock: Clock
 ) -> list[tuple[MessageStatus, datetime | None]]:
     """Record the answers in the ledger; return for each its status, and when to try again if it is deferred.
 
     A refusal that counts is tried at most `MAX_ATTEMPTS` times; a server that does not answer at all is waited for without end, since
     nothing is wrong with the message.
     """
-    settled = [_settled(prepared, answer, clock) for prepared, answer in handed]
+    settled = [_settled(prepared, answer, clock) for prepared, answer in results]
     settle_all(session, settled, clock.now())
     return [(each.status, each.next_try_at) for each in settled]
 
 
-def _settled(prepared: Prepared, handed: DeliveryResult, clock: Clock) -> Settled:
+def _settled(prepared: Prepared, result: DeliveryResult, clock: Clock) -> Settled:
     if prepared.row_id is None:
         raise Refused("A message was handed over without a row in the ledger.")
-    status, attempts = handed.status, prepared.attempts
-    if handed.unmade:
-        return Settled(prepared.row_id, status, handed.code, handed.detail, attempts, None)
-    if status is MessageStatus.deferred and handed.counts and attempts >= MAX_ATTEMPTS:
+    status, attempts = result.status, prepared.attempts
+    if result.unmade:
+        return Settled(prepared.row_id, status, result.code, result.detail, attempts, None)
+    if status is MessageStatus.deferred and result.counts and attempts >= MAX_ATTEMPTS:
         status = MessageStatus.failed
     retry_at = clock.in_real(BACKOFF[min(attempts, len(BACKOFF)) - 1]) if status is MessageStatus.deferred else None
-    if status is MessageStatus.deferred and not handed.counts:
+    if status is MessageStatus.deferred and not result.counts:
         attempts = max(attempts - 1, 1)
-    return Settled(prepared.row_id, status, handed.code, handed.detail, attempts, retry_at)
+    return Settled(prepared.row_id, status, result.code, result.detail, attempts, retry_at)

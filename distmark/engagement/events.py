@@ -254,8 +254,8 @@ OWN = ("natural_key", "content_hash", "kind", "name", "at", "partner_id", "conta
 
 
 def _row(session: Session, event: NewEvent, of: _Whose, key: str, now: datetime) -> dict[str, Any]:
-    told = event.conversion is not None or event.value is not None
-    converted = event.conversion is not False if told else _is_goal(session, of.enrollment, event.name)
+    is_said = event.conversion is not None or event.value is not None
+    converted = event.conversion is not False if is_said else _is_goal(session, of.enrollment, event.name)
     return {
         "natural_key": key,
         "kind": EventKind.converted if converted else EventKind.custom,

@@ -189,10 +189,10 @@ def _spread(session: Session, rows: Sequence[Mapping[str, Any]], now: datetime) 
     """Wake the enrollments that an open or click by a person, not a machine, may move."""
     people = select(Contact.id, Contact.person_key).where(among(session, col(Contact.id), {row["contact_id"] for row in rows}))
     keys = {contact_id: person_key for contact_id, person_key in session.exec(people)}  # noqa: C416  (rows are no tuples to mypy)
-    told: dict[int, dict[str, set[str]]] = {}
+    triggers: dict[int, dict[str, set[str]]] = {}
     for row in rows:
-        news = told.setdefault(row["brand_id"], {}).setdefault(keys[row["contact_id"]], set())
+        kinds = triggers.setdefault(row["brand_id"], {}).setdefault(keys[row["contact_id"]], set())
         if counts_as_human(row["verdict"]):
-            news.add(row["kind"].value)
-    for brand_id in sorted(told):
-        wake_waiting_by_person(session, brand_id, told[brand_id], now)
+            kinds.add(row["kind"].value)
+    for brand_id in sorted(triggers):
+        wake_waiting_by_person(session, brand_id, triggers[brand_id], now)

@@ -175,9 +175,9 @@ def _check_offer(session: Session, entry_point: EntryPoint, contacts: Sequence[C
     if entry_point.campaign_id is not None:
         return
     offer = offers_of(session, [entry_point.journey_id])[entry_point.journey_id]
-    outside = next((each for each in contacts if each is not None and not offer.is_open_to(each.partner_id)), None)
-    if outside is not None:
-        raise Refused(f"The journey is not offered to the partner of contact {outside.id} now; name a campaign that is, or leave it out.")
+    excluded = next((each for each in contacts if each is not None and not offer.is_open_to(each.partner_id)), None)
+    if excluded is not None:
+        raise Refused(f"The journey is not offered to the partner of contact {excluded.id} now; name a campaign that is, or leave it out.")
 
 
 # --- checking ---------------------------------------------------------------------------------------------------------------------------

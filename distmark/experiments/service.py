@@ -360,11 +360,11 @@ def _decide(
     session: Session, run: Experiment, arm: str, arms: Sequence[ArmNumbers], judgement: Judgement, by_id: int | None, now: datetime
 ) -> int:
     run.arm, run.decided_at, run.decided_by_id, run.look_at = arm, now, by_id, None
-    run.numbers = {"arms": [asdict(each) for each in arms], "sureness": judgement.sureness.value, "sure": judgement.sure}
+    run.numbers = {"arms": [asdict(each) for each in arms], "sureness": judgement.confidence.value, "sure": judgement.sure}
     session.add(run)
-    told = {"step": run.step_id, "arm": arm, "sureness": judgement.sureness.value}
+    recorded_detail = {"step": run.step_id, "arm": arm, "sureness": judgement.confidence.value}
     brand_id = id_of(_brand_of(session, run.version_id))
-    record(session, brand_id, by_id, "test_decided", "journey_version", run.version_id, now, **told)
+    record(session, brand_id, by_id, "test_decided", "journey_version", run.version_id, now, **recorded_detail)
     return _wake_waiters(session, run.version_id, run.step_id, now)
 
 

@@ -48,7 +48,7 @@ class Judgement:
     """The arm that leads. `sure` is the probability (0.5 to 1) that it is better than the runner-up; None with nothing to compare."""
 
     arm: str
-    sureness: Confidence
+    confidence: Confidence
     sure: float | None = None
 
 
@@ -105,5 +105,5 @@ def _normal(z: float) -> float:
 
 def is_over(judgement: Judgement, due_at: datetime, now: datetime) -> bool:
     """Return whether the rule decides now: when the experiment is due, and with nothing to compare, PATIENCE later."""
-    patience = PATIENCE if judgement.sureness is Confidence.nothing else timedelta()
+    patience = PATIENCE if judgement.confidence is Confidence.nothing else timedelta()
     return now >= due_at + patience

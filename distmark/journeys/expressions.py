@@ -283,7 +283,7 @@ class Names(dict[str, object]):
 
 def namespace(facts: Facts, now: datetime, zone: ZoneInfo, event: EventFact | None = None) -> Names:
     """Return every name that an expression may use, for one contact at one moment."""
-    told = FactFunctions(facts, now, zone)
+    functions = FactFunctions(facts, now, zone)
     local = now.astimezone(zone)
     return Names(
         {
@@ -295,21 +295,21 @@ def namespace(facts: Facts, now: datetime, zone: ZoneInfo, event: EventFact | No
             "event": None if event is None else {"name": event.name, "at": event.at, "data": event.data, "value": event.value},
             "now": local,
             "today": Day(local.year, local.month, local.day),
-            "sent": told.sent,
-            "delivered": told.delivered,
-            "opened": told.opened,
-            "clicked": told.clicked,
-            "replied": told.replied,
-            "bounced": told.bounced,
-            "unsubscribed": told.unsubscribed,
-            "converted": told.converted,
-            "happened": told.happened,
-            "value_of": told.value_of,
-            "in_segment": told.in_segment,
-            "written": told.written,
-            "answer": told.answer,
-            "days_since": told.days_since,
-            "days_until": told.days_until,
+            "sent": functions.sent,
+            "delivered": functions.delivered,
+            "opened": functions.opened,
+            "clicked": functions.clicked,
+            "replied": functions.replied,
+            "bounced": functions.bounced,
+            "unsubscribed": functions.unsubscribed,
+            "converted": functions.converted,
+            "happened": functions.happened,
+            "value_of": functions.value_of,
+            "in_segment": functions.in_segment,
+            "written": functions.written,
+            "answer": functions.answer,
+            "days_since": functions.days_since,
+            "days_until": functions.days_until,
         }
     )
 

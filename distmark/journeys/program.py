@@ -67,7 +67,7 @@ TRIGGER_OF_FUNCTION = {**{name: name for name in STEP_FUNCTIONS}, "in_segment": 
 
 def _listens_to(definition: JourneyDefinition) -> frozenset[str]:
     rules = [rule.when for rule in definition.exit] + ([definition.goal.when] if definition.goal else [])
-    return frozenset(news for rule in rules for news in triggers_of(rule))
+    return frozenset(trigger for rule in rules for trigger in triggers_of(rule))
 
 
 def triggers_of(expression: Expression) -> Iterator[str]:

@@ -66,8 +66,8 @@ def mark_of(pid: int) -> Mark | None:
     """Return the mark of a running process, or None when there is none of that number (a zombie is none)."""
     if sys.platform == "linux":
         return _mark_from_proc(pid)
-    told = subprocess.run(["ps", "-o", "stat=,lstart=,command=", "-p", str(pid)], capture_output=True, text=True, check=False)  # noqa: S603, S607
-    words = told.stdout.split()
+    listed = subprocess.run(["ps", "-o", "stat=,lstart=,command=", "-p", str(pid)], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    words = listed.stdout.split()
     if len(words) < 7 or words[0].startswith("Z"):
         return None
     return Mark(pid, " ".join(words[1:6]), " ".join(words[6:]))

@@ -282,9 +282,9 @@ class Machine:
 
     def _beats_of_worker(self) -> list[datetime] | None:
         with suppress(httpx2.HTTPError):
-            told = call_prefect(self.settings, "POST", f"/work_pools/{self.settings.work_pool}/workers/filter", {})
-            if told.status_code == 200:
-                return [datetime.fromisoformat(beat) for worker in told.json() if (beat := worker.get("last_heartbeat_time"))]
+            answer = call_prefect(self.settings, "POST", f"/work_pools/{self.settings.work_pool}/workers/filter", {})
+            if answer.status_code == 200:
+                return [datetime.fromisoformat(beat) for worker in answer.json() if (beat := worker.get("last_heartbeat_time"))]
         return None
 
     def _launch(self, name: str) -> None:

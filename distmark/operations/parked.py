@@ -95,8 +95,8 @@ def retry_parked_at_step(
     if shown is not None and (parked_now := count(session, [*there, _is_parked()])) > shown:
         raise changed(parked_now, shown)
     retried = _try(session, viewer, there, now)
-    told = {"step": step_id, "count": retried.tried}
-    record(session, viewer.brand_id, viewer.user_id, "tried_again", "journey_version", version_id, now, None, **told)
+    recorded_detail = {"step": step_id, "count": retried.tried}
+    record(session, viewer.brand_id, viewer.user_id, "tried_again", "journey_version", version_id, now, None, **recorded_detail)
     return retried
 
 

@@ -119,13 +119,13 @@ def _is_used(checked: Checked, name: str) -> bool:
 
 
 def _missing_files(checked: Checked) -> Iterator[Finding]:
-    told: set[str] = set()
+    reported: set[str] = set()
     for step in checked.sends():
         for lang in checked.definition.languages:
             for part in step.parts:
                 name = template_name(step.message, lang, part)
-                if name not in checked.source.templates and name not in told:
-                    told.add(name)
+                if name not in checked.source.templates and name not in reported:
+                    reported.add(name)
                     yield checked.finding(
                         "missing-template",
                         step.id,

@@ -99,7 +99,7 @@ def _sentence(experiment: ExperimentShown, visit: Visit, names: dict[int, str]) 
 
 def _confidence_sentence(experiment: ExperimentShown, visit: Visit, words: dict[str, str]) -> str:
     sure = visit.translator.percent(experiment.judgement.sure)
-    return visit.gettext(words[experiment.judgement.sureness], arm=experiment.judgement.arm, sure=sure)
+    return visit.gettext(words[experiment.judgement.confidence], arm=experiment.judgement.arm, sure=sure)
 
 
 def _decision_sentence(experiment: ExperimentShown, visit: Visit, names: dict[int, str]) -> str:
@@ -126,7 +126,7 @@ def _waiting_sentence(experiment: ExperimentShown, visit: Visit) -> str:
 def _arm_row(experiment: ExperimentShown, arm: ArmNumbers, visit: Visit) -> ArmRow:
     value = arm.per_contact(experiment.by_money)
     most = max(each.per_contact(experiment.by_money) for each in experiment.arms)
-    compared = experiment.judgement.sureness not in (Confidence.nothing, Confidence.tie)
+    compared = experiment.judgement.confidence not in (Confidence.nothing, Confidence.tie)
     return ArmRow(
         name=arm.arm,
         numbers=arm,

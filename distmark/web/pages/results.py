@@ -57,7 +57,7 @@ class StepResultRow:
     here: int
     counts: dict[str, int]
     rates: dict[str, float | None]
-    trouble: int
+    failures: int
 
 
 @router.get("/results")
@@ -146,7 +146,7 @@ def step_rows(visit: Visit, found: Results, program: Program | None, here: dict[
                 here=here.get(step.step_id, 0),
                 counts={metric: step.count(metric) for metric in SHOWN_METRICS},
                 rates={metric: step.rate(metric) for metric in SHOWN_METRICS},
-                trouble=sum(step.count(metric) for metric in FAILURES),
+                failures=sum(step.count(metric) for metric in FAILURES),
             )
         )
     return rows

@@ -185,7 +185,7 @@ async def test_with_nothing_to_compare_the_test_waits_almost_a_week_until_the_ar
 
     split = _split(stage, campaign)
     assert decided.tests == 1
-    assert (split.winner, split.judgement.sureness) == ("plain", Confidence.nothing)
+    assert (split.winner, split.judgement.confidence) == ("plain", Confidence.nothing)
     assert _messages(stage, held) == {"in-plain": len(held)}
 
 

@@ -35,7 +35,7 @@ def _arms(*counts: tuple[int, int]) -> list[ArmNumbers]:
 def test_the_arm_with_the_most_per_contact_leads(counts: tuple, leads: str, sureness: Confidence, sure: float) -> None:
     judgement = judge_arms(_arms(*counts))
 
-    assert (judgement.arm, judgement.sureness) == (leads, sureness)
+    assert (judgement.arm, judgement.confidence) == (leads, sureness)
     assert judgement.sure == pytest.approx(sure, abs=0.001)
 
 
@@ -52,7 +52,7 @@ def test_money_is_compared_per_contact_and_not_per_buyer() -> None:
     judgement = judge_arms([few, many], by_money=True)
 
     # Pooled: mean 4.5, variance (65,000 - 200 · 20.25) / 199 = 306.3; error sqrt(306.3 / 50) = 2.475; z = 1 / 2.475 = 0.404 -> .657
-    assert (judgement.arm, judgement.sureness) == ("many", Confidence.chance)
+    assert (judgement.arm, judgement.confidence) == ("many", Confidence.chance)
     assert judgement.sure == pytest.approx(0.657, abs=0.001)
 
 
