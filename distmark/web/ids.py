@@ -12,11 +12,16 @@ LONGEST_SHOWN = 40  # characters of a text that is no number, when an error show
 Id = Annotated[int, Ge(1), Le(LARGEST_ID)]  # of a parameter of a route: any other text is answered as an address that does not exist
 
 
-def read_id(value: str) -> int | None:
-    """Return the id that the text is, in plain digits; None for any other text."""
+def read_whole(value: str) -> int | None:
+    """Return the whole number from 0 to `LARGEST_ID` that the text is, in plain digits; None for any other text."""
     if not (value.isascii() and value.isdecimal() and len(value) <= len(str(LARGEST_ID))):
         return None
-    return int(value) if 1 <= int(value) <= LARGEST_ID else None
+    return int(value) if int(value) <= LARGEST_ID else None
+
+
+def read_id(value: str) -> int | None:
+    """Return the id that the text is, in plain digits; None for any other text."""
+    return read_whole(value) or None
 
 
 def read_ids(values: Iterable[str]) -> list[int]:

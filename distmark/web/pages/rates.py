@@ -18,7 +18,7 @@ from distmark.partners.service import partners_of
 from distmark.web import errors
 from distmark.web.forms import posted_form, text
 from distmark.web.i18n import N_
-from distmark.web.ids import LONGEST_SHOWN, read_id
+from distmark.web.ids import LONGEST_SHOWN, read_whole
 from distmark.web.permissions import needs
 from distmark.web.visit import Visit
 
@@ -128,7 +128,7 @@ def _scope(value: str) -> RateScope:
 
 
 def _number(value: str) -> int:
-    found = read_id(value.replace(",", "").strip())
+    found = read_whole(value.replace(",", "").strip())
     if found is None:
         raise InvalidInput(f'The number "{value[:LONGEST_SHOWN]}" cannot be read; write a whole number such as 1000.')
     return found
