@@ -104,6 +104,8 @@ PAGES: list[tuple[str | None, str]] = [
     ("partner", "/campaigns/{campaign}"),
     ("partner", "/campaigns/{campaign}/people"),
     ("partner", "/campaigns/{campaign}/send"),
+    ("partner", "/campaigns/{campaign}/words"),
+    ("partner", "/campaigns/{campaign}/control?act=stop"),
     ("partner", "/contacts"),
     ("partner", "/contacts/{contact}"),
     ("partner", "/contacts/{contact}/edit"),
@@ -121,6 +123,8 @@ PAGES: list[tuple[str | None, str]] = [
     ("marketer", "/journeys/{journey}/compare?old=1&new=2"),
     ("marketer", "/journeys/new"),
     ("marketer", "/campaigns/new"),
+    ("marketer", "/campaigns/{campaign}/names"),
+    ("marketer", "/brand/names"),
     ("marketer", "/campaigns/{campaign}/control"),
     ("marketer", "/journeys/{journey}/1/control"),
     ("marketer", "/journeys/{journey}/1/move"),
@@ -239,6 +243,37 @@ def test_walk_from_signing_in_to_enrolling(visiting, live: Live):
     page.wait_for_url(f"**/campaigns/{live.show.campaign_id}")
     page.wait_for_selector(".notice")
     assert "進行中" in page.locator("tr[data-contact] >> nth=2").inner_text()
+
+
+def test_typed_words_are_kept_while_one_steps_to_another_person_and_back(visiting):
+    page = visiting("partner", "/campaigns/{campaign}")
+    note = "textarea[name='block.personal_note']"
+
+    page.fill(note, "書きかけの一言")
+    with page.expect_response("**/draft"):
+        page.click('[aria-label="次の方"]')
+    page.wait_for_selector("#preview .stepper:has-text('2 /')")
+    page.click('[aria-label="前の方"]')
+    page.wait_for_selector("#preview .stepper:has-text('1 /')")
+
+    assert page.input_value(note) == "書きかけの一言"
+    assert "まだ保存されていません" in page.inner_text("#preview")
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+def test_after_saving_the_focus_is_at_the_saved_words_and_every_link_beside_them_works(visiting, size: dict[str, int]):
+    page = visiting("partner", "/campaigns/{campaign}?q=佐藤", size=size)
+
+    page.fill("textarea[name='block.personal_note']", "キーボードで保存")
+    page.focus("#save-one")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#preview .notice")
+
+    assert page.evaluate("document.activeElement.closest('#words') !== null")
+    links = page.eval_on_selector_all("#preview a[href]", "links => links.map(link => link.href)")
+    assert links
+    assert [link for link in links if not page.request.get(link).ok] == []
+    assert "q=" in page.url
 
 
 def test_search_narrows_the_list_while_typing(visiting):
