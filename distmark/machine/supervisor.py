@@ -393,18 +393,18 @@ class Machine:
             self._write_state()
 
     def _probe(self, watcher: threading.Thread) -> None:
-        """Ask each process whether it answers. In a thread of its own: one that hangs must not keep the watcher from the others."""
+        """Ask each process whether it answers. In a thread of its own: one that hangs must not keep the watcher from the others.
+
+        A probe that fails for a reason of our own, such as too many open files, says nothing about the process.
+        """
         while watcher.is_alive() and not self.stop_asked.wait(PROBE_EVERY_SECONDS):
             for child in list(self.children.values()):
                 if child.due is None and child.process.poll() is None:
-                    self._probe_child(child)
+                    _fault_of(partial(self._probe_child, child))
 
     def _probe_child(self, child: Child) -> None:
         part = child.part
-        try:
-            answered = (part.still_answers or part.answers)() if child.ready else part.answers()
-        except Exception:  # our own trouble, such as a full disk, says nothing about the process
-            return
+        answered = (part.still_answers or part.answers)() if child.ready else part.answers()
         child.note_probe(answered, time.monotonic())
         if answered and not child.ready:
             child.ready = True
