@@ -446,7 +446,9 @@ def save_blocks(campaign_id: Id, visit: Visit = needs(Permission.enrol_contacts)
     other_lang = lang if lang != own_lang else ""
     to = with_query(f"/campaigns/{campaign_id}", contact=contact_id, step=step_id, lang=other_lang, **table) + "#words"
     if waiting:
-        message = N_("Saved. Whoever is on their way already gets the new words once you agree to them; until then their messages wait.")
+        message = N_(
+            "Saved. Whoever is on their way already gets the new words once you agree to them; until then messages with them wait."
+        )
         return visit.go_in_block(to, message, "warn")
     return visit.go_in_block(to, N_("Saved. The preview shows the new words."))
 
