@@ -345,6 +345,11 @@ def reasons(error: TemplateError) -> dict[str, str]:
     return {"reason": reason, "reason_ja": error.japanese if isinstance(error, LanguageError) else reason}
 
 
+def _truth_of(tree: nodes.Expr) -> bool | None:
+    found = _known_value(tree)
+    return None if found is None else bool(found[0])
+
+
 def _known_value(node: nodes.Node) -> tuple[object] | None:
     """Return the value that the node always has, wrapped; None when it depends on the contact or is more than a comparison of constants."""
     if isinstance(node, nodes.Const):
@@ -414,12 +419,17 @@ def uses_of(tree: nodes.Node) -> Uses:
 class Expression(Written):
     """A condition or a value, compiled once. Equal when written alike."""
 
-    __slots__ = ("_run", "_tree", "text")
+    __slots__ = ("_run", "constant", "text", "uses")
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._tree = parse_expression(SANDBOX, text)
-        self._run = SANDBOX.from_string(result_tree(SANDBOX, parse_expression(SANDBOX, text))).root_render_func
+        tree = parse_expression(SANDBOX, text)
+        self.uses = uses_of(nodes.Output([tree]))
+        "The references of the expression."
+        self.constant = _truth_of(tree)
+        "True for an expression that is always true, False for one that is always false, None when it depends on the contact."
+        # Last, since compiling changes the tree.
+        self._run = SANDBOX.from_string(result_tree(SANDBOX, tree)).root_render_func
 
     @classmethod
     def read(cls, value: object) -> "Expression":
@@ -451,18 +461,6 @@ class Expression(Written):
     def __hash__(self) -> int:
         return hash(self.text)
 
-    @property
-    def uses(self) -> Uses:
-        """The references of the expression."""
-        holder = nodes.Output([self._tree])
-        return uses_of(holder)
-
-    @property
-    def constant(self) -> bool | None:
-        """True for an expression that is always true, False for one that is always false, None when it depends on the contact."""
-        found = _known_value(self._tree)
-        return None if found is None else bool(found[0])
-
     def value(self, names: Names) -> object:
         """Return what the expression means over `names`; None for a missing value. Raises ExpressionError."""
         try:
@@ -490,23 +488,25 @@ def _compiled(text: str) -> Expression:
 class Text(Written):
     """A text with `{{ }}` slots, compiled once. One that is nothing but a slot has that slot's own value."""
 
-    __slots__ = ("_only", "_template", "_tree", "text")
+    __slots__ = ("_only", "_template", "text", "uses")
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._tree = SANDBOX.parse(text)
-        self._template = SANDBOX.from_string(text)
+        tree = SANDBOX.parse(text)
+        self.uses = uses_of(tree)
+        "The references of the text."
+        self._template = SANDBOX.from_string(tree)
         self._only = Expression(inner) if (inner := _only_slot(text)) else None
 
     @classmethod
-    def read(cls, value: object) -> Self:
+    def read(cls, value: object) -> "Text":
         """Return the text that `value` writes; raises `problem("bad-text")` naming what Jinja found."""
         if not isinstance(value, str):
             raise problem("not-text", value=str(value))
         if len(value) > LONGEST_TEXT:
             raise problem("long-text", limit=str(LONGEST_TEXT))
         try:
-            return cls(value)
+            return _compiled_text(value)
         except TemplateError as error:
             raise problem("bad-expression", value=value, **reasons(error)) from error
 
@@ -522,11 +522,6 @@ class Text(Written):
     def __hash__(self) -> int:
         return hash(self.text)
 
-    @property
-    def uses(self) -> Uses:
-        """The references of the text."""
-        return uses_of(self._tree)
-
     def render(self, names: Names) -> str:
         """Return the text with its slots filled from `names`; a missing value is empty. Raises ExpressionError."""
         try:
@@ -538,6 +533,11 @@ class Text(Written):
     def value(self, names: Names) -> object:
         """Return the value of the only slot when the text is nothing else, else the filled text."""
         return self._only.value(names) if self._only is not None else self.render(names)
+
+
+@lru_cache(maxsize=4096)
+def _compiled_text(text: str) -> Text:
+    return Text(text)
 
 
 def _only_slot(text: str) -> str | None:
