@@ -419,7 +419,7 @@ def test_brand_sees_what_a_partner_paused_and_lifts_it_there(pair: PartnerPair):
         ({"action": "stop", "reason": " "}, "理由がありません"),
         ({"action": "stop", "reason": " ", "shown": "2-99"}, "理由がありません"),
         ({"action": "pause", "reason": "あ" * 301}, "理由は 301 字あります"),
-        ({"action": "pause", "reason": "a\0b"}, "1 行で 300 字まで"),
+        ({"action": "pause", "reason": "a\u2028b"}, "1 行で 300 字まで"),
         ({"action": "resume", "spread": "999999999"}, "「999999999」という時間は選べません"),
         ({"action": "explode"}, "何をするかが選ばれていません"),
         ({}, "何をするかが選ばれていません"),
