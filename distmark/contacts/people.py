@@ -46,8 +46,8 @@ def addresses_of(contact: Contact) -> Addresses:
 def identify(session: Session, contacts: Sequence[Contact]) -> list[Contact]:
     """Set the person of each new contact, all of one brand, and return those whose addresses are to be kept once they are stored.
 
-    An address that another contact has now is the same person's. One that a contact had earlier is the same person's unless the names
-    differ: then it has passed to another person.
+    A mail address that another contact has now is the same person's. One that a contact had earlier, and a phone number, is the same
+    person's unless the names differ: then it has passed to another person, or a family shares it.
     """
     named = [(hashed, contact) for contact in contacts if (hashed := addresses_of(contact).identity)]
     users = _contacts_by_address(session, contacts[0].brand_id, {hashed for hashed, _contact in named}) if named else {}
@@ -60,8 +60,12 @@ def _person_of_new(contact: Contact, hashed: str, users: Sequence[Contact]) -> s
     if not users:
         return hashed
     present = [each for each in users if addresses_of(each).identity == hashed]
-    same = present or [each for each in users if _may_be_one(each, contact)]
-    return same[0].person_key if same else uuid.uuid4().hex
+    named = [each for each in users if _may_be_one(each, contact)]
+    same = named if not contact.email else present or named  # families share a phone number
+    if same:
+        return same[0].person_key
+    left = bool(contact.email) or any(each.person_key == hashed for each in users)
+    return uuid.uuid4().hex if left else hashed
 
 
 def _may_be_one(one: Contact, other: Contact) -> bool:
@@ -123,6 +127,8 @@ def _follow_identity(session: Session, contact: Contact, before: Addresses) -> N
     known = _contacts_by_address(session, contact.brand_id, [hashed]).get(hashed, [])
     unchanged = select(Contact).where(Contact.brand_id == contact.brand_id, Contact.person_key == hashed, col(Contact.erased_at).is_(None))
     users = [each for each in (*known, *session.exec(unchanged)) if each is not contact and addresses_of(each).identity == hashed]
+    if not contact.email:  # families share a phone number
+        users = [each for each in users if _may_be_one(each, contact)]
     other = next((each.person_key for each in users if each.person_key != contact.person_key), None)
     if not before.by_mail and _shares_phone(session, contact):
         _rekey(session, contact, other or (uuid.uuid4().hex if known else hashed), alone=True)

@@ -112,6 +112,27 @@ def test_family_on_one_phone_number_become_persons_of_their_own_with_their_addre
     assert books.create(books.theirs, email="taro@example.com", first_name="太郎").person_key == son.person_key
 
 
+def test_contact_that_loses_its_mail_address_is_not_the_person_of_another_name_on_its_phone_number(books: Books):
+    mother = books.create(books.mine, phone="090-1234-5678", first_name="幸子")
+    son = books.create(books.mine, phone="090-1234-5678", email="taro@example.com", first_name="太郎")
+    person = son.person_key
+
+    books.change(son, email="")
+
+    assert (son.person_key, mother.person_key == person) == (person, False)
+    elsewhere = [books.create(books.theirs, phone="090-1234-5678", first_name=name) for name in ("太郎", "幸子")]
+    assert [each.person_key for each in elsewhere] == [person, mother.person_key]
+
+
+def test_contact_that_loses_its_mail_address_is_the_person_of_the_same_name_on_its_phone_number(books: Books):
+    mine = books.create(books.mine, phone="090-1234-5678", email=OLD)
+    theirs = books.create(books.theirs, phone="090-1234-5678")
+
+    books.change(mine, email="")
+
+    assert mine.person_key == theirs.person_key
+
+
 def test_removed_address_still_finds_the_person(books: Books):
     contact = books.create(books.mine, email=OLD, phone="090-1234-5678")
 
@@ -119,6 +140,16 @@ def test_removed_address_still_finds_the_person(books: Books):
 
     assert books.found(OLD) == [contact]
     assert books.create(books.theirs, email=OLD).person_key == contact.person_key
+
+
+def test_phone_number_that_passed_to_somebody_of_another_name_is_theirs(books: Books):
+    contact = books.create(books.mine, phone="090-1234-5678")
+    books.change(contact, phone="090-1111-2222")
+
+    other = books.create(books.theirs, phone="090-1234-5678", first_name="太郎")
+    again = books.create(make_partner(books.session, books.brand), phone="090-1234-5678", first_name="太郎")
+
+    assert other.person_key == again.person_key != contact.person_key
 
 
 def test_address_that_passed_to_somebody_of_another_name_is_theirs(books: Books):
