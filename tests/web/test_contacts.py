@@ -320,5 +320,5 @@ def test_timeline_of_one_instant_is_in_the_order_of_cause_newest_first(pair: Par
 
     page = pair.as_().get(f"/contacts/{contact.id}").text
 
-    places = [page.index(words) for words in ("終了：", "待機：pause", "クリック: plans", "メール「第二信」", "分岐：arm", "came_by")]
+    places = [page.index(words) for words in ("終了：", "待機：pause", "クリック：plans", "メール「第二信」", "分岐：arm", "came by")]
     assert places == sorted(places)

@@ -14,6 +14,7 @@ from sqlmodel import Session, SQLModel, select
 import distmark.tables  # noqa: F401
 from distmark.campaigns import service as campaigns
 from distmark.campaigns.table import Campaign, CampaignStatus, Member, MemberStatus
+from distmark.compliance import accounts
 from distmark.compliance import service as compliance
 from distmark.compliance.table import AuditEntry
 from distmark.contacts import imports
@@ -107,6 +108,13 @@ CALLS: dict[str, tuple[Act, object]] = {
     "compliance.send_back": (lambda s, v, r, now: compliance.send_back(s, v, r.submitted, "x", now), NotFound),
     "compliance.mark_registered": (lambda s, v, r, now: compliance.mark_registered(s, r.registered, "d", now, v), NotFound),
     "compliance.retire": (lambda s, v, r, now: compliance.retire(s, v, r.registered, now), NotFound),
+    "compliance.change_partner": (lambda s, v, r, now: accounts.change_partner(s, v, r.partner, {"name": "A"}, now), NotFound),
+    "compliance.set_partner_active": (lambda s, v, r, now: accounts.set_partner_active(s, v, r.partner, False, now), NotFound),
+    "compliance.people_of": (lambda s, v, r, now: accounts.people_of(s, v, r.partner), NotFound),
+    "compliance.invite": (lambda s, v, r, now: accounts.invite(s, v, "a@a.example", "A", Role.partner, r.partner, "ja", now), NotFound),
+    "compliance.invite_again": (lambda s, v, r, now: accounts.invite_again(s, v, r.author, now), NotFound),
+    "compliance.set_user_active": (lambda s, v, r, now: accounts.set_user_active(s, v, r.author, False, now), NotFound),
+    "compliance.get_user": (lambda s, v, r, now: accounts.get_user(s, v, r.author), NotFound),
     "compliance.audit_trail": (lambda s, v, r, now: compliance.audit_trail(s, v, "contact", r.contact), NOTHING),
     "compliance.waiting_approvals": (lambda s, v, r, now: compliance.waiting_approvals(s, v), NOTHING),
     "campaigns.create_campaign": (lambda s, v, r, now: campaigns.create_campaign(s, v, r.journey_key, "k", "n", now), NotFound),
@@ -153,7 +161,11 @@ class _SameUnitOfWork(Database):
 
 
 # Functions that take no id: their rows are the viewer's own.
-WITHOUT_IDS = {"partners.require", "partners.set_language", "partners.brand_of", "partners.partners_of"}
+WITHOUT_IDS = {
+    "partners.sessions_of", "partners.end_other_sessions", "compliance.create_partner", "compliance.partner_key_for",
+    "compliance.change_own_password", "compliance.check_version",
+    "partners.require", "partners.set_language", "partners.brand_of", "partners.partners_of",
+}  # fmt: skip
 # Functions on rows of the whole brand, which its partners may see, or which only roles of the brand may call.
 OF_THE_BRAND = {name for name in CALLS if name.startswith(("journeys.", "compliance.", "campaigns.create", "partners.names"))} - {
     "compliance.audit_trail"
@@ -164,7 +176,7 @@ MODULES: dict[str, tuple[ModuleType, ...]] = {
     "partners": (partners,),
     "contacts": (contacts, imports),
     "journeys": (journeys,),
-    "compliance": (compliance,),
+    "compliance": (compliance, accounts),
     "campaigns": (campaigns,),
 }
 
