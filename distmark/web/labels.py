@@ -71,7 +71,7 @@ ENROLLMENT: dict[str, Label] = {
 
 SUSPENSION: dict[str, Label] = {
     SuspensionKind.paused: Label(N_("Paused"), "warn"),
-    SuspensionKind.draining: Label(N_("Takes nobody new"), "warn"),
+    SuspensionKind.draining: Label(N_("Closed to new contacts"), "warn"),
 }
 
 OUTCOME: dict[str, Label] = {

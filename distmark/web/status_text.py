@@ -37,7 +37,7 @@ def status_of(enrollment: Enrollment, program: Program | None, translator: Trans
     place = step_name(step, translator) if step else translator.gettext(N_("Is about to begin"))
     label = ENROLLMENT[enrollment.status]
     if enrollment.status is EnrollmentStatus.paused:
-        return StatusText(label, place, translator.gettext(N_("Stands still until somebody lets it go on")))
+        return StatusText(label, place, translator.gettext(N_("Paused until somebody resumes it")))
     if enrollment.status is EnrollmentStatus.parked and enrollment.why == UNMADE:
         return StatusText(UNMADE_LABEL, place, unmade_reason(enrollment, translator))
     if enrollment.status is EnrollmentStatus.parked:

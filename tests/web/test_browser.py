@@ -238,8 +238,8 @@ def test_walk_from_signing_in_to_enrolling(visiting, live: Live):
     assert page.locator("[data-count]").inner_text() == "1"
     page.click(".bar >> text=確認して送る")
     page.wait_for_url("**/send?*")
-    assert "1 人がこのジャーニーを始めます" in page.inner_text("main")
-    page.dblclick("button:has-text('1 人に送る')")
+    assert "1人がこのジャーニーを始めます" in page.inner_text("main")
+    page.dblclick("button:has-text('1人に送る')")
     page.wait_for_url(f"**/campaigns/{live.show.campaign_id}")
     page.wait_for_selector(".notice")
     assert "進行中" in page.locator("tr[data-contact] >> nth=2").inner_text()

@@ -23,7 +23,7 @@ def enrollments_of(pair: PartnerPair, contact: Contact) -> list[Enrollment]:
 def test_page_says_how_many_wait_and_when_the_first_message_goes_out(pair: PartnerPair):
     page = pair.as_().get(f"/campaigns/{pair.campaign.id}").text
 
-    assert "1 人が送信を待っています" in page
+    assert "送信待ちの方が1人います" in page
     assert "2026年11月24日（火）10:00（日本標準時）" in page  # now, since nothing holds it
     assert "確認して送る（1）" in page
 
@@ -193,8 +193,8 @@ def test_message_after_an_act_is_shown_once(pair: PartnerPair):
     client = pair.as_()
     client.post(f"/campaigns/{pair.campaign.id}/send", data={"contact": str(pair.here.contact.id)})
 
-    assert "1 人の配信を始めました" in client.get(f"/campaigns/{pair.campaign.id}").text
-    assert "1 人の配信を始めました" not in client.get(f"/campaigns/{pair.campaign.id}").text
+    assert "1人への配信を始めました" in client.get(f"/campaigns/{pair.campaign.id}").text
+    assert "1人への配信を始めました" not in client.get(f"/campaigns/{pair.campaign.id}").text
 
 
 def set_status(pair: PartnerPair, status: CampaignStatus) -> None:
@@ -353,7 +353,7 @@ def test_many_members_are_offered_runs_of_many_with_what_that_changes_and_one_pr
 
     assert answer.headers["location"] == f"{path}/send"
     assert per_run(pair) == 100
-    assert "1 人ずつに戻す" in client.get(path).text
+    assert "1人ずつに戻す" in client.get(path).text
     client.post(f"{path}/cohort", data={"contacts_per_run": "1"})
     assert per_run(pair) == 1
 

@@ -115,7 +115,7 @@ def test_drained_level_says_so_keeps_those_inside_and_lets_people_in_again(pair:
     assert statuses(pair) == ("waiting", "waiting")
     assert [row.kind for row in suspensions_now(pair)] == ["draining"]
     assert "nobody new is let in" in page
-    assert "Let nobody new in" not in page
+    assert "Stop taking new contacts" not in page
     client.post(path, data={"action": "resume"})
     assert suspensions_now(pair) == []
 
@@ -123,7 +123,7 @@ def test_drained_level_says_so_keeps_those_inside_and_lets_people_in_again(pair:
 def test_one_enrollment_offers_no_draining(pair: PartnerPair):
     page = pair.as_(Role.ops, "en").get(paths(pair)["enrollment"]).text
 
-    assert "Let it run dry" not in page
+    assert "Stop taking new contacts" not in page
     assert 'value="pause"' in page
 
 
@@ -466,7 +466,7 @@ def test_what_is_not_there_is_not_found(pair: PartnerPair, path: str):
 def test_state_is_a_chip_beside_the_name(pair: PartnerPair, level: str, role: Role, page: str):
     address = page.format(key=pair.journey.key, campaign=pair.campaign.id, contact=pair.here.enrolled.id)
     client, ops = pair.as_(role, "en"), pair.as_(Role.ops)
-    chips = ['<span class="chip warn">Takes nobody new</span>', '<span class="chip warn">Paused</span>']
+    chips = ['<span class="chip warn">Closed to new contacts</span>', '<span class="chip warn">Paused</span>']
 
     before = client.get(address).text
     ops.post(paths(pair)[level], data={"action": "drain"})

@@ -289,8 +289,8 @@ def test_partner_sees_results_of_their_own_contacts_only(pair: PartnerPair):
             session.add(TimelineEntry(enrollment_id=side.enrollment.id, at=make.NOW, kind=TimelineKind.entered))
     roll_up(pair.db, make.NOW)
 
-    assert "1 人が開始しました" in pair.as_().get(f"/results/{pair.journey.key}").text
-    assert "3 人が開始しました" in pair.as_(Role.marketer).get(f"/results/{pair.journey.key}").text
+    assert "1人が開始しました" in pair.as_().get(f"/results/{pair.journey.key}").text
+    assert "3人が開始しました" in pair.as_(Role.marketer).get(f"/results/{pair.journey.key}").text
 
 
 def test_results_of_a_campaign_of_others_are_not_there(pair: PartnerPair):

@@ -153,7 +153,7 @@ def test_day_and_numbers_are_written_as_the_language_writes_them():
 
 @pytest.mark.parametrize(
     ("n", "ja", "en"),
-    [(1, "1 件の作業が期限を過ぎています。", "1 task is late."), (3, "3 件の作業が期限を過ぎています。", "3 tasks are late.")],
+    [(1, "1件の作業が期限を過ぎています。", "1 task is late."), (3, "3件の作業が期限を過ぎています。", "3 tasks are late.")],
 )
 def test_counts_take_the_plural_of_their_language(n: int, ja: str, en: str):
     assert Translator("ja", TOKYO).ngettext("%(n)s task is late.", "%(n)s tasks are late.", n) == ja

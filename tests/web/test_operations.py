@@ -336,10 +336,10 @@ def test_standing_alarm_is_a_notice_on_today_and_a_number_in_the_menu(pair: Part
 @pytest.mark.parametrize(
     ("span", "en", "ja"),
     [
-        (timedelta(seconds=59), "less than a minute", "1 分未満"),
-        (timedelta(minutes=59, seconds=59), "59 min", "59 分"),
-        (timedelta(hours=23, minutes=5), "23 h 5 min", "23 時間 5 分"),
-        (timedelta(days=3, hours=4, minutes=59), "3 d 4 h", "3 日 4 時間"),
+        (timedelta(seconds=59), "less than a minute", "1分未満"),
+        (timedelta(minutes=59, seconds=59), "59 min", "59分"),
+        (timedelta(hours=23, minutes=5), "23 h 5 min", "23時間5分"),
+        (timedelta(days=3, hours=4, minutes=59), "3 d 4 h", "3日4時間"),
     ],
 )
 def test_lengths_of_time_are_said_in_their_two_largest_units(span: timedelta, en: str, ja: str):

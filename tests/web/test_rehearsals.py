@@ -116,7 +116,7 @@ def test_page_shows_the_state_of_the_rehearsal_and_reloads_by_itself(pair: Partn
     block = client.get(f"/tests/{row.key}", headers={"hx-request": "true", "hx-target": "live"}).text
 
     assert f'hx-get="/tests/{row.key}" hx-trigger="every 1s"' in page
-    assert re.search(r"あと \d+ 秒で先へ進みます", page)
+    assert re.search(r"あと\d+秒で先へ進みます", page)
     assert "メール「" in page
     assert block.lstrip().startswith('<div id="live"')
 

@@ -20,8 +20,8 @@ JA, EN = Translator("ja", ZoneInfo("Asia/Tokyo")), Translator("en", ZoneInfo("As
 @pytest.mark.parametrize(
     ("rule", "en", "ja"),
     [
-        ("cap_hour:2", "enough messages for one hour (at most 2)", "1 時間の上限（2 通）に達しています"),
-        ("cap_month:9", "enough messages for one month (at most 9)", "1 か月の上限（9 通）に達しています"),
+        ("cap_hour:2", "enough messages for one hour (at most 2)", "1時間の上限（2通）に達しています"),
+        ("cap_month:9", "enough messages for one month (at most 9)", "1か月の上限（9通）に達しています"),
         ("priority:vip", "a message of the more important journey “vip” goes first", "優先度の高いジャーニー「vip」の送信が先です"),
         ("waits_longer:vip", "a message of the journey “vip” has waited longer", "先に待っているジャーニー「vip」の送信が先です"),
         (

@@ -150,7 +150,7 @@ def change_for_all(pair: PartnerPair, client: TestClient) -> str:
 
 @pytest.mark.parametrize(
     ("language", "words"),
-    [("ja", "配信中の 1 人の文面が、送信後に変更されました"), ("en", "The words of 1 person on their way were changed after you sent")],
+    [("ja", "配信中の1人の文面が、送信後に変更されました"), ("en", "The words of 1 person on their way were changed after you sent")],
 )
 def test_page_says_whose_words_changed_and_what_they_said_before(pair: PartnerPair, language: str, words: str):
     client = pair.as_(language=language)

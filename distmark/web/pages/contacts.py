@@ -312,7 +312,7 @@ def stop_journeys(contact_id: Id, visit: Visit = needs(Permission.enrol_contacts
 
 # What the form's button says -> the message after the act.
 STOPPED: Mapping[str, str] = {
-    "pause": N_("Paused. Nothing is sent until you let it go on."),
+    "pause": N_("Paused. Nothing is sent until you resume it."),
     "resume": N_("It goes on."),
     "stop": N_("Stopped. Nothing more is sent."),
 }

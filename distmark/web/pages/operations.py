@@ -56,10 +56,10 @@ ALARMS: Mapping[AlarmKind, tuple[str, str]] = {
         ),
     ),
     AlarmKind.dry: (
-        N_("Run dry"),
+        N_("Closed to new contacts"),
         N_(
             "See whether its campaigns are open and partners know of them, and whether the event, segment or date that brings people in"
-            " still comes. If it is meant to stand still, let it run dry or retire the version: that ends the alarm."
+            " still comes. If it is meant to stand still, stop taking new contacts or retire the version: that ends the alarm."
         ),
     ),
 }

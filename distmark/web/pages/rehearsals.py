@@ -257,7 +257,7 @@ SENTENCES: dict[TimelineKind, str] = {
     TimelineKind.held: N_("Held back: %(step)s"),
     TimelineKind.skipped: N_("Left out by a rule: %(step)s"),
     TimelineKind.suppressed: N_("Not sent, because it was not allowed: %(step)s"),
-    TimelineKind.branched: N_("Went on at the split: %(step)s"),
+    TimelineKind.branched: N_("Branch taken: %(step)s"),
     TimelineKind.error: N_("An error at: %(step)s"),
     TimelineKind.ended: N_("Ended: %(step)s"),
 }
