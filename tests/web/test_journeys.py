@@ -295,3 +295,21 @@ def test_partner_sees_results_of_their_own_contacts_only(pair: PartnerPair):
 
 def test_results_of_a_campaign_of_others_are_not_there(pair: PartnerPair):
     assert pair.as_().get(f"/results/{pair.journey.key}?campaign={pair.foreign.id}").status_code == 404
+
+
+def test_reason_of_sending_back_is_shown_on_the_versions_after_it(pair: PartnerPair):
+    with pair.db.writing() as session:
+        first = make.make_version(session, journey=session.get_one(type(pair.journey), pair.journey.id))
+        first.status, first.decision_note, first.decided_at = VersionStatus.sent_back, "件名に社名を入れてください", make.NOW
+        second = make.make_version(session, journey=session.get_one(type(pair.journey), pair.journey.id))
+        second.status = VersionStatus.submitted
+        session.add_all((first, second))
+        session.flush()
+        numbers, second_id = (first.number, second.number), second.id
+
+    author = pair.as_(Role.marketer).get(f"/journeys/{pair.journey.key}?v={numbers[1]}").text
+    approver = pair.as_(Role.approver).get(f"/approvals/{second_id}").text
+
+    for page in (author, approver):
+        assert f"v{numbers[0]}は差し戻されました" in page
+        assert "件名に社名を入れてください" in page

@@ -52,7 +52,8 @@ def _page(visit: Visit, version_id: int, *, wrong: str = "", note: str = "", sta
         before = _before(session, version)
         definition = journeys.program_of(session, id_of(version)).definition
         changes = changes_between(session, visit, before, version) if before else None
-        names = names_of_users(session, visit.viewer, [version.author_id, version.decided_by_id])
+        sent_back = _sent_back(session, version)
+        names = names_of_users(session, visit.viewer, [version.author_id, version.decided_by_id, *(row.decided_by_id for row in sent_back)])
         trail = compliance.audit_trail(session, visit.viewer, "journey_version", version_id)
     return visit.at(f"/approvals/{version_id}" if wrong else "").page(
         "approvals/page.html",
@@ -60,6 +61,7 @@ def _page(visit: Visit, version_id: int, *, wrong: str = "", note: str = "", sta
         version=version,
         journey=journey,
         before=before,
+        sent_back=sent_back,
         changes=changes,
         pairs=_pairs(visit, definition, version, before, changes),
         definition_text=source_of(version).definition,
@@ -76,6 +78,12 @@ def _before(session: Session, version: JourneyVersion) -> JourneyVersion | None:
     """Return the version to compare with: the newest published version before this one, else the version before it."""
     older = [row for row in journeys.versions_of(session, version.journey_id) if row.number < version.number]
     return next((row for row in older if row.status is VersionStatus.registered), older[0] if older else None)
+
+
+def _sent_back(session: Session, version: JourneyVersion) -> list[JourneyVersion]:
+    """Return the versions before this one that were sent back with a reason, the newest first."""
+    older = [row for row in journeys.versions_of(session, version.journey_id) if row.number < version.number]
+    return [row for row in older if row.status is VersionStatus.sent_back and row.decision_note]
 
 
 def _pairs(
