@@ -171,7 +171,7 @@ def test_confirmation_says_who_begins_and_who_is_left_out_and_why(pair: PartnerP
 
     page = client.get(f"/campaigns/{pair.campaign.id}/send").text
 
-    assert "<b>1</b> 人がこのジャーニーを始めます" in page
+    assert "<b>1</b>人がこのジャーニーを始めます" in page
     assert "配信の同意がありません" in page
     assert enrollments_of(pair, pair.here.contact) == []
 

@@ -102,7 +102,7 @@ def test_member_taken_back_can_be_sent(pair: PartnerPair):
     assert member.contact_id in offered(client.get(f"/campaigns/{pair.campaign.id}/send").text)
 
 
-@pytest.mark.parametrize(("language", "words"), [("ja", "1人は今は始められません"), ("en", "1 of them cannot begin now")])
+@pytest.mark.parametrize(("language", "words"), [("ja", "1 人は今は始められません"), ("en", "1 of them cannot begin now")])
 def test_nobody_is_sent_when_one_of_those_shown_cannot_begin_any_more(pair: PartnerPair, language: str, words: str):
     other, client, path = add_member(pair, "二"), pair.as_(language=language), f"/campaigns/{pair.campaign.id}/send"
     shown = offered(client.get(path).text)
