@@ -141,14 +141,14 @@ def _repair_overdue(context: UpkeepContext) -> dict[str, int]:
     with context.db.reading() as session:
         run_ids = overdue_runs(session, context.ago(OVERDUE), context.cursor.overdue_after)
     context.cursor.overdue_after = run_ids[-1] if len(run_ids) == MOST_OVERDUE else ""
-    faults: dict[str, list[str]] = {}
+    runs_by_fault: dict[str, list[str]] = {}
     for start in range(0, len(run_ids), PAGE):
         part = run_ids[start : start + PAGE]
         runs = {run["id"]: run for run in _find_runs(context, {"flow_runs": {"id": {"any_": part}}})}
         for run_id in part:
-            faults.setdefault(_fault(runs.get(run_id)), []).append(run_id)
-    _repair_runs(context, faults)
-    return {fault: len(found) for fault, found in faults.items()}
+            runs_by_fault.setdefault(_fault(runs.get(run_id)), []).append(run_id)
+    _repair_runs(context, runs_by_fault)
+    return {fault: len(found) for fault, found in runs_by_fault.items()}
 
 
 def _fault(run: dict[str, Any] | None) -> str:
@@ -174,15 +174,15 @@ _REPAIRS = {
 }
 
 
-def _repair_runs(context: UpkeepContext, faults: dict[str, list[str]]) -> None:
+def _repair_runs(context: UpkeepContext, runs_by_fault: dict[str, list[str]]) -> None:
     now = context.clock.now()
     with context.db.writing() as session:
-        relaunch_runs(session, faults.get(DELETED, []), now)
-        end_cancelled_runs(session, faults.get(CANCELLED, []), now)
+        relaunch_runs(session, runs_by_fault.get(DELETED, []), now)
+        end_cancelled_runs(session, runs_by_fault.get(CANCELLED, []), now)
         for fault, (what, _message) in _REPAIRS.items():
-            note_repairs(session, faults.get(fault, []), what, now)
+            note_repairs(session, runs_by_fault.get(fault, []), what, now)
     for fault, (_what, message) in _REPAIRS.items():
-        for run_id in faults.get(fault, []):
+        for run_id in runs_by_fault.get(fault, []):
             _set_state(context, run_id, waiting(wall_now(), message))
 
 

@@ -169,7 +169,7 @@ def _bookings(machine: Machine, db: Database) -> dict[str, Booking]:
 
 def _enrol_some(machine: Machine) -> list[str]:
     """Let a partner of each brand send some contacts on their way, and return in words which could not; the others go on."""
-    faults = []
+    failures = []
     for brand in BRANDS:
         machine.check_stop()
         name = f"{brand.partners[0].name} ({brand.name})"
@@ -177,13 +177,13 @@ def _enrol_some(machine: Machine) -> list[str]:
             with PartnerAtWork(machine.settings.base_url, f"{brand.partners[0].roman}@{brand.domain}") as partner:
                 sent = partner.enrol(ONCE_MORE, brand.campaign_name)
         except (PageProblem, httpx2.HTTPError) as error:
-            faults.append(f"{name} sent nobody: {error}")
+            failures.append(f"{name} sent nobody: {error}")
             continue
         if sent.contact_ids:
             err.print(f"{name} sent {len(sent.contact_ids)} contacts on their way.")
         else:
-            faults.append(f"{name} has nobody who can begin now")
-    return faults
+            failures.append(f"{name} has nobody who can begin now")
+    return failures
 
 
 def _newest_enrollment(db: Database) -> int:

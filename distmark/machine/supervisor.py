@@ -62,7 +62,7 @@ class Machine:
     signal_received: int | None = None
     _lock_file: IO[str] | None = None
     _watcher: threading.Thread | None = None
-    _faults: frozenset[str] = frozenset()
+    _failures: frozenset[str] = frozenset()
     _state_is_written: bool = True
     _wanted: dict[str, int] = field(default_factory=dict)
     _launched_at: dict[str, datetime] = field(default_factory=dict)
@@ -358,12 +358,12 @@ class Machine:
         while not self.stop_asked.wait(TURN_SECONDS):
             care: list[Callable[[], None]] = [partial(self._look_after, name, child) for name, child in list(self.children.items())]
             duties = [self._keep_time, *care, self._rewrite_state]
-            self._report_faults(frozenset(fault for duty in duties if (fault := _fault_of(duty))))
+            self._report_failures(frozenset(fault for duty in duties if (fault := _fault_of(duty))))
 
-    def _report_faults(self, faults: frozenset[str]) -> None:
-        if faults != self._faults:
-            self.report(PartStatus("supervision", "failing" if faults else "ready", "; ".join(sorted(faults))))
-        self._faults = faults
+    def _report_failures(self, failures: frozenset[str]) -> None:
+        if failures != self._failures:
+            self.report(PartStatus("supervision", "failing" if failures else "ready", "; ".join(sorted(failures))))
+        self._failures = failures
 
     def _look_after(self, name: str, child: Child) -> None:
         now = time.monotonic()
