@@ -18,7 +18,11 @@ from tests.depth import examples
 from tests.web.conftest import SAME_SITE, PartnerPair
 from tests.web.routes import SIGNED_OUT
 
-pytestmark = [pytest.mark.filterwarnings("ignore:Duplicate Operation ID"), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Duplicate Operation ID"),
+    pytest.mark.filterwarnings("ignore:Do not use the `random` module"),  # Schemathesis does, where the order of its imports lets it
+    pytest.mark.timeout(300),
+]
 FOR_EACH = {"api": 40, "public": 10, "page": 3}
 QUICK = settings(
     deadline=None, database=None, derandomize=True, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck)

@@ -17,6 +17,7 @@ from distmark.demo.audience import APPLE_PRIVACY, Booking, DemoAudience, Planned
 from distmark.engagement.bot_detection import Signs, judge
 from distmark.engagement.model import Verdict
 from distmark.mailbox.store import MailboxItem, MailboxStore
+from tests.waiting import wait_until
 
 BASE = "http://127.0.0.1:8080"
 BOOKING = Booking("a-token", ["visit_booked"], ["joined"])
@@ -168,8 +169,7 @@ def test_what_the_web_refuses_is_told_not_hidden(store: MailboxStore, monkeypatc
     audience = DemoAudience(store, 1_000_000.0, "http://127.0.0.1:9", {})
 
     audience.start()
-    audience.settle(20)
+    wait_until(lambda: audience.tally.refused, 60, "A refusal")
     audience.stop()
 
-    assert audience.tally.refused
     assert audience.tally.opened == set()
