@@ -109,7 +109,7 @@ def test_virtual_time_is_kept_again_after_a_full_disk(machine: MachineWithServer
     disk = Disk()
     monkeypatch.setattr(supervisor, "write_json", disk.write_json)
     disk.full = True
-    wait_until(lambda: bool(machine._faults))
+    wait_until(lambda: bool(machine._failures))
     before = read_json(machine.data_dir / CLOCK_FILE)
 
     disk.full = False
