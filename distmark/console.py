@@ -103,7 +103,7 @@ def addresses(settings: Settings) -> Table:
 
 
 def _dashboard_sign_in(settings: Settings) -> str:
-    """Return what the dashboard asks for; one that the operator chose is not repeated."""
+    """Return the sign-in of the dashboard, without the operator's own password."""
     made = read_secret(settings.data_dir / AUTH_FILE)
     return made if made == prefect_auth(settings) else "the one of DISTMARK_PREFECT_AUTH"
 

@@ -1,4 +1,4 @@
-"""The language of conditions, texts and message templates: what they may be made of, and the bounds of their evaluation.
+"""The language of conditions, texts and message templates: its allowed parts, and the bounds of their evaluation.
 
 One allow-list of nodes, filters, tests and methods; everything else is refused with its line when a template is read. Nothing is
 evaluated while a template is compiled. The rooms add their names and meanings: `journeys.expressions`, `personalisation.sandbox`.
@@ -173,7 +173,7 @@ def _accepted(tree: _Tree, language: Language) -> _Tree:
 
 
 def violations(tree: nodes.Node, language: Language) -> Iterator[LanguageError]:
-    """Yield what the tree holds that is not of the language or makes its evaluation too long, in the order of the text."""
+    """Yield the parts of the tree that are not of the language or make its evaluation too long, in the order of the text."""
     allowed, steps, line = language.nodes, 0, 1
     waiting: list[tuple[nodes.Node, int, int]] = [(tree, 0, 0)]
     while waiting:

@@ -1,4 +1,4 @@
-"""Restoration of what Prefect lost, with its whole database or by a deletion in the dashboard: deployments of versions, and runs.
+"""Restoration of deployments and runs that Prefect lost, with its whole database or by a deletion in the dashboard.
 
 Journeys live in our database, so nothing is lost with Prefect's: a version whose deployment is gone gets another, and its enrollments get
 new runs under their old keys. `upkeep` calls it each minute.

@@ -1,4 +1,4 @@
-"""The log on a run's page: one line for each step and for what the run waits for, with the address of our own page.
+"""The log on a run's page: one line for each step and for the present wait, with the address of our own page.
 
 Lines of many wakes go to Prefect in one call, so a wake makes no call of its own for them. They hold step ids, kinds, outcomes and
 addresses with the number of an enrollment, no person's data.

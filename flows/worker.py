@@ -235,7 +235,7 @@ class JourneyWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerRe
         return await asyncio.to_thread(self.executor.end_cancelled, flow_run_ids) if flow_run_ids else 0
 
     async def _send_logs(self) -> int:
-        """Send what was logged since. Returns 0 unless more is left, so that the lines of many wakes go together."""
+        """Send the lines logged since. Returns 0 unless more is left, so that the lines of many wakes go together."""
         return int(await self.executor.send_logs() == LINES_PER_CALL)
 
     async def _raise_alarms(self) -> int:

@@ -32,7 +32,7 @@ def pending_by_campaign(session: Session, viewer: Viewer) -> dict[int, int]:
 def member_with_contact(session: Session, viewer: Viewer, campaign_id: int, contact_id: int) -> tuple[Member, Contact] | None:
     """Return the campaign's member for this contact, with the contact; None when there is no such member among the viewer's rows.
 
-    NotAllowed for people who see no contacts.
+    NotAllowed without the permission to see contacts.
     """
     require(viewer, Permission.see_contacts)
     statement = (

@@ -295,7 +295,7 @@ def members(
     """Return the campaign's members within the viewer's sight, with their contacts, in the order of adding.
 
     `text` selects contacts as in `find_contacts`; `after_id` is the `next_after` of the page before; `blocked` as in `with_status`.
-    NotAllowed for people who see no contacts.
+    NotAllowed without the permission to see contacts.
     """
     require(viewer, Permission.see_contacts)
     get_campaign(session, viewer, campaign_id)
@@ -469,7 +469,7 @@ def _keep_agreed_words(session: Session, campaign: Campaign, definition: Journey
 def are_words_agreed(
     session: Session, campaign: Campaign | None, partner_id: int, member: Member | None, lang: str, blocks: Collection[str]
 ) -> bool:
-    """Return whether the partner agreed to what these blocks say now to the member; without a campaign or member nothing is asked."""
+    """Return whether the partner agreed to the member's present words of these blocks; True without a campaign or member."""
     if campaign is None or member is None or member.agreed_words is None:
         return True
     return are_agreed(member.agreed_words, words_now(session, campaign, partner_id, member, lang), lang, blocks)
@@ -587,7 +587,7 @@ def _sanitised(definition: JourneyDefinition, name: str, text: str, domains: Col
 
 
 def _without_repeats(definition: JourneyDefinition, campaign: Campaign, partner_words: Words, texts: LanguageTexts) -> LanguageTexts:
-    """Return the texts with None for each that says what the layer below says in its language, so that no copy of it is kept."""
+    """Return the texts, with None for each text equal to that of the layer below in its language: no copy is kept."""
     below = {lang: _layers(definition, campaign, partner_words, {}, lang) for lang in texts}
     return {
         lang: {name: None if below[lang][name].value == text else text for name, text in of_language.items()}

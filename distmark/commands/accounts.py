@@ -10,6 +10,7 @@ from distmark.console import out, print_json, show
 from distmark.db import get_database
 from distmark.errors import InvalidInput, NotFound
 from distmark.partners.model import Permission, Role, Viewer
+from distmark.partners.passwords import link_of
 from distmark.partners.service import get_partner, partners_of, user_with_email
 from distmark.partners.table import User
 from distmark.settings import get_settings
@@ -51,7 +52,7 @@ def add(
         answer = {"key": made.key, "name": made.name, "link": ""}
         if invite:
             invitation = accounts.invite(session, viewer, invite, person or name, Role.partner, id_of(made), language, now)
-            answer["link"] = _link(invitation.token)
+            answer["link"] = link_of(get_settings().base_url, invitation.token)
     if json_:
         print_json(answer)
         return
@@ -74,7 +75,7 @@ def list_partners(brand: BrandKey = "", as_: As = "", json_: Json = False) -> No
 
 @partners.command(epilog="Example: distmark partners suspend kato-insurance")
 def suspend(key: Key, brand: BrandKey = "", as_: As = "") -> None:
-    """Suspend a partner: its people are signed out. What is under way goes on until it is paused (`distmark pause --partner`)."""
+    """Suspend a partner: its people are signed out. Journeys under way go on until they are paused (`distmark pause --partner`)."""
     _set_partner_active(key, brand, as_, active=False)
 
 
@@ -123,7 +124,7 @@ def invite_person(
             if chosen is None:
                 raise InvalidInput("The role is missing; give --role marketer, approver or ops, or --partner KEY for a partner's person.")
             invitation = accounts.invite(session, viewer, email, name, chosen, at.id if at else None, language, now)
-        answer = {"email": invitation.user.email, "link": _link(invitation.token)}
+        answer = {"email": invitation.user.email, "link": link_of(get_settings().base_url, invitation.token)}
     print_json(answer) if json_ else _print_link(answer["email"], answer["link"])
 
 
@@ -176,7 +177,7 @@ def reset(email: PersonEmail, json_: Json = False) -> None:
         invitation = ask_for_reset(session, email, get_settings().clock().now())
         if invitation is None:
             raise NotFound(f"There is no active user {email}; `distmark people list` shows those there are.")
-        answer = {"email": invitation.user.email, "link": _link(invitation.token)}
+        answer = {"email": invitation.user.email, "link": link_of(get_settings().base_url, invitation.token)}
     print_json(answer) if json_ else _print_link(answer["email"], answer["link"])
 
 
@@ -192,13 +193,9 @@ def _set_user_active(email: str, as_: str, *, active: bool) -> None:
 
 
 def _viewer_over(session: Session, user: User, as_: str) -> Viewer:
-    """Return somebody else of the brand who may manage this account."""
+    """Return a viewer with the right to manage this account, of the brand and not its own person."""
     needed = Permission.manage_people if user.partner_id is None else Permission.manage_partners
     return viewer_for(session, needed, email=as_, brand_id=user.brand_id, but_not=[] if as_ else [id_of(user)])
-
-
-def _link(token: str) -> str:
-    return f"{get_settings().base_url}/password/{token}"
 
 
 def _print_link(email: str, link: str) -> None:

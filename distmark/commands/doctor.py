@@ -152,7 +152,7 @@ def _data_dir(settings: Settings) -> Diagnosis:
 
 
 def _readers(settings: Settings) -> Diagnosis:
-    """Look for what other users of this machine may read: contacts, and secrets with which one signs in."""
+    """Look for files of contacts and of secrets that other users of this machine may read."""
     folder = settings.data_dir.absolute()
     if is_private(folder):
         return Diagnosis("Readers of the data", State.good, "this user only")

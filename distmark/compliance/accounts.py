@@ -76,7 +76,7 @@ def create_partner(session: Session, viewer: Viewer, key: str, fields: Mapping[s
 
 
 def change_partner(session: Session, viewer: Viewer, partner_id: int, fields: Mapping[str, str], now: datetime) -> Partner:
-    """Change the partner's details, and note in the trail what they were. Errors: as `create_partner`; NotFound."""
+    """Change the partner's details, and note their former values in the trail. Errors: as `create_partner`; NotFound."""
     require(viewer, Permission.manage_partners)
     partner = get_partner(session, viewer, partner_id)
     values = read_partner(fields)

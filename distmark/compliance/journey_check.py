@@ -1,4 +1,4 @@
-"""The check before approval: the journey, what this installation lacks for it, and its messages, made for several kinds of people."""
+"""The check before approval: the journey, the parts that this installation lacks for it, and its messages for several kinds of people."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -25,14 +25,14 @@ MOST_VALUES = 40  # missing values named for each message
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What this installation cannot do, each with what it lacks by language, and the names of its keys of webhooks."""
+    """The capabilities missing in this installation, each with the missing part by language, and the names of its webhook keys."""
 
     lacking: Mapping[str, Mapping[str, str]]
     secrets: frozenset[str]
 
 
 def installation_of(settings: Settings) -> Installation:
-    """Return what the check must know about this installation."""
+    """Return the capabilities of this installation, for the check."""
     return Installation({**lacking(settings), **NEVER_HEARD}, frozenset(settings.webhook_secrets))
 
 
@@ -44,7 +44,7 @@ def check_journey(
     segments: Collection[str] | None = None,
     installation: Installation | None = None,
 ) -> list[Finding]:
-    """Return everything that is wrong with a journey, by file and line; `journeys.checks.run.check` says what the arguments mean."""
+    """Return all findings about a journey, by file and line; the arguments are those of `journeys.checks.run.check`."""
     lacks, secrets = (installation.lacking, installation.secrets) if installation else (None, None)
     found = check(source, now=now, journeys=journeys, lacking=lacks, segments=segments, secrets=secrets)
     broken = {each.file for each in found if each.severity == "error"}
@@ -55,7 +55,7 @@ def check_journey(
 
 
 def _personal_links(source: Source) -> Iterator[Finding]:
-    """Yield each line that holds a link out of a message to one person: everybody who follows it would act as that person."""
+    """Yield each line with a personal link of a message: every visitor of that link would act as its person."""
     files = {source.file: source.definition} | {f"{MESSAGES_FOLDER}/{name}": text for name, text in source.templates.items()}
     for file, text in files.items():
         for line, written in enumerate(text.splitlines(), 1):

@@ -34,7 +34,7 @@ _MAIL = re.compile(
 
 
 def consent_field(key: str) -> str | None:
-    """Return what a column with this heading says: consent_CHANNEL, stopped_CHANNEL, or stopped (of all channels); None for neither."""
+    """Return the meaning of a column by its heading: consent_CHANNEL, stopped_CHANNEL, or stopped (all channels); None for neither."""
     if _NO_REFUSAL.search(key):
         return None
     if _STOPS_ENGLISH.search(key) or _STOPS_JAPANESE.search(key):

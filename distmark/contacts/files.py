@@ -88,7 +88,7 @@ _QUOTED = re.compile(r'"[^"]*"')
 
 
 def _delimiter(content: str) -> tuple[str, int]:
-    """Return what separates the cells, and how many lines at the top say so (`sep=;`, which Excel writes and reads) and hold no cells."""
+    """Return the separator of the cells, and the number of lines at the top that only name it (`sep=;`, as Excel writes)."""
     first, _, rest = content[: MOST_DELIMITERS * 4].partition("\n")
     if declared := _DECLARED.fullmatch(first.rstrip("\r")):
         return declared[1], 1

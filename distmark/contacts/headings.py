@@ -57,14 +57,14 @@ _MOBILE = re.compile("携帯|スマホ|スマートフォン|mobile|cell")
 
 
 def heading_key(written: str) -> str:
-    """Return the heading without what spellings differ in: case, width, spaces, brackets and marks."""
+    """Return the heading without case, width, spaces, brackets and marks, in which spellings differ."""
     return re.sub(r"[\s_\-‐–—・.:;,*/#()\[\]【】「」<>'\"“”’※]+", "", tidy(written).lower()).replace("必須", "").replace("任意", "")
 
 
 def read_headings(headings: Sequence[str]) -> list[str]:
     """Return the field or attribute name of each column, in the file's order; "" for a column without heading.
 
-    InvalidInput when there is neither a mail address nor a phone number among them, naming what was found and what is needed.
+    InvalidInput when there is neither a mail address nor a phone number among them, naming the headings found and those needed.
     """
     columns = [_field(heading) or (attribute_name(heading) if heading else "") for heading in headings]
     if not any(needed in columns for needed in NEEDED):

@@ -153,7 +153,7 @@ def import_file(
     channels: Sequence[str] = ("email",),
     progress: Progress | None = None,
 ) -> ImportReport:
-    """Do what `import_contacts` does in many short units of work, so that other writers wait for one of them at most.
+    """Import as `import_contacts` does, in many short units of work: other writers wait for one of them at most.
 
     The file is read before the first of them, and a dry run only reads. What an interrupted import has written stays; importing the file
     again writes the rest.
@@ -252,7 +252,7 @@ def _import_batch(
 
 
 def _kept_address(contact: Contact, line: Line) -> ContactInput:
-    """Return what the line says of the contact, without a mail address that was corrected since: the file is older than the correction."""
+    """Return the contact's fields in the line, without a mail address corrected since: the file is older than the correction."""
     if contact.email_key == line.address or not line.written.email:
         return line.written
     return line.written.model_copy(update={"email": contact.email})
@@ -289,7 +289,7 @@ def _same_name(contact: Contact, written: ContactInput) -> bool:
 def _record_consents(
     session: Session, partner: Partner, channel: str, contacts: Sequence[tuple[Contact, Line]], context: _ImportContext, counts: _Counts
 ) -> set[int]:
-    """Record what these lines say of `channel`, and return which of the contacts, by number, refuse it from now on."""
+    """Record the consents of these lines for `channel`, and return the numbers of the contacts that refuse it from now on."""
     stopped = _suppressed_addresses(session, partner, channel, contacts, context)
     given_by = [
         (number, contact, line, given)

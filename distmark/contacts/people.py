@@ -120,7 +120,7 @@ def follow_addresses(session: Session, changed: Sequence[tuple[Contact, Addresse
 
 
 def _follow_identity(session: Session, contact: Contact, before: Addresses) -> None:
-    """Join the person who has the contact's new identity now, if there is one; else that address becomes this person's."""
+    """Join the person of the contact's new identity, if there is one; else that address becomes this person's."""
     hashed = addresses_of(contact).identity or ""
     # Two books that correct to the same address at once must not both find nobody with it.
     session.exec(select(Brand.id).where(Brand.id == contact.brand_id).with_for_update(key_share=True)).one()
@@ -211,7 +211,7 @@ def contacts_by_email(
     """Return by mail address, as it is given, those of `contacts` that are the person with it, now or earlier, the newest first.
 
     An address may be spelled in any way. InvalidInput when one is no mail address: that is not the same as an unknown one.
-    For a partner (`partner_id`) only addresses count that its own contacts have or had: what another partner wrote stays unknown to it.
+    For a partner (`partner_id`) only addresses that its own contacts have or had count; those written by another partner stay unknown.
     """
     spellings: dict[str, list[str]] = {}
     for email in dict.fromkeys(emails):

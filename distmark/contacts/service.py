@@ -117,7 +117,7 @@ def get_contact(session: Session, viewer: Viewer, contact_id: int) -> Contact:
 
 
 def contacts_by_id(session: Session, viewer: Viewer, ids: Sequence[int]) -> dict[int, Contact]:
-    """Return those of these contacts that the viewer may see, by id; none for people who see no contacts."""
+    """Return those of these contacts that the viewer may see, by id; none without the permission to see contacts."""
     if not viewer.may(Permission.see_contacts):
         return {}
     rows = session.exec(visible(select(Contact), Contact, viewer).where(col(Contact.id).in_(list(ids))))

@@ -270,7 +270,7 @@ def _judge(session: Session, context: _BatchContext, request: SendRequest) -> Pr
 
 
 def _are_words_agreed(session: Session, batch: Batch, request: SendRequest) -> bool:
-    """Return whether the partner agreed to what the message's own blocks say to this member."""
+    """Return whether the partner agreed to the words of the message's own blocks for this member."""
     person, effect = request.person, request.effect
     if person.member is None or person.member.agreed_words is None:
         return True

@@ -78,7 +78,7 @@ class History:
 
 @dataclass
 class PastLife:
-    """The present moment of the past, and what is still to come in it: `later` holds what people will do, the earliest first."""
+    """The present moment of the past; `later` holds the coming acts of people, the earliest first."""
 
     db: Database
     clock: FixedClock
@@ -228,7 +228,7 @@ def undeployed(db: Database) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class BrandsPast:
-    """The past of one brand: what its people did, and when."""
+    """The past of one brand: the acts of its people, with their times."""
 
     past: PastLife
     sample: SampleBrand

@@ -17,7 +17,7 @@ MOST_DRAFTS = 200  # of one person; the oldest go first
 
 
 def keep_draft(session: Session, viewer: Viewer, place: str, fields: Mapping[str, str], now: datetime) -> None:
-    """Keep what the viewer typed at this place, in place of what was kept there before; without a field nothing is kept there.
+    """Keep the viewer's typed fields at this place, in place of those kept before; without a field nothing is kept there.
 
     InvalidInput for a draft that is too large.
     """
@@ -35,12 +35,12 @@ def keep_draft(session: Session, viewer: Viewer, place: str, fields: Mapping[str
 
 
 def draft_of(session: Session, viewer: Viewer, place: str) -> Draft | None:
-    """Return what the viewer typed at this place and has not saved; None when there is nothing."""
+    """Return the viewer's typed and unsaved fields at this place; None without any."""
     return session.exec(select(Draft).where(Draft.user_id == viewer.user_id, Draft.place == place)).first()
 
 
 def drop_draft(session: Session, viewer: Viewer, place: str) -> None:
-    """Forget what the viewer typed at this place."""
+    """Delete the viewer's draft at this place."""
     session.execute(delete(Draft).where(col(Draft.user_id) == viewer.user_id, col(Draft.place) == place))
 
 

@@ -9,7 +9,7 @@ from distmark.db import JSON_TYPE, UTCDateTime
 
 
 class Draft(SQLModel, table=True):
-    """The fields that one person typed into one form and has not saved; `place` names the form and what it is about."""
+    """The typed and unsaved fields of one person in one form; `place` names the form and its subject."""
 
     __tablename__ = "draft"
     __table_args__ = (UniqueConstraint("user_id", "place"),)

@@ -66,7 +66,7 @@ class _Whose:
 
 @dataclass(frozen=True, slots=True)
 class _Keyed:
-    """An event that can be recorded, with the key that makes a repeat the same row, and the hash of what was told."""
+    """An event that can be recorded, with the key that makes a repeat the same row, and the hash of its content."""
 
     natural_key: str
     content_hash: str

@@ -48,7 +48,7 @@ class Reading:
 def record_readings(session: Session, readings: Sequence[Reading]) -> int:
     """Record opens and clicks, each once in ten seconds for the same reader, wake waiting enrollments, and return how many were new.
 
-    Readings with an unknown token or link are skipped, and those of people who refused it: of their opens or clicks nothing is recorded.
+    Readings with an unknown token or link are skipped, and those of people with a refusal: of their opens or clicks nothing is recorded.
     Several of one message count in the order of their times. Beyond `MOST_OF_MESSAGE` rows of a message only its first open and the first
     click of each link are kept, so that nobody who has its links can fill the table.
     """
@@ -141,7 +141,7 @@ def _judged(message: Message, reading: Reading, clicked: _Clicks) -> Verdict:
 
 
 def _taken_in(message: Message, reading: Reading, key: str, verdict: Verdict, *, tells_opens: bool) -> list[dict[str, Any]]:
-    """Mark on the message what was read, and return the rows of its events; a click implies an open where opens may be recorded."""
+    """Mark the readings on the message, and return the rows of its events; a click implies an open where opens may be recorded."""
     human, link, at = counts_as_human(verdict), reading.link, reading.at
     if link is None:
         first = human and message.opened_at is None

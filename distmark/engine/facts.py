@@ -86,7 +86,7 @@ def _sent(session: Session, enrollments: Sequence[Enrollment]) -> dict[int, dict
 
 
 def _events(session: Session, enrollments: Sequence[Enrollment]) -> dict[str, list[EventFact]]:
-    """Return the events of each person: what they do as a contact of one partner counts in the journeys of all partners of the brand."""
+    """Return the events of each person: their acts as a contact of one partner count in the journeys of all partners of the brand."""
     events: dict[str, list[EventFact]] = {}
     since = min(row.entered_at for row in enrollments)
     rows = session.exec(

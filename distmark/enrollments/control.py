@@ -172,12 +172,12 @@ def resume(
 
 
 def live_enrollments(session: Session, viewer: Viewer, scope: Scope) -> ShownEnrollments:
-    """Return the enrollments that `stop` would end now, as a page shows them to a person who may stop them."""
+    """Return the enrollments that `stop` would end now, for a page before the act."""
     return shown_enrollments(session, _live(session, viewer, _permitted_part(session, viewer, scope)))
 
 
 def resumable_enrollments(session: Session, viewer: Viewer, scope: Scope) -> ShownEnrollments:
-    """Return the enrollments that `resume` would resume now, as a page shows them to a person who may resume them."""
+    """Return the enrollments that `resume` would resume now, for a page before the act."""
     return shown_enrollments(session, _resumable(session, viewer, _permitted_part(session, viewer, scope)))
 
 

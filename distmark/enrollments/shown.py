@@ -20,7 +20,7 @@ class ShownEnrollments:
 
     @classmethod
     def read(cls, text: str) -> Self | None:
-        """Return what `str` wrote; None for another text."""
+        """Return the value of a text made by `str`; None for another text."""
         parts = text.split("-")
         if len(parts) != 2 or not all(part.isascii() and part.isdigit() and len(part) < 18 for part in parts):
             return None

@@ -110,7 +110,7 @@ class WaitEstimator:
         return {enrollment_id: decision for enrollment_id, decision in decisions.items() if isinstance(decision, Sleep)}
 
     def time_inputs(self, each: EnrollmentAtStep) -> frozenset[str]:
-        """Return what the time at which this enrollment goes on was computed from; nothing before its first step."""
+        """Return the inputs of the time at which this enrollment goes on; none before its first step."""
         step = self._program(each).steps.get(each.step_id or "")
         return step.time_inputs if step is not None else frozenset()
 

@@ -47,8 +47,8 @@ def wake_waiting_by_person(session: Session, brand_id: int, triggers_of: Mapping
 def wake_recomputed(session: Session, contact_ids: Collection[int], now: datetime) -> int:
     """Wake the sleeping enrollments of these contacts, which just changed, that go on at another time now, and return how many.
 
-    The time is computed again for those only that stand at a step with `time_inputs`: a step says what its time is computed from. A wake
-    that has claimed an enrollment gathered its facts before the change, so such an enrollment wakes once more.
+    The time is computed again only at steps with `time_inputs`, the inputs from which a step computes its time. A wake that has claimed an
+    enrollment gathered its facts before the change, so such an enrollment wakes once more.
     """
     estimator = WaitEstimator(session, now)
     of_contacts = [among(session, col(Enrollment.contact_id), contact_ids), col(Enrollment.ended_at).is_(None)]

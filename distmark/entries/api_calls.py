@@ -198,7 +198,7 @@ def _check(entry_point: EntryPoint, contacts: Sequence[RequestedContact]) -> Non
 
 
 def _mistake(email: str) -> str:
-    """Return what is wrong with the mail address; "" for nothing."""
+    """Return the error in the mail address; "" without one."""
     try:
         usual_email(email)
     except InvalidInput as error:

@@ -1,4 +1,4 @@
-"""The members of a campaign before they begin: judged (who may begin, and why not), left out by their partner, and taken back."""
+"""The members of a campaign before they begin: judged (able to begin, or not for a reason), left out by their partner, taken back."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -63,7 +63,7 @@ def pending_members(session: Session, viewer: Viewer, campaign_id: int, now: dat
 
 
 def pending_members_by_campaign(session: Session, viewer: Viewer, now: datetime) -> dict[int, PendingMembers]:
-    """Return the viewer's pending members by campaign id, judged for a viewer who may enrol; a campaign without any is left out."""
+    """Return the viewer's pending members by campaign id, judged when the viewer may enrol; a campaign without any is left out."""
     counted = pending_by_campaign(session, viewer)
     if not viewer.may(Permission.enrol_contacts):
         return {campaign_id: PendingMembers(unjudged=count) for campaign_id, count in counted.items()}
@@ -164,7 +164,7 @@ def _kept_words(session: Session, viewer: Viewer, campaign_id: int) -> list[tupl
 
 
 def shown_words(groups: Sequence[ChangedWords]) -> str:
-    """Return a short text that is equal for equal people and words, by which an agreement says to what it was given."""
+    """Return a short text that is equal for equal people and words, by which an agreement names its subject."""
     return fingerprint([[each.lang, each.after, [id_of(member) for member, _ in each.members]] for each in groups])
 
 

@@ -340,7 +340,7 @@ class Uses:
 
 
 def reasons(error: TemplateError) -> dict[str, str]:
-    """Return why a template was refused, in both languages; what Jinja itself finds is said in English alone."""
+    """Return why a template was refused, in both languages; Jinja's own findings are in English alone."""
     reason = str(error.message).rstrip(".")
     return {"reason": reason, "reason_ja": error.japanese if isinstance(error, LanguageError) else reason}
 

@@ -106,16 +106,6 @@ class Offset(Duration):
         return {"type": "string", "pattern": f"^[-+]?{amount}( {amount})*$", "examples": ["-30 days", "2 weeks"]}
 
 
-def parse_duration(text: str) -> Duration:
-    """Return the duration that `text` writes; raises InvalidInput naming what is allowed."""
-    try:
-        return Duration.read(text)
-    except ValueError as error:
-        raise InvalidInput(
-            f'The duration "{text}" cannot be read; write a number and a unit, such as 90 minutes, 3 days or 1 month.'
-        ) from error
-
-
 @dataclass(frozen=True, slots=True)
 class TimeOfDay(Written):
     """A time on the wall clock, to the minute."""

@@ -441,7 +441,7 @@ def _never_raising(report: Callable[[PartStatus], None]) -> Callable[[PartStatus
 
 
 def _fault_of(duty: Callable[[], None]) -> str:
-    """Do the duty, and return what went wrong with it, "" when nothing did."""
+    """Do the duty, and return its failure in words, "" without one."""
     try:
         duty()
     except Exception as error:  # whatever it is, the other processes are to be looked after

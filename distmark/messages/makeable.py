@@ -30,7 +30,7 @@ class Unmakeable:
 
 
 def unmakeable(session: Session, program: Program, source: Source, campaign: Campaign, contacts: Sequence[Contact]) -> list[Unmakeable]:
-    """Return those of the first `MOST_TRIED` contacts for whom some message of the journey cannot be made, in their order."""
+    """Return those of the first `MOST_TRIED` contacts with a message of the journey that cannot be made, in their order."""
     tried = contacts[:MOST_TRIED]
     sends = [step for step in program.steps.values() if isinstance(step, SendStep)]
     found = [_first_fault(session, program, source, person, sends) for person in _people(session, campaign, tried)]

@@ -80,7 +80,7 @@ def open_session(session: Session, user: User, now: datetime) -> str:
     """Open a session of this person and return its cookie token; their expired sessions are deleted."""
     session.execute(delete(SignIn).where(col(SignIn.user_id) == user.id, col(SignIn.expires_at) <= now))
     token = secrets.token_urlsafe(TOKEN_BYTES)
-    session.add(SignIn(user_id=id_of(user), token_hash=_token_hash(token), created_at=now, expires_at=now + SIGNED_IN_FOR))
+    session.add(SignIn(user_id=id_of(user), token_hash=hash_token(token), created_at=now, expires_at=now + SIGNED_IN_FOR))
     session.flush()
     return token
 
@@ -93,7 +93,7 @@ def sessions_of(session: Session, viewer: Viewer, now: datetime) -> list[SignIn]
 
 def end_other_sessions(session: Session, viewer: Viewer, token: str) -> int:
     """End the viewer's sessions but the one of this cookie token, and return how many."""
-    others = delete(SignIn).where(col(SignIn.user_id) == viewer.user_id, col(SignIn.token_hash) != _token_hash(token))
+    others = delete(SignIn).where(col(SignIn.user_id) == viewer.user_id, col(SignIn.token_hash) != hash_token(token))
     return row_count(session.execute(others))
 
 
@@ -104,16 +104,17 @@ def _email_key(email: str) -> str:
 def viewer_of(session: Session, token: str, now: datetime) -> Viewer | None:
     """Return the viewer of the cookie's token; None when it is unknown or expired, or its person is no longer active."""
     statement = select(User).join(SignIn, col(SignIn.user_id) == col(User.id))
-    user = session.exec(statement.where(SignIn.token_hash == _token_hash(token), col(SignIn.expires_at) > now)).first()
+    user = session.exec(statement.where(SignIn.token_hash == hash_token(token), col(SignIn.expires_at) > now)).first()
     return _viewer(user) if user and _is_active(session, user) else None
 
 
 def sign_out(session: Session, token: str) -> None:
     """End the token's session; an unknown token changes nothing."""
-    session.execute(delete(SignIn).where(col(SignIn.token_hash) == _token_hash(token)))
+    session.execute(delete(SignIn).where(col(SignIn.token_hash) == hash_token(token)))
 
 
-def _token_hash(token: str) -> str:
+def hash_token(token: str) -> str:
+    """Return the form in which a random token is kept."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -265,9 +266,9 @@ def ensure_user(session: Session, *, email: str, password: str, now: datetime, *
     return _ensured(session, user, fields)
 
 
-def end_access(session: Session, user_id: int, now: datetime) -> None:
-    """End all sessions of the user and revoke all its tokens."""
-    session.execute(delete(SignIn).where(col(SignIn.user_id) == user_id))
+def end_access(session: Session, user_id: int, now: datetime, keep_session: str = "") -> None:
+    """End all sessions of the user but the one of cookie token `keep_session`, and revoke all its API tokens."""
+    session.execute(delete(SignIn).where(col(SignIn.user_id) == user_id, col(SignIn.token_hash) != hash_token(keep_session)))
     in_use = update(ApiToken).where(col(ApiToken.user_id) == user_id, col(ApiToken.revoked_at).is_(None))
     session.execute(in_use.values(revoked_at=now))
 

@@ -128,7 +128,7 @@ _ESCAPED = {'"': "&quot;", "'": "&#39;", "\\": "&#92;", "<": "&lt;", ">": "&gt;"
 
 
 def with_plain_attributes(source: str) -> str:
-    """Return `source` with each attribute value in double quotes on one line, and with references for what the compiler would escape.
+    """Return `source` with each attribute value in double quotes on one line, and references for characters that the compiler would escape.
 
     It writes attributes as Rust writes strings for programmers: a quote would come out as a backslash and a quote that ends the value.
     """

@@ -1,4 +1,4 @@
-"""Web addresses as people paste them: cleaned of what cannot be seen, and refused when nobody could follow them."""
+"""Web addresses as people paste them: cleaned of invisible characters, and refused when no browser could follow them."""
 
 import html
 import re

@@ -121,15 +121,6 @@ def get_segment(session: Session, viewer: Viewer, segment_id: int, *, lock: bool
     return segment
 
 
-def find_segment(session: Session, viewer: Viewer, key: str) -> Segment:
-    """Return the segment of this key, a brand-wide one first; NotFound outside the viewer's sight."""
-    statement = visible(select(Segment), Segment, viewer).where(Segment.key == key)
-    segment = session.exec(statement.order_by(col(Segment.partner_id).is_not(None), col(Segment.id))).first()
-    if segment is None:
-        raise NotFound(f'There is no segment "{key}" among yours.')
-    return segment
-
-
 def list_segments(session: Session, viewer: Viewer) -> list[tuple[Segment, int]]:
     """Return the segments within the viewer's sight by key, each with the number of the viewer's contacts in it."""
     segments = list(session.exec(visible(select(Segment), Segment, viewer).order_by(col(Segment.key), col(Segment.id))))

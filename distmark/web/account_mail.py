@@ -9,6 +9,7 @@ from distmark.channels.email.mime import make_message_id
 from distmark.channels.registry import make_channels
 from distmark.compliance.accounts import Invitation
 from distmark.errors import DeliveryError
+from distmark.partners.passwords import link_of
 from distmark.web.i18n import N_, Translator
 from distmark.web.visit import Guest
 
@@ -30,17 +31,12 @@ FORGOTTEN = (
 )
 
 
-def link_of(guest: Guest, token: str) -> str:
-    """Return the address at which the person sets a password."""
-    return f"{guest.site.settings.base_url}/password/{token}"
-
-
 def send_account_mail(guest: Guest, invitation: Invitation, words: tuple[str, str]) -> bool:
     """Send the link in the person's language; return whether the mail server took it."""
     user, brand, settings = invitation.user, invitation.brand, guest.site.settings
     translator = Translator(user.language, guest.zone)
     brand_name = (brand.translations.get(user.language) or {}).get("name") or brand.name
-    values = {"brand": brand_name, "name": user.name, "link": link_of(guest, invitation.token)}
+    values = {"brand": brand_name, "name": user.name, "link": link_of(settings.base_url, invitation.token)}
     message = OutgoingMessage(
         message_id=make_message_id(secrets.token_hex(16), settings.mail_domain),
         from_name=brand_name,

@@ -1,4 +1,4 @@
-"""Ids in addresses, queries and forms: one type and one reader, bounded by what both databases keep as a key."""
+"""Ids in addresses, queries and forms: one type and one reader, bounded by the largest key of both databases."""
 
 from collections.abc import Iterable
 from typing import Annotated

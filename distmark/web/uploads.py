@@ -1,4 +1,4 @@
-"""Uploaded files of contacts between the page that shows what an import would do and the import: kept for an hour, for one user."""
+"""Uploaded files of contacts between the page before an import and the import: kept for an hour, for one user."""
 
 import json
 import re
@@ -41,7 +41,7 @@ class Upload:
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Return what `written` wrote."""
+        """Return the value of a text made by `written`."""
         values = json.loads(text)
         report = values["report"]
         report["rejected"] = [RejectedLine(**line) for line in report["rejected"]]

@@ -23,9 +23,9 @@ from distmark.mailbox.catcher import Catcher
 from distmark.mailbox.store import MailboxStore
 from distmark.partners.model import Role
 from distmark.partners.service import active_viewer, sign_in
-from distmark.partners.table import ApiToken, Partner, PasswordLink, SignIn, User
+from distmark.partners.table import ApiToken, Brand, Partner, PasswordLink, SignIn, User
 from distmark.settings import Settings
-from tests.factories import NOW, PASSWORD
+from tests.factories import NOW, PASSWORD, make_partner, make_user
 from tests.web.conftest import RAISE, SAME_SITE, PartnerPair
 
 SECRET = "correct horse battery"
@@ -235,15 +235,20 @@ def test_operations_invites_and_closes_people_of_the_brand_but_not_itself(pair: 
 
 def test_people_and_partners_of_another_brand_are_not_there(pair: PartnerPair):
     foreign = pair.foreign
-    with pair.db.reading() as session:
-        their_partner = session.exec(select(Partner.id).where(Partner.brand_id == foreign.brand_id)).first()
+    with pair.db.writing() as session:
+        theirs = make_partner(session, session.get_one(Brand, foreign.brand_id))
+        person = make_user(session, Role.partner, partner=theirs)
+        marketer = make_user(session, Role.marketer, session.get_one(Brand, foreign.brand_id))
+        their_partner, their_people = theirs.id, [person.id, marketer.id]
     ops = pair.as_(Role.ops)
 
-    answers = [ops.post("/people/999999/close")]
-    if their_partner is not None:
-        answers += [ops.get(f"/partners/{their_partner}"), ops.post(f"/partners/{their_partner}/suspend")]
+    answers = [ops.get(f"/partners/{their_partner}")]
+    answers += [ops.post(f"/partners/{their_partner}{act}", data={"name": "X"}) for act in ("", "/suspend", "/reopen", "/people")]
+    answers += [ops.post(f"/people/{user_id}/{act}") for user_id in their_people for act in ("close", "reopen", "invite")]
 
     assert {answer.status_code for answer in answers} == {404}
+    assert [row.active for row in stored(pair.db, User, col(User.id).in_(their_people))] == [True, True]
+    assert [(row.active, row.name == "X") for row in stored(pair.db, Partner, Partner.id == their_partner)] == [(True, False)]
 
 
 def test_suspended_partner_signs_nobody_in_until_it_is_opened_again(pair: PartnerPair):

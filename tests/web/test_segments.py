@@ -3,6 +3,7 @@
 from datetime import date
 
 import pytest
+from sqlmodel import select
 
 from distmark.partners.model import Role
 from distmark.segments import membership, service
@@ -26,7 +27,7 @@ def _segment(pair: PartnerPair, rule: str | None = None, partner_id: int | None 
 
 def _stored(pair: PartnerPair, key: str) -> Segment:
     with pair.db.reading() as session:
-        return service.find_segment(session, make_viewer(session, Role.ops, pair.brand), key)
+        return session.exec(select(Segment).where(Segment.brand_id == pair.brand.id, Segment.key == key)).one()
 
 
 @pytest.mark.parametrize("role", [Role.marketer, Role.partner, Role.ops])

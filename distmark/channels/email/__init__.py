@@ -44,7 +44,7 @@ def _probe(settings: Settings) -> Probe:
 
 
 def _what_to_do(error: TemporaryDeliveryError, settings: Settings) -> str:
-    """Return which setting to look at, by what the server said."""
+    """Return the setting to look at, by the server's answer."""
     words = str(error).lower()
     if error.code in REFUSED_LOGIN or "smtp auth" in words:
         return "Correct DISTMARK_SMTP_USERNAME and DISTMARK_SMTP_PASSWORD: the server is there and refuses this login."

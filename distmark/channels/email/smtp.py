@@ -190,7 +190,7 @@ class SmtpChannel:
         )
 
     def _require_privacy(self, client: aiosmtplib.SMTP) -> None:
-        """Refuse to say the password where others may listen: `auto` is also what an attacker leaves who hides the offer of STARTTLS."""
+        """Refuse to send the password in the clear: under `auto` an attacker can hide the offer of STARTTLS."""
         transport = client.transport
         encrypted = transport is not None and transport.get_extra_info("ssl_object") is not None
         if self._tls is TlsMode.auto and not encrypted and not _is_loopback(transport):

@@ -1,4 +1,4 @@
-"""Is what the journey uses possible in this installation, and known to it? Channels, replies, tasks, segments, keys of webhooks."""
+"""The capabilities that the journey uses, against those of this installation: channels, replies, tasks, segments, keys of webhooks."""
 
 from collections.abc import Collection, Iterator, Mapping
 
@@ -28,7 +28,7 @@ NEVER_HEARD: Lacking = {
 def check_installation(
     checked: Checked, lacking: Lacking, segments: Collection[str] | None, secrets: Collection[str] | None
 ) -> Iterator[Finding]:
-    """Yield each use of what this installation lacks (`lacking`), of an unknown segment, and of an unknown key of webhooks."""
+    """Yield each use of a capability that this installation lacks (`lacking`), of an unknown segment, and of an unknown key of webhooks."""
     yield from _channels(checked, lacking)
     yield from _uses(checked, lacking)
     if segments is not None:

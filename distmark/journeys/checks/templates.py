@@ -45,7 +45,7 @@ _STATEMENT = re.compile(r"\{%")
 
 
 class _MessageReader(BoundedEnvironment):
-    """Reads templates of messages, to look at what they hold."""
+    """Reads templates of messages, to look at their content."""
 
     language = MESSAGES
 

@@ -1,4 +1,4 @@
-"""Keys of events within their partner and name, and the hash of what was told under them."""
+"""Keys of events within their partner and name, and the hash of their events' content."""
 
 import sqlalchemy as sa
 from alembic import op

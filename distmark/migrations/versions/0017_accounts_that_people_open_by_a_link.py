@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the changes. Everybody who has an account by now has a password."""
+    """Make the changes. Every account of before has a password."""
     op.create_table(
         "password_link",
         sa.Column("id", sa.Integer(), nullable=False),

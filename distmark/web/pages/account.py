@@ -55,7 +55,7 @@ def _set_page(guest: Guest, token: str, wrong: str = "", status: int = 200) -> R
 
 @router.get("/forgotten")
 def forgotten_page(guest: Guest = anyone) -> Response:
-    """Ask for the mail address of somebody who forgot the password."""
+    """Show the form of a forgotten password, which asks for the mail address."""
     return guest.page("account/forgotten.html", asked=False, email="")
 
 

@@ -168,7 +168,7 @@ def campaign_page(
     step: str = "",
     lang: str = "",
 ) -> Response:
-    """Show the members with their status, and the preview of the chosen one's message; only numbers to people who see no contacts."""
+    """Show the members with their status, and the preview of the chosen one's message; only numbers without permission to see contacts."""
     return _page(visit, campaign_id, status=status, q=q, after=after, contact_id=contact, step_id=step, lang=lang)
 
 
@@ -529,9 +529,9 @@ class SendPreview:
 
 @router.get("/campaigns/{campaign_id}/send")
 def confirm_page(campaign_id: Id, visit: Visit = needs(Permission.enrol_contacts)) -> Response:
-    """Show who begins, when the first message goes out, and which contacts are left out and why; nothing is sent yet.
+    """Show the contacts that begin, the time of the first message, and the contacts left out with the reasons; nothing is sent yet.
 
-    The address names the members; without any named it is about everybody who waits.
+    The address names the members; without any named it is about all that wait.
     """
     query = visit.request.query_params
     named = whole_ranges(query.getlist("member")) if {"member", "chosen"} & set(query) else None
@@ -586,7 +586,7 @@ def _send_preview(session: Session, visit: Visit, context: CampaignContext, memb
 
 
 def _unmade(session: Session, visit: Visit, context: CampaignContext, contacts: Sequence[Contact]) -> list[tuple[Contact, str]]:
-    """Return the contacts for whom some message cannot be made, each with the message and the reason."""
+    """Return the contacts with a message that cannot be made, each with the message and the reason."""
     if context.program is None or context.version is None:
         return []
     found = unmakeable(session, context.program, journeys.source_of(context.version), context.campaign, contacts)

@@ -132,7 +132,7 @@ def record_agreement(
 
 @router.get("/contacts/import")
 def import_page(visit: Visit = needs(Permission.write_contacts), file: str = "") -> Response:
-    """Show the form that takes a file, or for a file that was checked what importing it would do with each line."""
+    """Show the form that takes a file, or for a checked file the effect of importing each line."""
     if not file:
         return _import_page(visit)
     try:
@@ -169,7 +169,7 @@ def _import_page(
 
 @router.post("/contacts/import")
 def import_file(visit: Visit = needs(Permission.write_contacts), form: FormData = posted_form) -> Response:
-    """Check an uploaded file and go to the page that shows what importing it would do; with the name from that page, import the file."""
+    """Check an uploaded file and go to the page that shows the effect of importing it; with the name from that page, import the file."""
     partner, ground, channels = text(form, "partner"), text(form, "ground"), texts(form, "channel")
     partner_id = visit.viewer.partner_id or read_id(partner) or 0
     try:

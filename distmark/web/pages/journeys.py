@@ -199,7 +199,7 @@ def _store(visit: Visit, form: FormData, journey: Journey | None) -> Response:
 
 
 def _keep(visit: Visit, source: Source, journey: Journey | None, *, only_if_changed: bool) -> None:
-    """Keep what was typed until it is saved."""
+    """Keep the typed text until it is saved."""
     with visit.writing() as session:
         is_changed = source.content_hash != _saved_source(session, visit, journey).content_hash
         fields = _fields_of(source) if is_changed or not only_if_changed else {}
@@ -230,7 +230,7 @@ def _saved_source(session: Session, visit: Visit, journey: Journey | None) -> So
 
 
 def _kept_editor(visit: Visit, journey: Journey | None) -> Response | None:
-    """Return the editor with what the viewer typed and has not saved; None when there is nothing."""
+    """Return the editor with the viewer's typed and unsaved text; None without any."""
     with visit.reading() as session:
         draft = drafts.draft_of(session, visit.viewer, _draft_place(journey))
     return _editor(visit, _source_of_fields(draft.fields), journey, kept_at=draft.updated_at) if draft else None

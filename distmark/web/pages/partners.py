@@ -167,7 +167,7 @@ def _people_page(visit: Visit, invited: FormData | None = None, wrong: str = "",
 
 @router.post("/people/{user_id}/invite")
 def invite_person_again(user_id: Id, visit: Visit = needs(Permission.manage_partners)) -> Response:
-    """Send a new invitation to somebody who has not signed in yet."""
+    """Send a new invitation; only for an account without a password."""
     with visit.writing() as session:
         invitation = accounts.invite_again(session, visit.viewer, user_id, visit.now)
     return _invited(visit, invitation, _home(invitation.user.partner_id))

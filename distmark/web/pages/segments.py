@@ -86,7 +86,7 @@ def new_segment(visit: Visit = needs(Permission.write_segments)) -> Response:
 
 @router.post("/segments/new")
 def create_segment(visit: Visit = needs(Permission.write_segments), form: FormData = posted_form) -> Response:
-    """Create the segment; with `count`, only show who would be in it."""
+    """Create the segment; with `count`, only show the contacts that would be in it."""
     written = SegmentForm.posted(form)
     if text(form, "count"):
         return _new_page(visit, written)
@@ -116,7 +116,7 @@ def _new_page(visit: Visit, written: SegmentForm, status: int = 200) -> Response
 
 
 def _form_values(session: Session, visit: Visit, written: SegmentForm) -> dict[str, object]:
-    """Return what the form's template needs, with the rule tried on the contacts when there is one."""
+    """Return the values of the form's template, with the rule tried on the contacts when there is one."""
     if written.by_rule and written.rule:
         try:
             owner = visit.viewer.partner_id or written.partner_id
@@ -142,7 +142,7 @@ def _written(segment: Segment) -> SegmentForm:
 
 @router.post("/segments/{segment_id}")
 def change_segment(segment_id: Id, visit: Visit = needs(Permission.write_segments), form: FormData = posted_form) -> Response:
-    """Store the segment's name and rule; with `count`, only show who would be in it."""
+    """Store the segment's name and rule; with `count`, only show the contacts that would be in it."""
     posted = SegmentForm.posted(form)
     with visit.reading() as session:
         segment = segments.get_segment(session, visit.viewer, segment_id)
