@@ -54,6 +54,7 @@ def settle_entrances(session: Session, results: Sequence[tuple[int, EnrolResult]
 
 
 def contacts_not_erased(session: Session, contact_ids: Collection[int]) -> dict[int, Contact]:
-    """Return the contacts among these that were not erased, as they are now, by id."""
+    """Return the contacts among these that were not erased, as they are now, by id and in the order of the ids: the first comes first."""
     kept = select(Contact).where(among(session, col(Contact.id), contact_ids), col(Contact.erased_at).is_(None))
-    return {id_of(contact): contact for contact in session.exec(kept.execution_options(populate_existing=True))}
+    found = {id_of(contact): contact for contact in session.exec(kept.execution_options(populate_existing=True))}
+    return {contact_id: found[contact_id] for contact_id in contact_ids if contact_id in found}

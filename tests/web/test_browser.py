@@ -269,7 +269,7 @@ def test_after_saving_the_focus_is_at_the_saved_words_and_every_link_beside_them
     page.keyboard.press("Enter")
     page.wait_for_selector("#preview .notice")
 
-    assert page.evaluate("document.activeElement.closest('#words') !== null")
+    page.wait_for_function("document.activeElement.closest('#words') !== null")
     links = page.eval_on_selector_all("#preview a[href]", "links => links.map(link => link.href)")
     assert links
     assert [link for link in links if not page.request.get(link).ok] == []

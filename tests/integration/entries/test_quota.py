@@ -238,6 +238,18 @@ def test_members_beyond_the_cap_are_queued_and_stay_out_when_they_leave_the_segm
     assert stage.contacts_in(journey) == [people[0].id, people[1].id, people[3].id, people[4].id]
 
 
+def test_room_goes_to_contacts_in_the_order_in_which_they_came_not_in_that_of_their_rows(stage: EntryStage):
+    journey = stage.registered("{segment: gold, cap: 2 per day}")
+    segment_id = stage.segment("gold")
+    people = [stage.contact() for _ in range(4)]
+    for person in reversed(people):
+        stage.list_in(segment_id, person)
+
+    stage.look()
+
+    assert stage.contacts_in(journey) == [people[3].id, people[2].id]
+
+
 def test_each_event_is_queued_by_itself_in_a_journey_for_any_time(stage: EntryStage):
     journey = stage.registered("{event: booked, cap: 2 per day, reentry: any_time}")
     hanako, taro = stage.contact(), stage.contact()
