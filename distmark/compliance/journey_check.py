@@ -123,7 +123,7 @@ def _missing_values(source: Source, definition: JourneyDefinition, step: SendSte
         error = _failure(definition, step, compiled, values)
         if error is None:
             return
-        name = _name_in(error) if error.slot.startswith("links.") else error.slot
+        name = error.slot
         root, _, attribute = name.partition(".")
         if attribute not in full.get(root, {}) or attribute in values[root]:
             yield _sometimes(source, step, compiled, error, _UNKNOWN)
@@ -144,17 +144,12 @@ def _sometimes(source: Source, step: SendStep, compiled: CompiledMessage, error:
     return finding("sometimes-unmade", file, line, message=step.message, lang=compiled.lang, reason=reason, **who)
 
 
-def _name_in(error: RenderError) -> str:
-    """Return the value that a link lacks: the error's own slot is the link."""
-    return next(iter(re.findall(r"'((?:contact|partner|journey|campaign|brand)\.\w+)'", str(error))), "")
-
-
 def _line_of(text: str, name: str) -> int:
     return next((line for line, written in enumerate(text.splitlines(), 1) if name in written), 1)
 
 
 def _place(source: Source, step: SendStep, compiled: CompiledMessage, slot: str) -> tuple[str, int] | None:
-    """Return the first file and line of the message that shows the value without a default; None when none does by name."""
+    """Return the first file and line, of the message or the definition, that shows the value without a default; None without any."""
     root, _, name = slot.partition(".")
     if not name:
         return None
@@ -165,7 +160,8 @@ def _place(source: Source, step: SendStep, compiled: CompiledMessage, slot: str)
         for line, text in enumerate(source.templates[file].splitlines(), 1):
             if shown.search(text) and "{% if" not in text.partition(slot)[0][-40:]:
                 return f"{MESSAGES_FOLDER}/{file}", line
-    return None
+    in_links = (line for line, text in enumerate(source.definition.splitlines(), 1) if shown.search(text))
+    return next(((source.file, line) for line in in_links), None)
 
 
 # --- people ------------------------------------------------------------------------------------------------------------------------------

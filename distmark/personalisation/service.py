@@ -212,7 +212,7 @@ class _Rendering:
             try:
                 targets[name] = links.filled_url(template, self._facts)
             except (TemplateError, TypeError, ArithmeticError) as error:
-                raise self._error(f"links.{name}", f"needs a value that is missing ({error})") from error
+                raise self._error(_slot_of(error, f"links.{name}"), f"is missing or cannot be shown in link {name} ({error})") from error
             except ValueError as error:
                 raise self._error(f"links.{name}", str(error)) from error
         return targets

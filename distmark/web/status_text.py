@@ -55,6 +55,13 @@ VALUES = {
     "contact.birthday": N_("Birthday"),
     "contact.email": N_("Mail address"),
     "contact.phone": N_("Phone"),
+    "partner.name": N_("the partner's name"),
+    "partner.title": N_("the partner's title"),
+    "partner.office": N_("the partner's office or shop"),
+    "partner.city": N_("the partner's town"),
+    "partner.phone": N_("the partner's phone"),
+    "partner.email": N_("the partner's mail address for answers"),
+    "partner.code": N_("the partner's licence or shop number"),
 }
 
 

@@ -115,7 +115,7 @@ def test_days_are_calendar_and_hours_elapse(at: str, zone: ZoneInfo, words: str,
 
 @pytest.mark.parametrize("words", ["3", "3 d", "days", "-3 days", "3 fortnights", "1.5 days", "", "3 days ago", "21 years"])
 def test_a_duration_that_is_no_number_and_unit_is_refused(words: str) -> None:
-    with pytest.raises(ValueError, match="bad-duration"):
+    with pytest.raises(ValueError, match="duration"):
         Duration.read(words)
 
 

@@ -5,7 +5,7 @@ import pytest
 from distmark.errors import InvalidInput
 from distmark.personalisation import RenderError, TemplateRefused, compile_message, render, sanitise_block
 from distmark.personalisation.links import linking_elements, name_links
-from tests.personalisation_samples import compiled, context, templates
+from tests.personalisation_samples import CONTEXT, compiled, context, templates
 
 
 def named(html: str) -> tuple[str, dict[str, str]]:
@@ -233,3 +233,12 @@ def test_a_link_of_another_person_is_refused_in_a_note(kind: str, text: str) -> 
 )
 def test_an_ordinary_link_is_kept_in_a_note(text: str) -> None:
     assert sanitise_block("text", text, 1000) == text
+
+
+def test_link_that_lacks_a_value_names_the_value_and_not_itself() -> None:
+    partner = {name: value for name, value in CONTEXT.partner.items() if name != "code"}
+
+    with pytest.raises(RenderError, match="link plans") as refused:
+        render(compiled(content='<mj-button href="{{ links.plans }}">b</mj-button>'), context(partner=partner))
+
+    assert refused.value.slot == "partner.code"
